@@ -1,0 +1,1 @@
+"""The maths floor: tensors in, tensors out. Nothing here knows ComfyUI."""

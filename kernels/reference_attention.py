@@ -1,0 +1,92 @@
+"""Image tokens attend to their own tokens and to the kept tokens of reference pictures, in one softmax."""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+
+# Fused attention kernels take head sizes in steps of 8, up to 256.
+HEAD_STEP, HEAD_LIMIT = 8, 256
+# exp(-1000) is 0 in every dtype, and 1000·√256 still fits into float16.
+NEVER = -1000.0
+
+
+def multi_reference_attention(q, k, v, ref_k, ref_v, ref_bias, *, heads, region=None, attention=None):
+    """softmax([q·kᵀ/√d, q·ref_kᵀ/√d + ref_bias + region])·[v, ref_v]
+
+    q (b, n, c) or (n, c) of the image, k, v (b, m, c) its own keys and values; ref_k, ref_v (..., c) and ref_bias (...)
+    of the references' tokens, shared by the batch, any leading axes. A bias of -inf (or below -1000) removes a token.
+    region: None, or (at_query (n, s), of_token (...) int64): a reference token of segment s is seen by query i with
+    at_query[i, s] added to its logit (the ln of the region there, -inf outside).
+    attention: (q, k, v, heads, mask=None) -> (b, n, c), plain attention scaled by 1/√d; torch's by default.
+    Returns the shape of q, before the output projection. FreeCustom (arXiv 2405.13870), section 3.2, in the form of
+    its published code: a reference's weight is added to the logit.
+    """
+    attention = attention or torch_attention
+    if q.ndim == 2:
+        q, k, v = q[None], k[None], v[None]
+        refs = ref_k, ref_v, ref_bias
+        return multi_reference_attention(q, k, v, *refs, heads=heads, region=region, attention=attention)[0]
+    b, n, c = q.shape
+    d = c // heads
+    ref_k, ref_v = (t.reshape(-1, c).expand(b, -1, c) for t in (ref_k, ref_v))
+    columns = 2 + (2 * region[0].shape[1] if region else 0)
+    wide = -(-(d + columns) // HEAD_STEP) * HEAD_STEP
+    if wide > HEAD_LIMIT:
+        bias = _bias_matrix(ref_bias, region, n)
+        mask = F.pad(bias, (k.shape[1], 0)).to(q.dtype)
+        return attention(q, torch.cat([k, ref_k], 1), torch.cat([v, ref_v], 1), heads, mask=mask)
+
+    # attention will divide by √wide: q is stretched for what should be divided by √d, the bias for what should not
+    query_columns, token_columns = _bias_columns(ref_bias, region, n, wide**0.5, q.dtype)
+    q = _widen(q * (wide / d) ** 0.5, query_columns, heads, wide)
+    k = torch.cat([_widen(k, None, heads, wide), _widen(ref_k, token_columns, heads, wide)], 1)
+    v = torch.cat([_widen(v, None, heads, wide), _widen(ref_v, None, heads, wide)], 1)
+    out = attention(q, k, v, heads)
+    return rearrange(out, "b n (h d) -> b n h d", h=heads)[..., :d].flatten(2)
+
+
+def torch_attention(q, k, v, heads, mask=None):
+    """softmax(q·kᵀ/√d + mask)·v over (b, n, c) tensors; mask (n, m) or None."""
+    q, k, v = (rearrange(t, "b n (h d) -> b h n d", h=heads) for t in (q, k, v))
+    return rearrange(F.scaled_dot_product_attention(q, k, v, attn_mask=mask), "b h n d -> b n (h d)")
+
+
+def _bias_matrix(ref_bias, region, n):
+    bias = ref_bias.flatten().float().clamp(min=NEVER).expand(n, -1)
+    if region is None:
+        return bias
+    at_query, of_token = region
+    return bias + at_query.float().clamp(min=NEVER)[:, of_token.flatten()]
+
+
+def _bias_columns(ref_bias, region, n, stretch, dtype):
+    """Extra channels of q (n, e) and of the reference keys (m, e) whose products are the bias times `stretch`.
+
+    A mask tensor would switch fused attention kernels off; a few more channels do not.
+    """
+    ref_bias = ref_bias.flatten()[:, None]
+    of_queries = [torch.ones(n, 2, dtype=dtype, device=ref_bias.device)]
+    of_tokens = [_two_parts(ref_bias, stretch, dtype)]
+    if region is not None:
+        at_query, of_token = region
+        of_queries.append(_two_parts(at_query, stretch, dtype))
+        shown = (of_token.flatten()[:, None] == torch.arange(at_query.shape[1], device=of_token.device)).to(dtype)
+        of_tokens += [shown, shown]
+    return torch.cat(of_queries, 1), torch.cat(of_tokens, 1)
+
+
+def _two_parts(bias, stretch, dtype):
+    # the rounded value and its rest: half precision then carries a bias with twice its digits
+    exact = bias.float().clamp(min=NEVER) * stretch
+    rounded = exact.to(dtype)
+    return torch.cat([rounded, (exact - rounded.float()).to(dtype)], 1)
+
+
+def _widen(t, columns, heads, wide):
+    """(b, n, h·d) -> (b, n, h·wide): each head followed by the same columns (n, e), then zeros."""
+    out = t.new_zeros(t.shape[0], t.shape[1], heads, wide)
+    d = t.shape[2] // heads
+    out[..., :d] = rearrange(t, "b n (h d) -> b n h d", h=heads)
+    if columns is not None:
+        out[..., d : d + columns.shape[1]] = columns[:, None]
+    return out.flatten(2)
