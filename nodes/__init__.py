@@ -1,0 +1,12 @@
+"""Table of contents: every node of the pack, and the extension that hands them to ComfyUI."""
+
+from comfy_api.latest import ComfyExtension
+
+from . import masks, mrsa, references, samples
+
+NODES = [*references.NODES, *masks.NODES, *samples.NODES, *mrsa.NODES]
+
+
+class PersonalizationPack(ComfyExtension):
+    async def get_node_list(self):
+        return NODES

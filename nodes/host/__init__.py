@@ -1,0 +1,1 @@
+"""The host floor: where and when ComfyUI's UNet calls us."""

@@ -1,0 +1,163 @@
+"""How our attention techniques join a MODEL: late, beside whatever stands there. The only writer of model options.
+
+Nothing is put at a block before sampling: at each call of the UNet one wrapper asks the techniques of the MODEL what
+they do at this noise level, and wraps the callables that stand at those blocks at that moment. On one block, what stood there runs first, with all rows; then each of our techniques, in
+the order of their names, adds (its attention - plain attention) to the rows that it plans. So the order of nodes does
+not matter, and no patch of another pack is lost.
+"""
+
+import logging
+
+import torch
+from comfy.patcher_extension import WrappersMP
+
+from .attention import plain_attention
+from .run import Run, call_of
+
+log = logging.getLogger(__name__)
+
+KEY = "personalization"
+RUN = "personalization_run"
+
+
+class Technique:
+    """What attach.py asks of an attention technique. Techniques are immutable: clones of a MODEL share them."""
+
+    name = ""
+
+    def joined_by(self, later):
+        """This technique and a later one of the same name, as one."""
+        raise NotImplementedError
+
+    def extra_rows(self, noise_shape):
+        """Rows of `noise_shape` whose memory the technique needs beside the sampler's own."""
+        return 0
+
+    def plan(self, call):
+        """{(kind, block): branch} for one call; kind is "attn1" or "attn2".
+
+        A branch is called as branch(q, k, v, options, chunk) with the rows of one chunk and returns their attention
+        (shape of q, before the output projection), or None where it leaves the chunk alone.
+        """
+        raise NotImplementedError
+
+
+def attach(model, technique):
+    """A clone of the MODEL with the technique in it; the MODEL that came in stays as it was."""
+    patched = model.clone()
+    techniques = {t.name: t for t in techniques_of(model)}
+    earlier = techniques.get(technique.name)
+    techniques[technique.name] = earlier.joined_by(technique) if earlier else technique
+    attached = Attached(patched.model, tuple(techniques[name] for name in sorted(techniques)))
+    for kind, wrapper in (
+        (WrappersMP.OUTER_SAMPLE, attached.around_run),
+        (WrappersMP.PREPARE_SAMPLING, attached.around_loading),
+        (WrappersMP.DIFFUSION_MODEL, attached.around_unet),
+    ):
+        patched.remove_wrappers_with_key(kind, KEY)
+        patched.add_wrapper_with_key(kind, KEY, wrapper)
+    return patched
+
+
+def techniques_of(model):
+    """The techniques that a MODEL carries."""
+    wrappers = model.get_wrappers(WrappersMP.DIFFUSION_MODEL, KEY)
+    return wrappers[0].__self__.techniques if wrappers else ()
+
+
+class Attached:
+    """The techniques of one MODEL and the host's wrappers that serve them. Immutable, so clones may share it."""
+
+    def __init__(self, base, techniques):
+        self.base = base
+        self.techniques = techniques
+
+    def around_run(self, executor, noise, *args, **kwargs):
+        """OUTER_SAMPLE: makes the run's state and drops it at the end, after an error and after an interrupt."""
+        guider = executor.class_obj
+        # the guider's options are its own copy for this run
+        options = guider.model_options["transformer_options"]
+        run = options[RUN] = Run(guider, tuple(noise.shape[-2:]))
+        # innermost of all, so that what other packs' wrappers put into the options stands before we look
+        wrappers = options["wrappers"][WrappersMP.DIFFUSION_MODEL]
+        wrappers[KEY] = wrappers.pop(KEY)
+        try:
+            return executor(noise, *args, **kwargs)
+        finally:
+            options.pop(RUN, None)
+            run.close()
+
+    def around_loading(self, executor, model, noise_shape, *args, **kwargs):
+        """PREPARE_SAMPLING: announces the rows of our extra passes, before memory is given out."""
+        rows = noise_shape[0] + sum(t.extra_rows(noise_shape) for t in self.techniques)
+        return executor(model, [rows, *noise_shape[1:]], *args, **kwargs)
+
+    def around_unet(
+        self, executor, x, timesteps, context=None, y=None, control=None, transformer_options=None, **kwargs
+    ):
+        """DIFFUSION_MODEL: puts the branches of our techniques at their blocks, for this call only."""
+        options = {} if transformer_options is None else transformer_options
+        # without a noise level nobody samples: some node looks at the bare UNet
+        if "sigmas" in options:
+            run = options.get(RUN) or Run()
+            call = call_of(run, self.base, executor.original, x, timesteps, context, y, options)
+            branches = {}
+            for technique in self.techniques:
+                for place, branch in technique.plan(call).items():
+                    branches.setdefault(place, []).append(branch)
+            if branches:
+                options = _with_branches(options, branches, call)
+        return executor(x, timesteps, context, y, control, options, **kwargs)
+
+
+def _with_branches(options, branches, call):
+    replace = {kind: dict(standing) for kind, standing in options.get("patches_replace", {}).items()}
+    for (kind, block), joining in branches.items():
+        standing = replace.setdefault(kind, {})
+        # the host looks for the full key first, then for the one that names a whole block
+        inner = standing.get(block, standing.get(block[:2]))
+        standing[block] = Joined(inner, joining, call)
+    return {**options, "patches_replace": replace}
+
+
+class Joined:
+    """The callable at one block for one call of the UNet: what stood there, and our branches."""
+
+    def __init__(self, inner, branches, call):
+        self.inner = inner
+        self.branches = branches
+        self.call = call
+
+    def __call__(self, q, k, v, options):
+        standing = self.inner(q, k, v, options) if self.inner else None
+        rows = self.call.x.shape[0]
+        if k.shape[0] != rows or q.shape[0] % rows:
+            self._leave_out("another patch changed the number of rows")
+            return plain_attention(q, k, v, options) if standing is None else standing
+        # HyperTile cuts q into tiles as further rows; the host's attention then reads k and v in as many strips
+        tiles = q.shape[0] // rows
+        k, v = (t.reshape(q.shape[0], -1, t.shape[-1]) for t in (k, v))
+        if standing is not None and standing.shape != q.shape:
+            self._leave_out("another patch returned an attention of another shape")
+            return standing
+
+        out = torch.empty_like(q)
+        for chunk in self.call.chunks:
+            own = slice(chunk.start * tiles, chunk.stop * tiles)
+            mine = q[own], k[own], v[own], options
+            ours = [o for o in (branch(*mine, chunk) for branch in self.branches) if o is not None]
+            out[own] = self._composed(standing[own] if standing is not None else None, ours, mine)
+        return out
+
+    @staticmethod
+    def _composed(standing, ours, mine):
+        if not ours:
+            return plain_attention(*mine) if standing is None else standing
+        if standing is None and len(ours) == 1:
+            return ours[0]
+        plain = plain_attention(*mine)
+        return (plain if standing is None else standing) + sum(o - plain for o in ours)
+
+    def _leave_out(self, reason):
+        if self.call.run.once(reason):
+            log.warning("%s; our attention is left out at its blocks", reason)

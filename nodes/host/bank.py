@@ -1,0 +1,78 @@
+"""Keys and values of references, kept in host memory across sampling runs."""
+
+import hashlib
+import weakref
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass
+class _Held:
+    entry: dict
+    size: int
+    run: object
+
+
+class Bank:
+    """Entries {block: (k, v)} by content key, within a budget of bytes.
+
+    Room is made by dropping whole runs, the least recently used first: a run reads its entries step by step, so that
+    dropping single entries would always drop the one that is needed next. A run that alone fills the budget keeps what
+    it stored first.
+    """
+
+    def __init__(self):
+        # insertion order is order of use
+        self._held = {}
+        self.bytes = 0
+
+    def get(self, key, run):
+        """The entry, or None; `run` is whatever identifies the sampling run that asks."""
+        held = self._held.pop(key, None)
+        if held is None:
+            return None
+        held.run = run
+        self._held[key] = held
+        return held.entry
+
+    def put(self, key, entry, run, budget):
+        """Stores a copy of the entry in host memory if the budget (bytes) allows."""
+        size = sum(t.numel() * t.element_size() for pair in entry.values() for t in pair)
+        self._make_room(budget - size, run)
+        if key not in self._held and self.bytes + size <= budget:
+            stored = {block: (_to_host(k), _to_host(v)) for block, (k, v) in entry.items()}
+            self._held[key] = _Held(stored, size, run)
+            self.bytes += size
+
+    def _make_room(self, limit, run):
+        while self.bytes > limit:
+            oldest = next((held.run for held in self._held.values() if held.run is not run), None)
+            if oldest is None:
+                return
+            for key in [key for key, held in self._held.items() if held.run is oldest]:
+                self.bytes -= self._held.pop(key).size
+
+
+_BANKS = weakref.WeakKeyDictionary()
+
+
+def bank_of(base):
+    """The bank of one loaded model; it goes when the model goes."""
+    return _BANKS.setdefault(base, Bank())
+
+
+def digest(*tensors):
+    """A hash of the contents, shapes and dtypes of tensors (None counts as an empty one)."""
+    state = hashlib.blake2b(digest_size=16)
+    for t in tensors:
+        if t is not None:
+            state.update(f"{t.dtype}{tuple(t.shape)}".encode())
+            state.update(t.detach().to("cpu").contiguous().view(torch.uint8).numpy())
+        state.update(b"|")
+    return state.digest()
+
+
+def _to_host(tensor):
+    # a tensor without data (FLOP counts run on those) has nothing to move
+    return tensor if tensor.is_meta else tensor.to("cpu", copy=True)

@@ -1,0 +1,85 @@
+"""Names of a UNet's attention blocks, in the order in which they run."""
+
+import re
+
+from comfy.ldm.modules.attention import SpatialTransformer
+from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, UNetModel, Upsample
+
+from .say import refusal
+
+# Self-attentions by host block, after FreeCustom's layers 10-15 of 16 (its config) and their SDXL counterparts.
+# SDXL has three levels (9 output blocks), the SD1.x and SD2.x family four (12).
+PRESETS = {
+    "published": {9: range(1, 6), 12: range(6, 12)},
+    "fine": {9: range(3, 6), 12: range(9, 12)},
+}
+CHOICES = ("published", "fine", "all up", "all", "custom")
+
+
+def unet_of(model, what):
+    """The host's UNet inside a MODEL.
+
+    Raises ValueError, naming `what` needs it and the class of the model, if the MODEL holds no UNet with attention.
+    """
+    unet = model.model.diffusion_model
+    if not isinstance(unet, UNetModel) or not attention_blocks(unet):
+        name = type(model.model).__name__
+        raise refusal(f"{what} works on UNet models (SD1.5, SD2.x, SDXL); this one is {name}: connect such a checkpoint")
+    return unet
+
+
+def attention_blocks(unet):
+    """All attention blocks as host keys (name, number, index in the block), in order of execution.
+
+    Returns {key: level}; the token grid of a level is `grid_at`.
+    """
+    middle = [unet.middle_block] if unet.middle_block is not None else []
+    found, level = {}, 0
+    for name, blocks in (("input", unet.input_blocks), ("middle", middle), ("output", unet.output_blocks)):
+        for number, layers in enumerate(blocks):
+            for layer in layers:
+                if isinstance(layer, SpatialTransformer):
+                    found |= {(name, number, index): level for index in range(len(layer.transformer_blocks))}
+                level += isinstance(layer, Downsample) - isinstance(layer, Upsample)
+    return found
+
+
+def grid_at(level, latent_size):
+    """Tokens (h, w) of a level for a latent (h, w): each level halves and rounds up, as the UNet's convolutions do."""
+    for _ in range(level):
+        latent_size = tuple(-(-side // 2) for side in latent_size)
+    return tuple(latent_size)
+
+
+def chosen_blocks(unet, choice, custom=""):
+    """The attention blocks that a choice of the widget names; `custom` is read for "custom" only.
+
+    Raises ValueError for a choice that names none, or indices that the UNet does not have.
+    """
+    blocks = list(attention_blocks(unet))
+    if choice == "custom":
+        return [blocks[i] for i in _indices(custom, len(blocks))]
+    if choice == "all":
+        return blocks
+    numbers = PRESETS.get(choice, {}).get(len(unet.output_blocks), range(len(unet.output_blocks)))
+    chosen = [block for block in blocks if block[0] == "output" and block[1] in numbers]
+    if not chosen:
+        raise refusal(f'blocks "{choice}" names no attention of this UNet; take "all up" or "custom"')
+    return chosen
+
+
+def _indices(text, count):
+    chosen = set()
+    for part in filter(None, re.split(r"[,;\s]+", re.sub(r"\s*-\s*", "-", text.strip()))):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+        if not match:
+            raise refusal(f'custom_blocks holds "{part}"; write attention indices such as "10-15" or "4, 7, 10-12"')
+        first, last = int(match[1]), int(match[2] or match[1])
+        if max(first, last) >= count:
+            raise refusal(f"custom_blocks names {part}; this model has {count} attention blocks, 0 to {count - 1}")
+        if last < first:
+            raise refusal(f"custom_blocks names {part}; write the smaller index first")
+        chosen.update(range(first, last + 1))
+    if not chosen:
+        raise refusal('blocks is "custom" but custom_blocks is empty; write attention indices such as "10-15"')
+    return sorted(chosen)

@@ -1,0 +1,110 @@
+"""Reference pictures as the model will see them: size, crop, and masks that follow."""
+
+from dataclasses import dataclass
+
+import comfy.utils
+import torch
+
+from ...kernels.masks import WHOLE
+from .say import refusal, tell
+
+# One latent pixel is 8 x 8 pixels in every model this pack works with.
+LATENT_STEP = 8
+# What the host's LoadImage gives as mask of an image without alpha.
+NO_ALPHA = (64, 64)
+
+
+@dataclass(frozen=True)
+class View:
+    """One picture of one reference, fitted to a model."""
+
+    label: str
+    pixels: torch.Tensor  # (1, H, W, 3)
+    mask: torch.Tensor | None  # (Hm, Wm) in 0..1, in its own frame; None: the whole picture
+    frame: tuple  # the part of the mask that the pixels show: top, left, bottom, right in 0..1
+    region: torch.Tensor | None  # (Hr, Wr) in 0..1 over the result; None: everywhere
+    strength: float
+
+    @property
+    def latent_size(self):
+        return self.pixels.shape[1] // LATENT_STEP, self.pixels.shape[2] // LATENT_STEP
+
+
+def views_of(references, area):
+    """One View per picture of each reference, in chain order; `area` is the model's native number of pixels.
+
+    Raises ValueError for counts of masks or regions that do not match the pictures, and for pictures under 8 pixels.
+    """
+    views = []
+    for number, reference in enumerate(references, 1):
+        label = f'reference {number} ("{reference.word}")' if reference.word else f"reference {number}"
+        images = _rgb(reference.image, label)
+        masks = _spread(_without_empty_alpha(reference.mask, images, label), len(images), label, "mask")
+        regions = _spread(_as_masks(reference.region, label, "region"), len(images), label, "region")
+        for image, mask, region in zip(images, masks, regions, strict=True):
+            pixels, frame = fitted(image, area, label)
+            views.append(View(label, pixels, mask, frame, region, reference.strength))
+    return views
+
+
+def fitted(image, area, label="picture"):
+    """The image (H, W, 3) shrunk to at most `area` pixels (never enlarged) and cropped to a multiple of 8.
+
+    Returns (1, h, w, 3) and the frame (top, left, bottom, right in 0..1) that is left of the image. Keeps the aspect.
+    """
+    height, width = image.shape[:2]
+    if min(height, width) < LATENT_STEP:
+        raise refusal(f"{label} is {width}x{height} pixels; a reference picture needs at least 8x8")
+    scale = min(1.0, (area / (height * width)) ** 0.5)
+    size = [max(LATENT_STEP, round(side * scale)) for side in (height, width)]
+    pixels = image[None]
+    if size != [height, width]:
+        channels_first = comfy.utils.common_upscale(pixels.movedim(-1, 1), size[1], size[0], "area", "disabled")
+        pixels = channels_first.movedim(1, -1)
+    kept = [side // LATENT_STEP * LATENT_STEP for side in size]
+    top, left = ((side - keep) // 2 for side, keep in zip(size, kept, strict=True))
+    pixels = pixels[:, top : top + kept[0], left : left + kept[1]]
+    frame = (top / size[0], left / size[1], (top + kept[0]) / size[0], (left + kept[1]) / size[1])
+    return pixels.contiguous(), frame if size != kept else WHOLE
+
+
+def _rgb(images, label):
+    if images.ndim == 3:
+        images = images[None]
+    if images.ndim != 4 or images.shape[-1] not in (1, 3, 4):
+        raise refusal(f"{label} has the shape {tuple(images.shape)}; connect an IMAGE (batch, height, width, 1, 3 or 4)")
+    images = images[..., :3].float()
+    if not torch.isfinite(images).all():
+        raise refusal(f"{label} holds values that are not numbers; connect a picture that was decoded without errors")
+    return images.expand(-1, -1, -1, 3)
+
+
+def _as_masks(mask, label, kind):
+    if mask is None:
+        return None
+    if mask.ndim == 4 and 1 in (mask.shape[1], mask.shape[-1]):
+        mask = mask.squeeze(1 if mask.shape[1] == 1 else -1)
+    mask = mask[None] if mask.ndim == 2 else mask
+    if mask.ndim != 3:
+        raise refusal(f"the {kind} of {label} has the shape {tuple(mask.shape)}; connect a MASK (batch, height, width)")
+    if not torch.isfinite(mask).all():
+        raise refusal(f"the {kind} of {label} holds values that are not numbers; connect a MASK between 0 and 1")
+    return mask.float().clamp(0, 1)
+
+
+def _without_empty_alpha(mask, images, label):
+    mask = _as_masks(mask, label, "mask")
+    if mask is None or tuple(mask.shape[1:]) != NO_ALPHA or tuple(images.shape[1:3]) == NO_ALPHA or mask.any():
+        return mask
+    tell(f"{label}: its picture has no alpha channel, so its mask is empty; the whole picture is used")
+    return None
+
+
+def _spread(masks, count, label, kind):
+    if masks is None:
+        return [None] * count
+    if len(masks) == 1:
+        return [masks[0]] * count
+    if len(masks) != count:
+        raise refusal(f"{label} has {count} pictures but {len(masks)} {kind}s; connect one {kind}, or one per picture")
+    return list(masks)

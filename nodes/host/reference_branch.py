@@ -1,0 +1,98 @@
+"""One self-attention of the image's rows that also reads references: what MRSA puts at a block for one call."""
+
+import logging
+from collections import defaultdict
+from dataclasses import dataclass
+
+import torch
+
+from ...kernels.masks import WHOLE, nearest_resize
+from ...kernels.reference_attention import multi_reference_attention
+from .attention import exact_attention, plain_attention
+from .rows import COND
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """The kept tokens of one reference at one block."""
+
+    k: torch.Tensor  # (m, c)
+    v: torch.Tensor  # (m, c)
+    bias: torch.Tensor  # (m,), float32, added to the logit
+    region: torch.Tensor | None  # (H, W) in 0..1 over the result, None: everywhere
+    style_fidelity: float
+
+
+class ReferenceBranch:
+    """Multi-reference self-attention at one block; `segments` holds, per chunk, what its rows may look at."""
+
+    def __init__(self, segments, run):
+        self.segments = segments
+        self.run = run
+
+    def __call__(self, q, k, v, options, chunk):
+        segments = self.segments.get(chunk)
+        if not segments:
+            return None
+        region_frame = self._region_frame(q, options, chunk)
+        if chunk.role == COND:
+            return self._attend(q, k, v, options, segments, region_frame)
+
+        # unconditional rows: (1 - f)·MRSA + f·plain, one joint attention per fidelity
+        by_fidelity = defaultdict(list)
+        for segment in segments:
+            by_fidelity[segment.style_fidelity].append(segment)
+        if set(by_fidelity) == {0.0}:
+            return self._attend(q, k, v, options, segments, region_frame)
+        plain = plain_attention(q, k, v, options)
+        return plain + sum(
+            (1 - fidelity) * (self._attend(q, k, v, options, group, region_frame) - plain)
+            for fidelity, group in by_fidelity.items()
+        )
+
+    def _attend(self, q, k, v, options, segments, region_frame):
+        grid = tuple(options["activations_shape"][-2:])
+        region = None
+        if region_frame is not None and any(segment.region is not None for segment in segments):
+            at_query = torch.stack([_log_region(segment.region, grid, region_frame) for segment in segments], 1)
+            lengths = torch.tensor([len(segment.k) for segment in segments])
+            of_token = torch.arange(len(segments)).repeat_interleave(lengths)
+            region = at_query.to(q.device), of_token.to(q.device)
+        return multi_reference_attention(
+            q,
+            k,
+            v,
+            torch.cat([segment.k for segment in segments]),
+            torch.cat([segment.v for segment in segments]),
+            torch.cat([segment.bias for segment in segments]),
+            heads=options["n_heads"],
+            region=region,
+            attention=exact_attention(options),
+        )
+
+    def _region_frame(self, q, options, chunk):
+        """The part of the result that these rows show, in 0..1, or None where regions cannot be placed."""
+        if q.shape[0] != chunk.stop - chunk.start:
+            return self._no_regions("the picture is cut into tiles")
+        shown = tuple(options["original_shape"][-2:])
+        whole = self.run.latent_size or shown
+        if shown == whole:
+            return WHOLE
+        if chunk.area is None or len(chunk.area) != 4 or tuple(chunk.area[:2]) != shown:
+            return self._no_regions("only an unknown part of the picture is sampled")
+        height, width, top, left = chunk.area
+        return top / whole[0], left / whole[1], (top + height) / whole[0], (left + width) / whole[1]
+
+    def _no_regions(self, reason):
+        has_regions = any(segment.region is not None for group in self.segments.values() for segment in group)
+        if has_regions and self.run.once(reason):
+            log.warning("MRSA: regions of references are off where %s", reason)
+        return None
+
+
+def _log_region(region, grid, frame):
+    if region is None:
+        return torch.zeros(grid[0] * grid[1])
+    return nearest_resize(region, grid, frame).flatten().log()

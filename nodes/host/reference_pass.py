@@ -1,0 +1,60 @@
+"""One forward of the UNet over reference pictures, for the keys and values of its self-attentions."""
+
+import comfy.model_management
+
+from .attention import plain_attention
+
+
+class _AllCaught(Exception):
+    """Ends a reference pass once its last needed block has been caught."""
+
+
+def caught_keys(call, x, context, y, blocks, kept):
+    """Keys and values of the reference rows' self-attentions: one {block: (k (m, c), v (m, c))} per row.
+
+    call: the UNet call in whose place and at whose noise level this runs; x (r, C, h, w), context (r, m, D), y (r, A)
+    or None: inputs of the UNet, one row per reference; blocks: host keys in order of execution; kept(row, (h, w)): the
+    indices (m,) of the tokens to keep of a row. Same weights, no patches of anyone, nothing computed after the last
+    block's keys and values. As many rows at once as memory allows.
+    """
+    caught = []
+    while len(caught) < x.shape[0]:
+        rows = slice(len(caught), len(caught) + _rows_that_fit(call, x.shape[0] - len(caught), x.shape))
+        caught += _one_pass(call, x[rows], context[rows], y[rows] if y is not None else None, blocks, kept, rows.start)
+    return caught
+
+
+def _one_pass(call, x, context, y, blocks, kept, first):
+    rows = x.shape[0]
+    caught = [{} for _ in range(rows)]
+
+    def catcher(block):
+        def catch(q, k, v, options):
+            grid = tuple(options["activations_shape"][-2:])
+            for row in range(rows):
+                index = kept(first + row, grid).to(k.device)
+                # index_select copies: the rest of the layer's keys can be freed
+                caught[row][block] = k[row].index_select(0, index), v[row].index_select(0, index)
+            if block == blocks[-1]:
+                raise _AllCaught
+            return plain_attention(q, k, v, options)
+
+        return catch
+
+    clean = {
+        "sigmas": call.timesteps.new_full((1,), call.moment.sigma),
+        "cond_or_uncond": [0],
+        "patches_replace": {"attn1": {block: catcher(block) for block in blocks}},
+    }
+    try:
+        call.unet(x, call.timesteps[:1].expand(rows), context, y, None, clean)
+    except _AllCaught:
+        pass
+    return caught
+
+
+def _rows_that_fit(call, rows, shape):
+    free = comfy.model_management.get_free_memory(call.x.device)
+    while rows > 1 and call.base.memory_required([rows, *shape[1:]]) * 1.5 > free:
+        rows = -(-rows // 2)
+    return rows

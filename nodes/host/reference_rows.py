@@ -1,0 +1,105 @@
+"""References as rows of the UNet: latents, conditioning, masks at token grids."""
+
+import math
+from dataclasses import dataclass, field
+
+import comfy.model_base
+import torch
+
+from ...kernels.masks import WHOLE, kept_tokens
+from .bank import digest
+from .pictures import views_of
+from .say import refusal
+from .text import encoded
+
+
+@dataclass(frozen=True, eq=False)
+class ReferenceRow:
+    """One reference picture, ready to run through the UNet of one model. Tensors stay on the CPU."""
+
+    label: str
+    latent: torch.Tensor  # (1, C, h, w), in the sampler's units
+    concat: torch.Tensor | None  # (1, C', h, w): further input channels of inpainting and editing UNets
+    context: torch.Tensor  # (1, m, D)
+    y: torch.Tensor | None  # (1, A)
+    bias: float  # added to the logit of its tokens
+    mask: torch.Tensor | None
+    frame: tuple
+    region: torch.Tensor | None
+    _kept: dict = field(default_factory=dict, repr=False)
+
+    @property
+    def latent_size(self):
+        return tuple(self.latent.shape[-2:])
+
+    def kept(self, grid):
+        """Tokens of an (h, w) grid that the mask keeps: (index (m,) int64, bias (m,) float32)."""
+        if grid not in self._kept:
+            mask = torch.ones(1, 1) if self.mask is None else self.mask
+            index, log_mask = kept_tokens(mask, grid, WHOLE if self.mask is None else self.frame)
+            self._kept[grid] = index, self.bias + log_mask
+        return self._kept[grid]
+
+    def mask_key(self):
+        return digest(self.mask), self.frame
+
+
+def rows_of(model, clip, vae, references, weight):
+    """One ReferenceRow per picture of the chain, those of strength 0 left out.
+
+    weight: the logit that one reference of strength 1 gets; `ln strength` comes on top.
+    """
+    base = model.model
+    prompts = [r.prompt or r.word for r in references for _ in range(_pictures(r))]
+    rows, texts = [], {}
+    for view, prompt in zip(views_of(references, native_area(base)), prompts, strict=True):
+        latent = _latent(base, vae.encode(view.pixels), view.label)
+        if view.strength == 0:
+            continue
+        if prompt not in texts:
+            texts[prompt] = encoded(clip, prompt)
+        rows.append(_row(base, view, latent, *texts[prompt], weight + math.log(view.strength)))
+    return rows
+
+
+def native_area(base):
+    """Pixels of the pictures a model was trained on."""
+    if isinstance(base, comfy.model_base.SDXL):
+        return 1024 * 1024
+    is_sd2 = base.model_config.unet_config.get("context_dim") == 1024
+    return 768 * 768 if is_sd2 else 512 * 512
+
+
+def _pictures(reference):
+    return reference.image.shape[0] if reference.image.ndim == 4 else 1
+
+
+def _latent(base, latent, label):
+    channels = base.latent_format.latent_channels
+    if latent.ndim != 4 or latent.shape[1] != channels:
+        raise refusal(
+            f"the VAE makes latents of shape {tuple(latent.shape)}, the model needs {channels} channels and no frames; "
+            "connect the VAE that belongs to the model"
+        )
+    if not torch.isfinite(latent).all():
+        raise refusal(f"the VAE gave values that are not numbers for {label}; start the host with --fp32-vae")
+    return latent.float().cpu()
+
+
+def _row(base, view, latent, cross_attn, values, bias):
+    model_latent = base.process_latent_in(latent)
+    height, width = (8 * side for side in latent.shape[-2:])
+    # what the host itself makes of a conditioning for this model: context, pooled text and size ids, extra channels
+    inputs = base.extra_conds(
+        **{"width": width, "height": height, "prompt_type": "positive"} | values,
+        cross_attn=cross_attn,
+        noise=model_latent,
+        device=model_latent.device,
+        latent_image=model_latent,
+        concat_latent_image=latent,
+        concat_mask=torch.zeros_like(latent[:, :1]),
+    )
+    context, y, concat = (
+        inputs[name].cond.float().cpu() if name in inputs else None for name in ("c_crossattn", "y", "c_concat")
+    )
+    return ReferenceRow(view.label, model_latent, concat, context, y, bias, view.mask, view.frame, view.region)

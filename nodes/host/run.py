@@ -1,0 +1,77 @@
+"""What lives for one sampling run, and what is known of one UNet call in it."""
+
+from dataclasses import dataclass
+
+import torch
+
+from .rows import chunks_of
+from .when import Moment, moment_of
+
+
+class Run:
+    """State of one sampling run; `close` drops it, however the run ends."""
+
+    def __init__(self, guider=None, latent_size=None):
+        self.guider = guider
+        # (height, width) of the whole latent, None outside a sampler
+        self.latent_size = latent_size
+        self._states = {}
+        self._schedule = None
+        self._told = set()
+
+    def state(self, name, make):
+        """What the technique `name` keeps in this run, made by `make()` at the first call."""
+        if name not in self._states:
+            self._states[name] = make()
+        return self._states[name]
+
+    def once(self, message):
+        """True for the first call with this message in this run."""
+        new = message not in self._told
+        self._told.add(message)
+        return new
+
+    def schedule(self, options):
+        if self._schedule is None and "sample_sigmas" in options:
+            self._schedule = [float(sigma) for sigma in options["sample_sigmas"]]
+        return self._schedule
+
+    def __deepcopy__(self, memo):
+        # a pack that copies the options of a running sampler is still in this run
+        return self
+
+    def close(self):
+        self.guider = None
+        self._states.clear()
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of the UNet: what came in, and whose rows they are."""
+
+    unet: object  # (x, timesteps, context, y, control, transformer_options) -> eps, free of all wrappers
+    x: torch.Tensor
+    timesteps: torch.Tensor
+    context: torch.Tensor
+    y: torch.Tensor | None
+    base: object  # the host's BaseModel
+    run: Run
+    moment: Moment
+    chunks: tuple
+
+
+def call_of(run, base, unet, x, timesteps, context, y, options):
+    """The call as one object; `base` is used where the run does not know its own model."""
+    guider = run.guider
+    sigma = float(options["sigmas"][0])
+    return Call(
+        unet=unet,
+        x=x,
+        timesteps=timesteps,
+        context=context,
+        y=y,
+        base=getattr(guider, "inner_model", None) or base,
+        run=run,
+        moment=moment_of(sigma, run.schedule(options)),
+        chunks=chunks_of(options, x.shape[0], getattr(guider, "conds", {})),
+    )

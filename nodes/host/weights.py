@@ -1,0 +1,20 @@
+"""Which weights are in force: a key for caches that outlive a sampling run."""
+
+import weakref
+
+
+def weights_key(patcher):
+    """A hashable key that changes whenever the weights that a MODEL runs with change.
+
+    Covers its weight patches, the weight hooks of the conditioning that is run, and modules injected or replaced by
+    other packs. The model itself is not in it: keep one cache per model.
+    """
+    hooks = patcher.current_hooks.hooks if patcher.current_hooks is not None else ()
+    injections = [one for several in patcher.injections.values() for one in several]
+    replaced = [(name, value) for name, value in patcher.object_patches.items() if name.startswith("diffusion_model")]
+    return (
+        patcher.patches_uuid,
+        tuple((hook.hook_ref, hook.strength) for hook in hooks),
+        tuple(weakref.ref(one) for one in injections),
+        tuple((name, weakref.ref(value)) for name, value in replaced),
+    )

@@ -1,0 +1,36 @@
+"""Sample pictures that the pack ships, so that every template runs at once."""
+
+from pathlib import Path
+
+from comfy_api.latest import io
+
+from . import v3
+from .host.files import mask_file, picture_file
+
+FOLDER = Path(__file__).parent.parent / "workflows" / "images"
+PICTURES = ("cat", "coffee", "astronaut")
+
+
+class SamplePicture(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return v3.Schema(
+            node_id="PersonalizationSample",
+            display_name="Sample Picture",
+            category="personalization",
+            description="A photograph in the public domain with the mask of its subject, to try the nodes with.",
+            inputs=[
+                io.Combo.Input("picture", options=list(PICTURES), default="cat", tooltip="Which of the pictures.")
+            ],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="The photograph."),
+                io.Mask.Output(display_name="mask", tooltip="White where its subject is."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, picture) -> io.NodeOutput:
+        return io.NodeOutput(picture_file(FOLDER / f"{picture}.jpg"), mask_file(FOLDER / f"{picture}_mask.png"))
+
+
+NODES = [SamplePicture]
