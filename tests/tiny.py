@@ -56,7 +56,7 @@ def random_weights(state, seed):
 
 
 def tiny_adm(**values):
-    """The golden SDXL UNet's y: pooled text, then six size ids of 8 dims (FreeCustom's golden case: one set for all)."""
+    """The golden SDXL UNet's y: pooled text, then six size ids of 8 dims (its cases give one set for all rows)."""
     ids = values.get("time_ids")
     if ids is None:
         ids = torch.tensor([[values["height"], values["width"], 0, 0, values["height"], values["width"]]]).float()
@@ -111,7 +111,8 @@ class Recorder:
         out = executor(x, *args, **kwargs)
         options = next(a for a in (*args, kwargs.get("transformer_options")) if isinstance(a, dict) and "uuids" in a)
         chunks = dict(zip(options["cond_or_uncond"], out.chunk(len(options["cond_or_uncond"]))))
-        self.calls.append(SimpleNamespace(x=x, sigma=float(options["sigmas"][0]), cond=chunks.get(0), uncond=chunks.get(1)))
+        sigma = float(options["sigmas"][0])
+        self.calls.append(SimpleNamespace(x=x, sigma=sigma, cond=chunks.get(0), uncond=chunks.get(1)))
         return out
 
 
@@ -123,7 +124,7 @@ def recording(model):
     return clone, recorder
 
 
-def sample(model, positive, negative=None, *, latent=(1, 4, 16, 16), sampler="euler", steps=3, cfg=5.0, seed=0,
+def sample(model, positive, negative=None, *, latent=(1, 4, 8, 8), sampler="euler", steps=3, cfg=5.0, seed=0,
            noise=None, sigmas=None, **kwargs):
     """Latents of one sampling run through the host's own guider."""
     latent = torch.zeros(latent) if isinstance(latent, tuple) else latent
