@@ -1,0 +1,77 @@
+"""The bank keeps whole runs within its budget."""
+
+import gc
+
+import torch
+from tiny import tiny_model
+
+from pack.nodes.host.bank import Bank, bank_of, digest
+
+MB = 2**20
+
+
+def entry(kib=256):
+    k = torch.rand(kib * 1024 // 8)
+    return {("output", 6, 0): (k, k.clone())}
+
+
+def test_it_returns_equal_copies():
+    bank, stored = Bank(), entry()
+    bank.put("a", stored, 1, MB)
+    got = bank.get("a", 2)
+    (k, v) = got["output", 6, 0]
+    assert torch.equal(k, stored["output", 6, 0][0]) and k.data_ptr() != stored["output", 6, 0][0].data_ptr()
+    assert bank.get("b", 2) is None and bank.bytes == 256 * 1024
+
+
+def test_the_least_recently_used_run_goes_as_a_whole():
+    bank = Bank()
+    for run in (1, 2):
+        for step in range(2):
+            bank.put((run, step), entry(), run, MB)
+    bank.get((1, 0), 3)
+    bank.get((1, 1), 3)
+    # full: run 2 was used last by itself, run 1's entries by run 3
+    bank.put("new", entry(), 4, MB)
+    assert [bank.get(key, 5) is not None for key in ((2, 0), (2, 1), (1, 0), (1, 1), "new")] == [False, False, True, True, True]
+
+
+def test_a_run_larger_than_the_budget_keeps_its_first_steps():
+    bank = Bank()
+    for step in range(10):
+        bank.put(step, entry(), "run", MB)
+    assert [step for step in range(10) if bank.get(step, "later") is not None] == [0, 1, 2, 3]
+    # so that a second run of the same length finds them, instead of always missing
+    assert bank.bytes <= MB
+
+
+def test_a_smaller_budget_makes_room():
+    bank = Bank()
+    for step in range(4):
+        bank.put(step, entry(), "run", MB)
+    bank.put("x", entry(), "later", MB // 2)
+    assert bank.bytes <= MB // 2
+
+
+def test_an_entry_larger_than_the_budget_is_not_kept():
+    bank = Bank()
+    bank.put("a", entry(512), 1, MB // 4)
+    assert bank.get("a", 1) is None and bank.bytes == 0
+
+
+def test_it_goes_with_its_model():
+    model = tiny_model()
+    bank = bank_of(model.model)
+    assert bank_of(model.model) is bank and bank_of(model.clone().model) is bank
+    bank.put("a", entry(), 1, MB)
+    count = len([o for o in gc.get_objects() if isinstance(o, Bank)])
+    del model, bank
+    gc.collect()
+    assert len([o for o in gc.get_objects() if isinstance(o, Bank)]) < count
+
+
+def test_digest_tells_contents_shapes_and_dtypes_apart():
+    t = torch.rand(4, 6)
+    assert digest(t, None) == digest(t.clone(), None)
+    different = [digest(t), digest(t, None), digest(None, t), digest(t.reshape(6, 4)), digest(t.half()), digest(t.bfloat16()), digest(t + 1e-6), digest(t.T)]
+    assert len(set(different)) == len(different)

@@ -1,0 +1,59 @@
+"""Roles come from the guider's names, never from positions alone."""
+
+from uuid import uuid4
+
+from pack.nodes.host.rows import COND, UNCOND, chunks_of
+
+P, P2, N = uuid4(), uuid4(), uuid4()
+CONDS = {"positive": [{"uuid": P}, {"uuid": P2}], "negative": [{"uuid": N}]}
+
+
+def roles(options, batch, conds=CONDS):
+    return [(c.start, c.stop, c.role) for c in chunks_of(options, batch, conds)]
+
+
+def test_the_negative_comes_first():
+    assert roles({"cond_or_uncond": [1, 0], "uuids": [N, P]}, 4) == [(0, 2, UNCOND), (2, 4, COND)]
+
+
+def test_several_positives():
+    options = {"cond_or_uncond": [1, 0, 0], "uuids": [N, P2, P]}
+    assert roles(options, 3) == [(0, 1, UNCOND), (1, 2, COND), (2, 3, COND)]
+
+
+def test_a_negative_that_a_node_runs_alone_is_still_the_negative():
+    # PAG and SAG put one conditioning into calc_cond_batch: its index is 0 whatever it is
+    assert roles({"cond_or_uncond": [0], "uuids": [N]}, 2) == [(0, 2, UNCOND)]
+
+
+def test_an_entry_copied_to_the_other_side_takes_its_index():
+    conds = {"positive": [{"uuid": P}], "negative": [{"uuid": N}, {"uuid": P}]}
+    options = {"cond_or_uncond": [1, 1, 0], "uuids": [P, N, P]}
+    assert roles(options, 3, conds) == [(0, 1, UNCOND), (1, 2, UNCOND), (2, 3, COND)]
+
+
+def test_guiders_of_other_nodes_have_other_names():
+    conds = {"positive": [{"uuid": P}], "middle": [{"uuid": P2}], "negative": [{"uuid": N}]}
+    # the host's DualCFGGuider counts from the negative
+    options = {"cond_or_uncond": [2, 1, 0], "uuids": [P, P2, N]}
+    assert [role for *_, role in roles(options, 3, conds)] == [COND, COND, UNCOND]
+    conds = {"positive": [{"uuid": P}], "empty_negative_prompt": [{"uuid": P2}], "negative": [{"uuid": N}]}
+    options = {"cond_or_uncond": [2, 1, 0], "uuids": [P2, N, P]}
+    assert [role for *_, role in roles(options, 3, conds)] == [UNCOND, UNCOND, COND]
+
+
+def test_without_a_guider_the_index_decides():
+    assert roles({"cond_or_uncond": [1, 0], "uuids": [N, P]}, 2, {}) == [(0, 1, UNCOND), (1, 2, COND)]
+    assert roles({"cond_or_uncond": [1, 0]}, 2, {}) == [(0, 1, UNCOND), (1, 2, COND)]
+
+
+def test_rows_that_nobody_explains_are_one_chunk():
+    assert roles({}, 3, {}) == [(0, 3, COND)]
+    assert roles({"cond_or_uncond": [1, 0], "uuids": [N, P]}, 3) == [(0, 3, COND)]
+    assert roles({"cond_or_uncond": [1, 0], "uuids": [N]}, 4) == [(0, 4, COND)]
+
+
+def test_an_area_comes_with_its_chunk():
+    conds = {"positive": [{"uuid": P, "area": (4, 8, 0, 8)}], "negative": [{"uuid": N}]}
+    chunks = chunks_of({"cond_or_uncond": [1, 0], "uuids": [N, P]}, 2, conds)
+    assert [c.area for c in chunks] == [None, (4, 8, 0, 8)]
