@@ -42,7 +42,7 @@ class AddReference(io.ComfyNode):
                     "A batch counts as several pictures.",
                 ),
                 io.String.Input(
-                    "word", default="", tooltip="The word that stands for this subject in your prompt, such as: dog"
+                    "word", default="", tooltip="The word that stands for this subject in your prompt, such as dog."
                 ),
                 io.Float.Input(
                     "strength",

@@ -8,7 +8,7 @@ from . import v3
 from .host.files import mask_file, picture_file
 
 FOLDER = Path(__file__).parent.parent / "workflows" / "images"
-PICTURES = ("cat", "coffee", "astronaut")
+PICTURES = ("cat", "coffee", "astronaut", "rocket")
 
 
 class SamplePicture(io.ComfyNode):
