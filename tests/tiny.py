@@ -12,16 +12,23 @@ import torch
 from golden_data import case
 
 
-def tiny_model(kind="sd15", dtype=torch.float32, in_channels=4, model_type=None, seed=None):
-    """A MODEL of the host around the golden UNet (kind "sd15" or "sdxl").
+HOST_CLASSES = {
+    "sd15": comfy.supported_models.SD15,
+    "sd2": comfy.supported_models.SD20,
+    "sdxl": comfy.supported_models.SDXL,
+}
 
-    in_channels 9 is an inpainting UNet, 8 an editing one; with a seed, or other channels, its weights are random.
+
+def tiny_model(kind="sd15", dtype=torch.float32, in_channels=4, model_type=None, seed=None):
+    """A MODEL of the host around the golden UNet (kind "sd15" or "sdxl"), or one of the same size (kind "sd2").
+
+    in_channels 9 is an inpainting UNet; with a seed its weights are random, as they must be for other shapes.
     """
-    weights, metadata = case(f"tiny_{kind}_unet")
+    weights, metadata = case("tiny_sdxl_unet" if kind == "sdxl" else "tiny_sd15_unet")
     unet_config = json.loads(metadata["comfyui_unet_config"]) | {"dtype": dtype, "in_channels": in_channels}
-    # fixed by the host's SDXL class: 1280 pooled and 6 x 256 size values; the golden UNet takes 40 and 6 x 8
-    host_class = comfy.supported_models.SDXL if kind == "sdxl" else comfy.supported_models.SD15
-    config = host_class(dict(unet_config))
+    if kind == "sd2":
+        unet_config |= {"context_dim": 1024, "use_linear_in_transformer": True, "num_heads": -1, "num_head_channels": 16}
+    config = HOST_CLASSES[kind](dict(unet_config))
     config.unet_config.update({k: unet_config[k] for k in ("num_heads", "num_head_channels")})
     config.set_inference_dtype(dtype, None)
     if model_type is None:
@@ -31,11 +38,11 @@ def tiny_model(kind="sd15", dtype=torch.float32, in_channels=4, model_type=None,
     if in_channels == 9:
         base.set_inpaint()
     state = base.diffusion_model.state_dict()
-    if seed is None and in_channels == 4:
+    if seed is None:
         names = comfy.utils.unet_to_diffusers(unet_config)
         state = {names[name]: tensor for name, tensor in weights.items()}
     else:
-        state = random_weights(state, seed or 0)
+        state = random_weights(state, seed)
     base.diffusion_model.load_state_dict({k: v.to(dtype) for k, v in state.items()})
     if kind == "sdxl":
         base.encode_adm = tiny_adm

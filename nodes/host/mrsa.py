@@ -93,10 +93,9 @@ class Member:
         """Unconditional rows at style_fidelity 1 stay plain, and cost nothing."""
         return chunk.role == COND or self.style_fidelity < 1
 
-    def inputs(self, call, index):
+    def inputs(self, call, row):
         """UNet input (1, C, h, w) of a reference at the noise level of this call, on the CPU in float32."""
-        row = self.rows[index]
-        noise = reference_noise(self.seed, index, 0 if self.fixed_noise else call.moment.step, row.latent)
+        noise = reference_noise(self.seed, row.index, 0 if self.fixed_noise else call.moment.step, row.latent)
         sigma = torch.tensor([call.moment.sigma])
         sampling = call.base.model_sampling
         x = sampling.calculate_input(sigma, sampling.noise_scaling(sigma, noise, row.latent))
@@ -179,7 +178,7 @@ class NoiseLevel:
 
 def _from_bank_or_unet(call, member, texts):
     """{index: {block: (k, v)}} for references given as {index: (context, y, hash)}."""
-    inputs = {index: member.inputs(call, index) for index in texts}
+    inputs = {index: member.inputs(call, member.rows[index]) for index in texts}
     bank, keys, found = None, {}, {}
     if member.cache_bytes:
         bank = bank_of(call.base)

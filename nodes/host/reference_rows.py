@@ -17,6 +17,7 @@ from .text import encoded
 class ReferenceRow:
     """One reference picture, ready to run through the UNet of one model. Tensors stay on the CPU."""
 
+    index: int  # of the picture in the chain, whatever else is switched off
     label: str
     latent: torch.Tensor  # (1, C, h, w), in the sampler's units
     concat: torch.Tensor | None  # (1, C', h, w): further input channels of inpainting and editing UNets
@@ -52,13 +53,13 @@ def rows_of(model, clip, vae, references, weight):
     base = model.model
     prompts = [r.prompt or r.word for r in references for _ in range(_pictures(r))]
     rows, texts = [], {}
-    for view, prompt in zip(views_of(references, native_area(base)), prompts, strict=True):
+    for index, (view, prompt) in enumerate(zip(views_of(references, native_area(base)), prompts, strict=True)):
         latent = _latent(base, vae.encode(view.pixels), view.label)
         if view.strength == 0:
             continue
         if prompt not in texts:
             texts[prompt] = encoded(clip, prompt)
-        rows.append(_row(base, view, latent, *texts[prompt], weight + math.log(view.strength)))
+        rows.append(_row(base, index, view, latent, *texts[prompt], weight + math.log(view.strength)))
     return rows
 
 
@@ -86,7 +87,7 @@ def _latent(base, latent, label):
     return latent.float().cpu()
 
 
-def _row(base, view, latent, cross_attn, values, bias):
+def _row(base, index, view, latent, cross_attn, values, bias):
     model_latent = base.process_latent_in(latent)
     height, width = (8 * side for side in latent.shape[-2:])
     # what the host itself makes of a conditioning for this model: context, pooled text and size ids, extra channels
@@ -102,4 +103,4 @@ def _row(base, view, latent, cross_attn, values, bias):
     context, y, concat = (
         inputs[name].cond.float().cpu() if name in inputs else None for name in ("c_crossattn", "y", "c_concat")
     )
-    return ReferenceRow(view.label, model_latent, concat, context, y, bias, view.mask, view.frame, view.region)
+    return ReferenceRow(index, view.label, model_latent, concat, context, y, bias, view.mask, view.frame, view.region)

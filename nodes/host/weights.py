@@ -15,6 +15,14 @@ def weights_key(patcher):
     return (
         patcher.patches_uuid,
         tuple((hook.hook_ref, hook.strength) for hook in hooks),
-        tuple(weakref.ref(one) for one in injections),
-        tuple((name, weakref.ref(value)) for name, value in replaced),
+        tuple(_identity(one) for one in injections),
+        tuple((name, _identity(value)) for name, value in replaced),
     )
+
+
+def _identity(value):
+    # a weak reference equals another only while its object lives; an id alone could come back with a new object
+    try:
+        return weakref.ref(value)
+    except TypeError:
+        return id(value)

@@ -213,6 +213,15 @@ def test_fixed_noise_is_one_draw(model, monkeypatch):
     assert steps == {0}
 
 
+def test_switching_a_reference_off_changes_no_other_noise(model, monkeypatch):
+    drawn = set()
+    real = mrsa.reference_noise
+    monkeypatch.setattr(mrsa, "reference_noise", lambda seed, i, step, like: (drawn.add(i), real(seed, i, step, like))[1])
+    masks = [half_mask(), half_mask(), torch.zeros(1, 128, 128), half_mask()]
+    picture(with_references(model, references(4, masks=masks, strength=[0.0, 1.0, 1.0, 1.0]), cache_mb=0), steps=1)
+    assert drawn == {1, 3}
+
+
 def test_reference_noise():
     like = torch.zeros(1, 4, 32, 32)
     noise = mrsa.reference_noise(1, 2, 3, like)
@@ -240,6 +249,11 @@ def test_the_sampler_seed_does_not_change_the_references(model, monkeypatch):
 
 def test_v_prediction_unet():
     model = tiny_model("sd15", model_type=comfy.model_base.ModelType.V_PREDICTION, seed=3)
+    assert differ(picture(with_references(model)), picture(model)) > 1e-3
+
+
+def test_sd2_unet():
+    model = tiny_model("sd2", seed=5)
     assert differ(picture(with_references(model)), picture(model)) > 1e-3
 
 
