@@ -35,8 +35,9 @@ class MultiReferenceSelfAttention(io.ComfyNode):
                     "blocks",
                     options=list(CHOICES),
                     default="published",
-                    tooltip="Where in the UNet: published (the last two levels), fine (the last level: colour and "
-                    "texture only), all up, all (copies the pose, artifacts), custom.",
+                    tooltip="Where in the UNet. published: the last two levels. fine: the last one, colour and texture "
+                    "only. all up: the whole way up, more likeness. all: the way down too, which copies the pose and "
+                    "makes artifacts. custom: by index.",
                 ),
                 io.String.Input(
                     "custom_blocks",

@@ -56,6 +56,7 @@ class AddReference(io.ComfyNode):
                     "prompt",
                     default="",
                     multiline=True,
+                    placeholder="what this picture shows",
                     tooltip="What this picture shows, in the words of your prompt: a photo of a dog on grass. "
                     "Empty: the word.",
                 ),

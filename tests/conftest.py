@@ -22,7 +22,7 @@ spec = spec_from_file_location("pack", ROOT / "__init__.py", submodule_search_lo
 sys.modules["pack"] = module_from_spec(spec)
 spec.loader.exec_module(sys.modules["pack"])
 
-NEEDS_HOST = ("host", "nodes", "server")
+NEEDS_HOST = ("host", "nodes", "server", "browser")
 
 
 def pytest_ignore_collect(collection_path, config):

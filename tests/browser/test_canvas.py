@@ -1,0 +1,105 @@
+"""Every workflow that the pack ships, opened and run in ComfyUI's own front end, in a real browser.
+
+Needs, beside COMFYUI_PATH, a Chromium and playwright-core (which brings no browser along):
+
+    apt-get install chromium
+    npm install --prefix ~/.cache/comfyui-personalization playwright-core
+    python tests/run.py test -- tests/browser -rs
+
+A Chromium elsewhere is named by CHROMIUM, a folder with playwright-core by NODE_PATH. Where one of them is missing
+these tests are skipped. They leave a screenshot of each workflow in output/: look at it.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import canvas
+import checkpoint
+import pytest
+import torch
+from environment import cache_folder
+from host_server import Server
+
+ROOT = Path(__file__).parents[2]
+CANVASES = sorted((ROOT / "workflows").glob("*.json"))
+CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+GLOBAL_MODULES = ("/usr/local/lib/node_modules", "/usr/lib/node_modules", "/usr/share/nodejs")
+SHOWING = ("SaveImage", "PreviewImage")
+SMALL = {
+    "CheckpointLoaderSimple": {"ckpt_name": "tiny_sd15.ckpt"},
+    "EmptyLatentImage": {"width": 128, "height": 128},
+    "KSampler": {"steps": 2},
+}
+QUIET = {"missing": [], "marked": [], "overlay": None}
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """The environment for canvas.mjs."""
+    node = shutil.which("node")
+    if not node:
+        pytest.skip("no browser tests: Node.js is missing (apt-get install nodejs npm)")
+    chromium = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUMS)), None)
+    if not chromium:
+        pytest.skip("no browser tests: Chromium is missing (apt-get install chromium, or name one in CHROMIUM)")
+    folders = [os.environ.get("NODE_PATH"), str(cache_folder() / "node_modules"), *GLOBAL_MODULES]
+    found = dict(os.environ, CHROMIUM=chromium, NODE_PATH=os.pathsep.join(filter(None, folders)))
+    look = [node, "-e", "require.resolve('playwright-core')"]
+    if subprocess.run(look, env=found, cwd=ROOT, capture_output=True).returncode:
+        install = f"npm install --prefix {cache_folder()} playwright-core"
+        pytest.skip(f"no browser tests: playwright-core is missing ({install}, or name its folder in NODE_PATH)")
+    return found
+
+
+@pytest.fixture(scope="module")
+def server(browser, tmp_path_factory):
+    host = os.environ.get("COMFYUI_PATH")
+    if not host:
+        pytest.skip("no ComfyUI: COMFYUI_PATH is not set")
+    base = tmp_path_factory.mktemp("browser")
+    checkpoints = base / "models/checkpoints"
+    checkpoints.mkdir(parents=True)
+    checkpoint.save("sd15", checkpoints / "tiny_sd15.ckpt")
+    # The files that the workflows name need not be read: it is enough that the loader's list has them.
+    for name in checkpoint_names():
+        (checkpoints / name).touch()
+    packs = {"comfyui-personalization": ROOT}
+    with Server(host, sys.executable, base, cpu=not torch.cuda.is_available(), packs=packs) as server:
+        yield server
+
+
+def checkpoint_names():
+    said = [node["inputs"].get("ckpt_name") for path in CANVASES for node in api_twin(path).values()]
+    return set(filter(None, said))
+
+
+def api_twin(path):
+    return json.loads((path.parent / "api" / path.name).read_text(encoding="utf-8"))
+
+
+def opened_and_run(path, server, environment):
+    """What canvas.mjs saw of a workflow, run in small with the tiny checkpoint."""
+    screenshot = ROOT / "output" / f"canvas_{path.stem}.png"
+    screenshot.parent.mkdir(exist_ok=True)
+    command = ["node", Path(__file__).with_name("canvas.mjs"), server.url, path, screenshot, json.dumps(SMALL)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=400)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("path", CANVASES, ids=lambda path: path.stem)
+def test_a_user_opens_and_runs_it(path, server, browser):
+    seen = opened_and_run(path, server, browser)
+    twin = canvas.without_titles(api_twin(path))
+    assert seen["loaded"] == QUIET
+    assert canvas.without_titles(seen["prompt"]) == twin
+    assert seen["ended"] == "execution_success"
+    assert seen["ran"] == QUIET
+    shows = {node for node, said in twin.items() if said["class_type"] in SHOWING}
+    assert shows and shows <= set(seen["images"])
