@@ -12,6 +12,7 @@ import torch
 from comfy.patcher_extension import WrappersMP
 
 from .attention import plain_attention
+from .rows import NAMES, names_of
 from .run import Run, call_of
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ def attach(model, technique):
     for kind, wrapper in (
         (WrappersMP.OUTER_SAMPLE, attached.around_run),
         (WrappersMP.PREPARE_SAMPLING, attached.around_loading),
+        (WrappersMP.CALC_COND_BATCH, attached.around_conds),
         (WrappersMP.DIFFUSION_MODEL, attached.around_unet),
     ):
         patched.remove_wrappers_with_key(kind, KEY)
@@ -91,6 +93,14 @@ class Attached:
         """PREPARE_SAMPLING: announces the rows of our extra passes, before memory is given out."""
         rows = noise_shape[0] + sum(t.extra_rows(noise_shape) for t in self.techniques)
         return executor(model, [rows, *noise_shape[1:]], *args, **kwargs)
+
+    def around_conds(self, executor, base, conds, x, sigma, model_options, *args, **kwargs):
+        """CALC_COND_BATCH: notes under which names the guider holds the lists that are run (PAG and SAG run one)."""
+        options = model_options.get("transformer_options", {})
+        if RUN in options:
+            noted = {NAMES: names_of(conds, options[RUN].conds())}
+            model_options = {**model_options, "transformer_options": {**options, **noted}}
+        return executor(base, conds, x, sigma, model_options, *args, **kwargs)
 
     def around_unet(
         self, executor, x, timesteps, context=None, y=None, control=None, transformer_options=None, **kwargs

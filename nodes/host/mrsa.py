@@ -7,7 +7,7 @@ the image's own batch.
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -16,7 +16,7 @@ from .bank import bank_of, digest
 from .blocks import attention_blocks, chosen_blocks, grid_at, unet_of
 from .reference_branch import ReferenceBranch, Segment
 from .reference_pass import caught_keys
-from .reference_rows import rows_of
+from .reference_rows import pictures_of, rows_of
 from .rows import COND, UNCOND
 from .say import refusal, tell
 from .weights import weights_key
@@ -62,8 +62,16 @@ def attach_mrsa(
     rows = _with_tokens(rows_of(model, clip, vae, references, weight), blocks)
     if not rows:
         return model
-    fidelity = max(0.0, min(1.0, style_fidelity))
-    member = Member(tuple(rows), blocks, fidelity, window, noise == "fixed", seed, int(cache_mb * 2**20))
+    member = Member(
+        rows=tuple(rows),
+        pictures=pictures_of(references),
+        blocks=blocks,
+        style_fidelity=max(0.0, min(1.0, style_fidelity)),
+        window=window,
+        fixed_noise=noise == "fixed",
+        seed=seed,
+        cache_bytes=int(cache_mb * 2**20),
+    )
     return attach(model, MRSA((member,)))
 
 
@@ -82,12 +90,15 @@ class Member:
     """What one MRSA node adds to a MODEL."""
 
     rows: tuple
+    pictures: int  # in its chain, those that are off included
     blocks: dict  # {host key: level}, in order of execution
     style_fidelity: float
     window: Window
     fixed_noise: bool
     seed: int
     cache_bytes: int
+    # pictures of the nodes before this one: their noises are numbered on, as in one chain
+    first: int = 0
 
     def reads(self, chunk):
         """Unconditional rows at style_fidelity 1 stay plain, and cost nothing."""
@@ -95,7 +106,8 @@ class Member:
 
     def inputs(self, call, row):
         """UNet input (1, C, h, w) of a reference at the noise level of this call, on the CPU in float32."""
-        noise = reference_noise(self.seed, row.index, 0 if self.fixed_noise else call.moment.step, row.latent)
+        step = 0 if self.fixed_noise else call.moment.step
+        noise = reference_noise(self.seed, self.first + row.index, step, row.latent)
         sigma = torch.tensor([call.moment.sigma])
         sampling = call.base.model_sampling
         x = sampling.calculate_input(sigma, sampling.noise_scaling(sigma, noise, row.latent))
@@ -111,7 +123,8 @@ class MRSA(Technique):
         self.members = members
 
     def joined_by(self, later):
-        return MRSA(self.members + later.members)
+        first = sum(member.pictures for member in self.members)
+        return MRSA(self.members + tuple(replace(member, first=first + member.first) for member in later.members))
 
     def extra_rows(self, noise_shape):
         area = math.prod(noise_shape[2:])

@@ -74,16 +74,18 @@ class ReferenceBranch:
 
     def _region_frame(self, q, options, chunk):
         """The part of the result that these rows show, in 0..1, or None where regions cannot be placed."""
-        if q.shape[0] != chunk.stop - chunk.start:
-            return self._no_regions("the picture is cut into tiles")
+        height, width = options["activations_shape"][-2:]
+        if q.shape[0] != chunk.stop - chunk.start or q.shape[1] != height * width:
+            return self._no_regions("another patch cuts the picture into tiles or merges its tokens")
         shown = tuple(options["original_shape"][-2:])
         whole = self.run.latent_size or shown
         if shown == whole:
             return WHOLE
-        if chunk.area is None or len(chunk.area) != 4 or tuple(chunk.area[:2]) != shown:
+        if chunk.area is None or len(chunk.area) != 4:
             return self._no_regions("only an unknown part of the picture is sampled")
-        height, width, top, left = chunk.area
-        return top / whole[0], left / whole[1], (top + height) / whole[0], (left + width) / whole[1]
+        top, left = chunk.area[2:]
+        bottom, right = top + shown[0], left + shown[1]
+        return top / whole[0], left / whole[1], bottom / whole[0], right / whole[1]
 
     def _no_regions(self, reason):
         has_regions = any(segment.region is not None for group in self.segments.values() for segment in group)

@@ -51,7 +51,7 @@ def rows_of(model, clip, vae, references, weight):
     weight: the logit that one reference of strength 1 gets; `ln strength` comes on top.
     """
     base = model.model
-    prompts = [r.prompt or r.word for r in references for _ in range(_pictures(r))]
+    prompts = [r.prompt or r.word for r in references for _ in range(pictures_of((r,)))]
     rows, texts = [], {}
     for index, (view, prompt) in enumerate(zip(views_of(references, native_area(base)), prompts, strict=True)):
         latent = _latent(base, vae.encode(view.pixels), view.label)
@@ -71,8 +71,9 @@ def native_area(base):
     return 768 * 768 if is_sd2 else 512 * 512
 
 
-def _pictures(reference):
-    return reference.image.shape[0] if reference.image.ndim == 4 else 1
+def pictures_of(references):
+    """How many pictures a chain holds; an image batch counts each of its own."""
+    return sum(r.image.shape[0] if r.image.ndim == 4 else 1 for r in references)
 
 
 def _latent(base, latent, label):

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 COND, UNCOND = "cond", "uncond"
+# Where the names of the lists that a call runs stand in its transformer options.
+NAMES = "personalization_names"
 
 
 @dataclass(frozen=True)
@@ -21,26 +23,36 @@ class Chunk:
         return slice(self.start, self.stop)
 
 
+def names_of(lists, conds):
+    """The guider's name of each list of entries that is about to be run, None where it is no list of the guider's.
+
+    conds: the guider's named conditionings ({name: [entry, ...]}).
+    """
+    return tuple(next((name for name, own in conds.items() if own is entries), None) for entries in lists)
+
+
 def chunks_of(options, batch, conds):
     """The chunks of a UNet call of `batch` rows.
 
-    options: its transformer_options; conds: the guider's named conditionings ({name: [entry, ...]}), {} if unknown.
-    The role comes from the name under which the guider holds the chunk's uuid; where the uuid is unknown, or stands
-    under names of both roles (the host copies entries to match areas), from `cond_or_uncond`.
+    options: its transformer_options; conds: the guider's named conditionings, {} if unknown. The role of a chunk comes
+    from the name of the list that it was run from (NAMES in the options), else from the name under which the guider
+    holds its uuid, else (nobody knows it, or it stands on both sides: the host copies entries to match areas) from
+    `cond_or_uncond`.
     """
     order = options.get("cond_or_uncond") or [0]
     uuids = options.get("uuids") or [None] * len(order)
+    names = options.get(NAMES, ())
     if batch % len(order) or len(uuids) != len(order):
         # rows that nobody explains: one chunk, and nothing that depends on its uuid
         order, uuids = [0], [None]
     size = batch // len(order)
     chunks = []
     for i, (index, uuid) in enumerate(zip(order, uuids, strict=True)):
-        by_index = UNCOND if index == 1 else COND
-        found = [(_role(name), entry) for name, entries in conds.items() for entry in entries if entry.get("uuid") == uuid]
-        roles = {role for role, _ in found}
-        role = roles.pop() if uuid is not None and len(roles) == 1 else by_index
-        area = next((entry["area"] for r, entry in found if r == role and entry.get("area")), None)
+        known = [(name, entry) for name, entries in conds.items() for entry in entries if entry.get("uuid") == uuid]
+        holders = {names[index]} if index < len(names) and names[index] else {name for name, _ in known}
+        roles = {_role(name) for name in holders} if uuid is not None else set()
+        role = roles.pop() if len(roles) == 1 else UNCOND if index == 1 else COND
+        area = next((entry["area"] for name, entry in known if _role(name) == role and entry.get("area")), None)
         chunks.append(Chunk(i * size, (i + 1) * size, role, uuid, area))
     return tuple(chunks)
 

@@ -31,7 +31,12 @@ class Run:
         self._told.add(message)
         return new
 
+    def conds(self):
+        """The guider's named conditionings, {name: [entry, ...]}; {} outside a sampler."""
+        return getattr(self.guider, "conds", {})
+
     def schedule(self, options):
+        """The sampler's sigmas as a list, None outside a sampler."""
         if self._schedule is None and "sample_sigmas" in options:
             self._schedule = [float(sigma) for sigma in options["sample_sigmas"]]
         return self._schedule
@@ -73,5 +78,5 @@ def call_of(run, base, unet, x, timesteps, context, y, options):
         base=getattr(guider, "inner_model", None) or base,
         run=run,
         moment=moment_of(sigma, run.schedule(options)),
-        chunks=chunks_of(options, x.shape[0], getattr(guider, "conds", {})),
+        chunks=chunks_of(options, x.shape[0], run.conds()),
     )

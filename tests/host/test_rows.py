@@ -2,7 +2,7 @@
 
 from uuid import uuid4
 
-from pack.nodes.host.rows import COND, UNCOND, chunks_of
+from pack.nodes.host.rows import COND, NAMES, UNCOND, chunks_of, names_of
 
 P, P2, N = uuid4(), uuid4(), uuid4()
 CONDS = {"positive": [{"uuid": P}, {"uuid": P2}], "negative": [{"uuid": N}]}
@@ -30,6 +30,14 @@ def test_an_entry_copied_to_the_other_side_takes_its_index():
     conds = {"positive": [{"uuid": P}], "negative": [{"uuid": N}, {"uuid": P}]}
     options = {"cond_or_uncond": [1, 1, 0], "uuids": [P, N, P]}
     assert roles(options, 3, conds) == [(0, 1, UNCOND), (1, 2, UNCOND), (2, 3, COND)]
+
+
+def test_a_copied_entry_that_a_node_runs_alone_takes_the_name_of_its_list():
+    conds = {"positive": [{"uuid": P}], "negative": [{"uuid": N}, {"uuid": P}]}
+    names = names_of([conds["negative"]], conds)
+    assert names == ("negative",) and names_of([list(conds["negative"]), None], conds) == (None, None)
+    options = {"cond_or_uncond": [0, 0], "uuids": [P, N], NAMES: names}
+    assert roles(options, 2, conds) == [(0, 1, UNCOND), (1, 2, UNCOND)]
 
 
 def test_guiders_of_other_nodes_have_other_names():
