@@ -1,0 +1,193 @@
+"""The one command of this repository: makes a ComfyUI to run in, then `test`, `demo` or `serve`."""
+
+import sys
+
+# Checked before anything else is imported, so that an old Python says this and not something about syntax.
+if sys.version_info < (3, 10):  # noqa: UP036
+    sys.exit("Python 3.10 or newer is needed; this is " + sys.version.split()[0])
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import canvas
+import environment
+import hosts
+from host_server import PromptError, Server, ServerError, pictures
+from steps import SetupError, clean_environment, done, last_lines, locked, mark, run, say, step
+
+ROOT = Path(__file__).resolve().parent.parent
+PACK = "comfyui-personalization"
+DEMO = ROOT / "workflows" / "api" / "mrsa.json"
+DEMO_SIZE, DEMO_STEPS = 256, 8
+
+
+def main(arguments):
+    options = parse(arguments)
+    # A plain kill then ends the server as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # pip and the server may say letters that the terminal lacks.
+    sys.stdout.reconfigure(errors="replace")
+    commands = {"test": test, "demo": demo, "serve": serve}
+    try:
+        return commands[options.command](options)
+    except (SetupError, ServerError) as error:
+        say(f"Error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        say("Stopped.")
+        return 130
+
+
+def parse(arguments):
+    split = arguments.index("--") if "--" in arguments else len(arguments)
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog='What stands after "--" goes on to pytest (test) or to ComfyUI (serve): run.py test -- -k mrsa',
+    )
+    parser.add_argument("command", choices=["demo", "test", "serve"])
+    parser.add_argument("--host", choices=list(hosts.HOSTS), default=hosts.NEWEST, help="the version of ComfyUI")
+    parser.add_argument("--comfyui", metavar="PATH", help="use this ComfyUI instead; nothing is installed into it")
+    parser.add_argument("--python", metavar="PATH", help="its interpreter, if it is not found beside it")
+    parser.add_argument("--cache", metavar="DIR", help="where downloads and the environment are kept")
+    parser.add_argument("--port", type=int, help="of the server (demo, serve); a free one if left out")
+    device = parser.add_mutually_exclusive_group()
+    device.add_argument("--cpu", dest="cpu", action="store_true", default=None)
+    device.add_argument("--gpu", dest="cpu", action="store_false", help="default: if nvidia-smi finds one")
+    options = parser.parse_args(arguments[:split])
+    options.rest = arguments[split + 1 :]
+    if options.python and not options.comfyui:
+        parser.error("--python goes with --comfyui")
+    return options
+
+
+def test(options):
+    python, host, _, cpu = prepare(options)
+    if lacks(python, "pytest"):
+        raise SetupError(f"pytest is missing there; this installs it: {python} -m pip install pytest")
+    hidden = {"CUDA_VISIBLE_DEVICES": ""} if cpu else {}
+    # Tiny tensors: threads would spend their time waiting for each other.
+    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    tests = clean_environment(COMFYUI_PATH=str(host), **hidden, **threads)
+    # Named files or folders stand in for the whole suite.
+    named = any((ROOT / argument.split("::")[0]).exists() for argument in options.rest)
+    return run([python, "-m", "pytest", *([] if named else ["tests"]), *options.rest], cwd=ROOT, env=tests)
+
+
+def serve(options):
+    python, host, base, cpu = prepare(options)
+    tiny_checkpoint(python, host, base)
+    server = Server(host, python, base, options.port, cpu, {PACK: ROOT}, log=None, arguments=options.rest)
+    with server:
+        say(f"\nComfyUI is at {server.url}; its models are in {base / 'models'}. Ctrl-C ends it.\n")
+        return server.process.wait()
+
+
+def demo(options):
+    python, host, base, cpu = prepare(options)
+    if not DEMO.is_file():
+        raise SetupError(f"{DEMO} is missing.")
+    checkpoint = tiny_checkpoint(python, host, base)
+    graph = canvas.with_values(
+        json.loads(DEMO.read_text(encoding="utf-8")),
+        ckpt_name=checkpoint.name,
+        width=DEMO_SIZE,
+        height=DEMO_SIZE,
+        steps=DEMO_STEPS,
+    )
+    with contextlib.ExitStack() as stack:
+        with step("Starting ComfyUI"):
+            server = stack.enter_context(Server(host, python, base, options.port, cpu, {PACK: ROOT}))
+        with step(f"Running {DEMO.relative_to(ROOT)} at {DEMO_SIZE}x{DEMO_SIZE}, {DEMO_STEPS} steps"):
+            try:
+                entry = server.run(graph)
+            except PromptError as error:
+                raise SetupError(f"the demo's graph did not run: {error} (log: {server.log})") from error
+        written = write_pictures(server, graph, entry)
+    if not written:
+        raise SetupError("the graph ran, but no node of it gave a picture.")
+    say("The checkpoint's weights are random, so the picture is a pattern, not art.")
+    return 0
+
+
+def write_pictures(server, graph, entry):
+    folder = ROOT / "output"
+    folder.mkdir(exist_ok=True)
+    written = []
+    for node, image in pictures(entry):
+        title = graph[node].get("_meta", {}).get("title") or graph[node]["class_type"]
+        stem = "demo_" + Path(graph[node]["inputs"].get("filename_prefix", title.lower().replace(" ", "_"))).name
+        name = next(name for name in (stem, *(f"{stem}_{n}" for n in range(2, 1000))) if name not in written)
+        written.append(name)
+        (folder / f"{name}.png").write_bytes(server.view(image))
+        say(f"output/{name}.png  {title}")
+    return written
+
+
+def prepare(options):
+    """(python, folder of ComfyUI, base folder for its models and outputs, whether it runs on the CPU)"""
+    cache = environment.cache_folder(options.cache)
+    if options.comfyui:
+        host = hosts.find_existing(options.comfyui)
+        python, base = Path(options.python or hosts.find_python(host)), cache / "base" / "existing"
+        if not python.is_file():
+            raise SetupError(f"{python} is no Python interpreter.")
+        if lacks(python, "torch"):
+            raise SetupError(f"{python} has no torch, so it is not ComfyUI's; name the right one with --python.")
+    else:
+        python, host = set_up(cache, options.host)
+        base = cache / "base" / options.host
+    cpu = not has_gpu() if options.cpu is None else options.cpu
+    say(f"ComfyUI in {host}, {'on the CPU' if cpu else 'on the GPU'}, run by {python}")
+    return python, host, base, cpu
+
+
+def set_up(cache, version):
+    """All hosts share one environment, made for the newest."""
+    start = time.monotonic()
+    with locked(cache):
+        python = environment.virtual_environment(cache)
+        newest = hosts.fetch(cache, python, hosts.NEWEST)
+        environment.install(cache, python, "torch", environment.TORCH, needed_gb=environment.TORCH_GB)
+        packages = [*environment.TORCH, *environment.TOOLS]
+        environment.install(cache, python, "requirements", packages, newest / "requirements.txt")
+        host = hosts.fetch(cache, python, version)
+    say(f"The environment in {cache} is ready ({time.monotonic() - start:.1f} s)")
+    return python, host
+
+
+def lacks(python, module):
+    code = "import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)"
+    return subprocess.run([python, "-c", code, module], capture_output=True).returncode != 0
+
+
+def has_gpu():
+    try:
+        return subprocess.run(["nvidia-smi", "-L"], capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+def tiny_checkpoint(python, host, base):
+    """A checkpoint of random weights among the server's models, made again when its script has changed."""
+    script = ROOT / "tests" / "checkpoint.py"
+    path = base / "models" / "checkpoints" / "tiny_sd15.ckpt"
+    stamp, wanted = base / "tiny_sd15.stamp", hashlib.sha256(script.read_bytes()).hexdigest()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(base):
+        if not (done(stamp, wanted) and path.is_file()):
+            with step("Making a tiny checkpoint"), (base / "tiny_sd15.log").open("wb") as log:
+                if run([python, script, "--comfyui", host, path], log=log):
+                    raise SetupError(f"the tiny checkpoint could not be made:\n{last_lines(log.name, 15)}")
+            mark(stamp, wanted)
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,31 @@
+"""One real ComfyUI server for all tests of this folder, with the pack and tiny checkpoints of random weights."""
+
+import os
+import sys
+from pathlib import Path
+
+import checkpoint
+import pytest
+import torch
+from host_server import Server
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    host = os.environ.get("COMFYUI_PATH")
+    if not host:
+        pytest.skip("no ComfyUI: COMFYUI_PATH is not set")
+    base = tmp_path_factory.mktemp("server")
+    (base / "models/checkpoints").mkdir(parents=True)
+    for kind in ("sd15", "sdxl"):
+        checkpoint.save(kind, base / f"models/checkpoints/tiny_{kind}.ckpt")
+    packs = {"comfyui-personalization": ROOT}
+    with Server(host, sys.executable, base, cpu=not torch.cuda.is_available(), packs=packs) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def object_info(server):
+    return server.object_info()

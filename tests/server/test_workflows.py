@@ -1,0 +1,104 @@
+"""The pack on a real server: its nodes and their words, and every workflow it ships, as users load them."""
+
+import io
+import json
+from pathlib import Path
+from urllib.error import HTTPError
+
+import canvas
+import numpy as np
+import pytest
+from host_server import pictures
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+CANVASES = sorted((ROOT / "workflows").glob("*.json"))
+each_workflow = pytest.mark.parametrize("path", CANVASES, ids=lambda path: path.stem)
+
+
+def our_nodes():
+    from pack.nodes import NODES
+
+    return [node.define_schema().node_id for node in NODES]
+
+
+def read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def api_twin(path):
+    return read(path.parent / "api" / path.name)
+
+
+def tiny(graph, seed=1):
+    """A graph that asks for nothing this server lacks, and for little."""
+    small = canvas.with_values(graph, width=64, height=64, steps=2, seed=seed, noise_seed=seed)
+    return {node: with_tiny_checkpoint(said) for node, said in small.items()}
+
+
+def with_tiny_checkpoint(node):
+    wanted = node["inputs"].get("ckpt_name")
+    if wanted is None:
+        return node
+    kind = "sdxl" if "xl" in wanted.lower() else "sd15"
+    return dict(node, inputs={**node["inputs"], "ckpt_name": f"tiny_{kind}.ckpt"})
+
+
+def painted(server, graph):
+    """The pictures of a graph as arrays, without what else the files say."""
+    found = pictures(server.run(graph))
+    return [np.asarray(Image.open(io.BytesIO(server.view(image)))) for _, image in found]
+
+
+def test_every_node_is_loaded_and_explained(object_info):
+    for node in our_nodes():
+        assert node in object_info
+        assert object_info[node]["description"], node
+        for name, (_, options) in canvas.sockets(object_info[node]).items():
+            assert options.get("tooltip"), f"{node}.{name} has no tooltip"
+
+
+def test_every_node_has_its_help_page(server):
+    assert [node for node in our_nodes() if not help_page(server, node).strip()] == []
+
+
+def test_the_template_browser_lists_the_workflows(server):
+    listed = json.loads(server.get("/workflow_templates"))
+    assert sorted(listed.get("comfyui-personalization", [])) == [path.stem for path in CANVASES]
+
+
+def help_page(server, node):
+    try:
+        return server.get(f"/extensions/comfyui-personalization/docs/{node}.md")
+    except HTTPError:
+        return b""
+
+
+@each_workflow
+def test_canvas_is_in_order(path, object_info):
+    assert canvas.problems(read(path), object_info) == []
+
+
+@each_workflow
+def test_canvas_and_api_file_are_one_graph(path, object_info):
+    assert canvas.without_titles(canvas.to_api(read(path), object_info)) == canvas.without_titles(api_twin(path))
+
+
+@each_workflow
+def test_workflow_paints(path, server, object_info):
+    for graph in (canvas.to_api(read(path), object_info), api_twin(path)):
+        for picture in painted(server, tiny(graph)):
+            assert picture.std() > 1, "a picture of one colour"
+
+
+@each_workflow
+def test_the_seed_decides_the_picture(path, server):
+    graph = api_twin(path)
+    first = painted(server, tiny(graph, seed=1))
+    other = painted(server, tiny(graph, seed=2))
+    # Emptied, the server cannot answer with the pictures it already made.
+    server.forget()
+    again = painted(server, tiny(graph, seed=1))
+    assert first and len(first) == len(other) == len(again)
+    assert all(np.array_equal(one, two) for one, two in zip(first, again))
+    assert any(not np.array_equal(one, two) for one, two in zip(first, other))
