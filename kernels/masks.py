@@ -45,7 +45,7 @@ def token_mask(mask, size, frame=WHOLE):
 
 
 def kept_tokens(mask, size, frame=WHOLE):
-    """Which tokens a mask keeps, and ln m of each: index (m,) int64 into the flat (h, w) grid, log_mask (m,) float32."""
+    """The tokens that a mask keeps: index (m,) int64 into the flat (h, w) grid, and ln of the mask there (m,) float32."""
     values = token_mask(mask, size, frame).flatten()
     index = values.nonzero()[:, 0]
     return index, values[index].log()
@@ -78,5 +78,7 @@ def _floor_index(length, count, start, stop, device):
     if (start, stop) == (0.0, 1.0):
         return torch.arange(count, device=device) * length // count
     # in double: a frame's edges are fractions of whole pixels, and 1e-9 pixels undo their rounding
-    position = start * length + torch.arange(count, device=device, dtype=torch.float64) * ((stop - start) * length / count)
+    position = start * length + torch.arange(count, device=device, dtype=torch.float64) * (
+        (stop - start) * length / count
+    )
     return (position + 1e-9).floor().long().clamp_(0, length - 1)

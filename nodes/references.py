@@ -71,9 +71,7 @@ class AddReference(io.ComfyNode):
                     optional=True,
                     tooltip="White where in the result this subject may act, of any size. Without it: everywhere.",
                 ),
-                References.Input(
-                    "references", optional=True, tooltip="Further subjects, from another Add Reference."
-                ),
+                References.Input("references", optional=True, tooltip="Further subjects, from another Add Reference."),
             ],
             outputs=[References.Output(display_name="references", tooltip="All subjects so far.")],
         )
@@ -82,7 +80,9 @@ class AddReference(io.ComfyNode):
     def execute(cls, image, word, strength, prompt, mask=None, region=None, references=()) -> io.NodeOutput:
         if not math.isfinite(strength) or strength < 0:
             raise refusal(f"strength is {strength}; enter a number from 0 (off) upwards")
-        return io.NodeOutput((*(references or ()), Reference(image, word.strip(), strength, prompt.strip(), mask, region)))
+        return io.NodeOutput(
+            (*(references or ()), Reference(image, word.strip(), strength, prompt.strip(), mask, region))
+        )
 
 
 class ReferencePreview(io.ComfyNode):

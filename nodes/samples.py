@@ -19,9 +19,7 @@ class SamplePicture(io.ComfyNode):
             display_name="Sample Picture",
             category="personalization",
             description="A photograph in the public domain with the mask of its subject, to try the nodes with.",
-            inputs=[
-                io.Combo.Input("picture", options=list(PICTURES), default="cat", tooltip="Which of the pictures.")
-            ],
+            inputs=[io.Combo.Input("picture", options=list(PICTURES), default="cat", tooltip="Which of the pictures.")],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The photograph."),
                 io.Mask.Output(display_name="mask", tooltip="White where its subject is."),

@@ -11,6 +11,6 @@ GOLDEN = Path(__file__).parent / "golden"
 def case(name):
     """(tensors, parameters) of one recorded case, by its path below tests/golden/ without the ending."""
     with safe_open(GOLDEN / f"{name}.safetensors", "pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
         metadata = file.metadata() or {}
     return tensors, json.loads(metadata["params"]) if "params" in metadata else metadata

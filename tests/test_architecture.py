@@ -99,7 +99,11 @@ def test_safety(path):
         name = getattr(called, "id", getattr(called, "attr", ""))
         assert name not in ("print", "eval", "exec", "cuda"), name
         assert not (name == "load" and getattr(getattr(called, "value", None), "id", "") == "torch"), "torch.load"
-    for pattern in (r"weights_only\s*=\s*False", r"\b(requests|urllib|http\.client|huggingface_hub)\b", r"\bTODO\b|\bFIXME\b"):
+    for pattern in (
+        r"weights_only\s*=\s*False",
+        r"\b(requests|urllib|http\.client|huggingface_hub)\b",
+        r"\bTODO\b|\bFIXME\b",
+    ):
         assert not re.search(pattern, text), pattern
     # reviewers of the registry refuse what other code pages cannot show
     text.encode("cp1252", errors="strict") if floor(path) != 0 else None
@@ -152,6 +156,7 @@ def test_no_path_of_a_machine_is_named():
 
 def test_the_entry_point_loads_nothing():
     """Importing the pack's __init__ brings in no module beside itself."""
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); before = set(sys.modules); exec(open({str(ROOT / '__init__.py')!r}).read()); print(len(set(sys.modules) - before))"
+    entry = str(ROOT / "__init__.py")
+    code = f"import sys; before = set(sys.modules); exec(open({entry!r}).read()); print(len(set(sys.modules) - before))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "0"

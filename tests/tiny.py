@@ -11,7 +11,6 @@ import comfy.utils
 import torch
 from golden_data import case
 
-
 HOST_CLASSES = {
     "sd15": comfy.supported_models.SD15,
     "sd2": comfy.supported_models.SD20,
@@ -27,7 +26,12 @@ def tiny_model(kind="sd15", dtype=torch.float32, in_channels=4, model_type=None,
     weights, metadata = case("tiny_sdxl_unet" if kind == "sdxl" else "tiny_sd15_unet")
     unet_config = json.loads(metadata["comfyui_unet_config"]) | {"dtype": dtype, "in_channels": in_channels}
     if kind == "sd2":
-        unet_config |= {"context_dim": 1024, "use_linear_in_transformer": True, "num_heads": -1, "num_head_channels": 16}
+        unet_config |= {
+            "context_dim": 1024,
+            "use_linear_in_transformer": True,
+            "num_heads": -1,
+            "num_head_channels": 16,
+        }
     config = HOST_CLASSES[kind](dict(unet_config))
     config.unet_config.update({k: unet_config[k] for k in ("num_heads", "num_head_channels")})
     config.set_inference_dtype(dtype, None)
@@ -131,8 +135,20 @@ def recording(model):
     return clone, recorder
 
 
-def sample(model, positive, negative=None, *, latent=(1, 4, 8, 8), sampler="euler", steps=3, cfg=5.0, seed=0,
-           noise=None, sigmas=None, **kwargs):
+def sample(
+    model,
+    positive,
+    negative=None,
+    *,
+    latent=(1, 4, 8, 8),
+    sampler="euler",
+    steps=3,
+    cfg=5.0,
+    seed=0,
+    noise=None,
+    sigmas=None,
+    **kwargs,
+):
     """Latents of one sampling run through the host's own guider."""
     latent = torch.zeros(latent) if isinstance(latent, tuple) else latent
     noise = comfy.sample.prepare_noise(latent, seed) if noise is None else noise

@@ -1,9 +1,9 @@
 """How our attention techniques join a MODEL: late, beside whatever stands there. The only writer of model options.
 
 Nothing is put at a block before sampling: at each call of the UNet one wrapper asks the techniques of the MODEL what
-they do at this noise level, and wraps the callables that stand at those blocks at that moment. On one block, what stood there runs first, with all rows; then each of our techniques, in
-the order of their names, adds (its attention - plain attention) to the rows that it plans. So the order of nodes does
-not matter, and no patch of another pack is lost.
+they do at this noise level, and wraps the callables that stand at those blocks at that moment. On one block, what stood
+there runs first, with all rows; then each of our techniques, in the order of their names, adds (its attention - plain
+attention) to the rows that it plans. So the order of nodes does not matter, and no patch of another pack is lost.
 """
 
 import logging

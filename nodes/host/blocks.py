@@ -24,7 +24,9 @@ def unet_of(model, what):
     unet = model.model.diffusion_model
     if not isinstance(unet, UNetModel) or not attention_blocks(unet):
         name = type(model.model).__name__
-        raise refusal(f"{what} works on UNet models (SD1.5, SD2.x, SDXL); this one is {name}: connect such a checkpoint")
+        raise refusal(
+            f"{what} works on UNet models (SD1.5, SD2.x, SDXL); this one is {name}: connect such a checkpoint"
+        )
     return unet
 
 

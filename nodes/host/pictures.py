@@ -72,7 +72,9 @@ def _rgb(images, label):
     if images.ndim == 3:
         images = images[None]
     if images.ndim != 4 or images.shape[-1] not in (1, 3, 4):
-        raise refusal(f"{label} has the shape {tuple(images.shape)}; connect an IMAGE (batch, height, width, 1, 3 or 4)")
+        raise refusal(
+            f"{label} has the shape {tuple(images.shape)}; connect an IMAGE (batch, height, width, 1, 3 or 4)"
+        )
     images = images[..., :3].float()
     if not torch.isfinite(images).all():
         raise refusal(f"{label} holds values that are not numbers; connect a picture that was decoded without errors")

@@ -1,11 +1,13 @@
 """One forward of the UNet over reference pictures, for the keys and values of its self-attentions."""
 
+from contextlib import suppress
+
 import comfy.model_management
 
 from .attention import plain_attention
 
 
-class _AllCaught(Exception):
+class _AllCaught(Exception):  # noqa: N818 (no error: it ends the pass)
     """Ends a reference pass once its last needed block has been caught."""
 
 
@@ -46,10 +48,8 @@ def _one_pass(call, x, context, y, blocks, kept, first):
         "cond_or_uncond": [0],
         "patches_replace": {"attn1": {block: catcher(block) for block in blocks}},
     }
-    try:
+    with suppress(_AllCaught):
         call.unet(x, call.timesteps[:1].expand(rows), context, y, None, clean)
-    except _AllCaught:
-        pass
     return caught
 
 

@@ -73,16 +73,15 @@ def hollow_model(kind, width=320):
             if weight is not None:
                 one = torch.zeros((), dtype=weight.dtype).expand(weight.shape)
                 module._parameters[name] = torch.nn.Parameter(one, requires_grad=False)
-    meter = unet.meter = Meter()
 
     def forward(x, timesteps, context, y, control, transformer_options, **kwargs):
         on_meta = (t.to("meta") if t is not None else None for t in (x, timesteps, context, y))
-        with meter.forward(x.shape[0]):
+        with unet.meter.forward(x.shape[0]):
             out = inside._forward(*on_meta, control, transformer_options, **kwargs)
         return x.new_zeros(out.shape)
 
     unet._forward = forward
-    # as it is in truth: how many rows run at once must not depend on the machine's memory
+    # it takes no memory, so how many rows run at once must not depend on what the machine has left
     model.model.memory_required = lambda *args, **kwargs: 0
     return model
 
@@ -144,12 +143,10 @@ def patched(model, kind, size, references, mask=None, **inputs):
     """The MODEL with that many references of size x size pixels, through the public nodes."""
     chain = ()
     for i in range(references):
-        # a mask of one size for all: the nodes take any
         picture = torch.full((1, size, size, 3), i / 10)
         (chain,) = execute(AddReference, image=picture, prompt="a picture", mask=mask, references=chain)
-    latents = torch.zeros(references, 4, size // 8, size // 8)
-    clip = StubCLIP({"a picture": (text(kind)[0][0], text(kind)[0][1])})
-    vae = StubVAE(model, latents)
+    clip = StubCLIP({"a picture": tuple(text(kind)[0])})
+    vae = StubVAE(model, torch.zeros(references, 4, size // 8, size // 8))
     return execute(MultiReferenceSelfAttention, model=model, clip=clip, vae=vae, references=chain, **inputs)[0]
 
 
@@ -162,8 +159,7 @@ def text(kind, **values):
 
 def counted(model, kind, size, sigmas, batch=1, positive=None):
     """A Meter with one call per sigma of a sampling run (a last 0 is added), each with both rows of CFG."""
-    meter = model.model.diffusion_model.meter
-    meter.__init__()
+    meter = model.model.diffusion_model.meter = Meter()
     model = model.clone()
     model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "meter", meter)
     latent = (batch, 4, size // 8, size // 8)
@@ -198,7 +194,7 @@ class Costs:
     """The parts of the floor, all per row; indices of self-attentions in order of execution choose the blocks."""
 
     plain: int
-    truncated: int  # up to the queries, keys and values of the last chosen block
+    truncated: int  # up to the norm before the last chosen self-attention
     blocks: tuple  # (tokens, channels) of each
 
     def attention(self, mask=None):

@@ -33,7 +33,13 @@ def test_the_least_recently_used_run_goes_as_a_whole():
     bank.get((1, 1), 3)
     # full: run 2 was used last by itself, run 1's entries by run 3
     bank.put("new", entry(), 4, MB)
-    assert [bank.get(key, 5) is not None for key in ((2, 0), (2, 1), (1, 0), (1, 1), "new")] == [False, False, True, True, True]
+    assert [bank.get(key, 5) is not None for key in ((2, 0), (2, 1), (1, 0), (1, 1), "new")] == [
+        False,
+        False,
+        True,
+        True,
+        True,
+    ]
 
 
 def test_a_run_larger_than_the_budget_keeps_its_first_steps():
@@ -73,5 +79,14 @@ def test_it_goes_with_its_model():
 def test_digest_tells_contents_shapes_and_dtypes_apart():
     t = torch.rand(4, 6)
     assert digest(t, None) == digest(t.clone(), None)
-    different = [digest(t), digest(t, None), digest(None, t), digest(t.reshape(6, 4)), digest(t.half()), digest(t.bfloat16()), digest(t + 1e-6), digest(t.T)]
+    different = [
+        digest(t),
+        digest(t, None),
+        digest(None, t),
+        digest(t.reshape(6, 4)),
+        digest(t.half()),
+        digest(t.bfloat16()),
+        digest(t + 1e-6),
+        digest(t.T),
+    ]
     assert len(set(different)) == len(different)

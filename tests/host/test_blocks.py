@@ -47,7 +47,9 @@ def test_presets():
     assert chosen_blocks(unet, "fine") == blocks[22:]
 
 
-@pytest.mark.parametrize(("text", "indices"), [("10-15", range(10, 16)), ("4, 7 ,10 - 12", [4, 7, 10, 11, 12]), ("3;1 3", [1, 3])])
+@pytest.mark.parametrize(
+    ("text", "indices"), [("10-15", range(10, 16)), ("4, 7 ,10 - 12", [4, 7, 10, 11, 12]), ("3;1 3", [1, 3])]
+)
 def test_custom_indices(text, indices):
     unet = tiny_model("sd15").model.diffusion_model
     assert chosen_blocks(unet, "custom", text) == [list(attention_blocks(unet))[i] for i in indices]
@@ -55,7 +57,14 @@ def test_custom_indices(text, indices):
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("10-16", "16 attention blocks, 0 to 15"), ("99", "16 attention blocks"), ("", "empty"), ("a-b", '"a-b"'), ("-3", '"-3"'), ("7-4", "smaller")],
+    [
+        ("10-16", "16 attention blocks, 0 to 15"),
+        ("99", "16 attention blocks"),
+        ("", "empty"),
+        ("a-b", '"a-b"'),
+        ("-3", '"-3"'),
+        ("7-4", "smaller"),
+    ],
 )
 def test_custom_indices_that_cannot_be(text, says):
     with pytest.raises(ValueError, match=says):

@@ -181,7 +181,9 @@ def test_halves_in_separate_calls_are_as_together(model):
 
     def split(executor, base, conds, *args):
         calls.append(len(conds))
-        return [executor(base, [c if i == j else None for j, c in enumerate(conds)], *args)[i] for i in range(len(conds))]
+        return [
+            executor(base, [c if i == j else None for j, c in enumerate(conds)], *args)[i] for i in range(len(conds))
+        ]
 
     apart = patched.clone()
     apart.add_wrapper_with_key("calc_cond_batch", "split", split)
@@ -189,7 +191,9 @@ def test_halves_in_separate_calls_are_as_together(model):
     assert calls
 
 
-@pytest.mark.parametrize("sampler", ["heun", "dpm_2", "dpmpp_2s_ancestral", "dpmpp_sde", "euler_ancestral", "lcm", "ddim"])
+@pytest.mark.parametrize(
+    "sampler", ["heun", "dpm_2", "dpmpp_2s_ancestral", "dpmpp_sde", "euler_ancestral", "lcm", "ddim"]
+)
 def test_noise_is_drawn_once_per_step(model, sampler, monkeypatch):
     drawn = []
     real = mrsa.reference_noise
@@ -208,7 +212,9 @@ def test_noise_is_drawn_once_per_step(model, sampler, monkeypatch):
 def test_fixed_noise_is_one_draw(model, monkeypatch):
     steps = set()
     real = mrsa.reference_noise
-    monkeypatch.setattr(mrsa, "reference_noise", lambda seed, i, step, like: (steps.add(step), real(seed, i, step, like))[1])
+    monkeypatch.setattr(
+        mrsa, "reference_noise", lambda seed, i, step, like: (steps.add(step), real(seed, i, step, like))[1]
+    )
     picture(with_references(model, reference_noise="fixed", cache_mb=0))
     assert steps == {0}
 
@@ -216,7 +222,9 @@ def test_fixed_noise_is_one_draw(model, monkeypatch):
 def test_switching_a_reference_off_changes_no_other_noise(model, monkeypatch):
     drawn = set()
     real = mrsa.reference_noise
-    monkeypatch.setattr(mrsa, "reference_noise", lambda seed, i, step, like: (drawn.add(i), real(seed, i, step, like))[1])
+    monkeypatch.setattr(
+        mrsa, "reference_noise", lambda seed, i, step, like: (drawn.add(i), real(seed, i, step, like))[1]
+    )
     masks = [half_mask(), half_mask(), torch.zeros(1, 128, 128), half_mask()]
     picture(with_references(model, references(4, masks=masks, strength=[0.0, 1.0, 1.0, 1.0]), cache_mb=0), steps=1)
     assert drawn == {1, 3}
@@ -321,7 +329,9 @@ def test_memory_of_the_pass_is_announced(model):
     shapes = []
     patched = with_references(model, references(3, sizes=((32, 16),)))
     patched.add_wrapper_with_key(
-        "prepare_sampling", "look", lambda executor, m, shape, *a, **k: (shapes.append(list(shape)), executor(m, shape, *a, **k))[1]
+        "prepare_sampling",
+        "look",
+        lambda executor, m, shape, *a, **k: (shapes.append(list(shape)), executor(m, shape, *a, **k))[1],
     )
     picture(patched, steps=1)
     # three references of eight times the picture's area beside its one row

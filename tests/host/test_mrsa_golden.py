@@ -80,7 +80,14 @@ def test_noise_prediction(name, regions, monkeypatch):
     noises = lambda seed, index, step, like: golden["x_ref"][index][None] * scale / sigma  # noqa: E731
     model, recorder = recording(patched(model, golden, params, monkeypatch, regions, noises))
     x = golden["x_target"] * scale / sigma
-    sample(model, texts(golden, "target"), texts(golden, "neg"), latent=tuple(x.shape), noise=x, sigmas=torch.tensor([sigma, 0.0]))
+    sample(
+        model,
+        texts(golden, "target"),
+        texts(golden, "neg"),
+        latent=tuple(x.shape),
+        noise=x,
+        sigmas=torch.tensor([sigma, 0.0]),
+    )
 
     (call,) = recorder.calls
     torch.testing.assert_close(call.x[:1], golden["x_target"], rtol=0, atol=2e-6)

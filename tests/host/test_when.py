@@ -12,7 +12,19 @@ SCHEDULE = [14.6, 6.0, 2.0, 0.5, 0.0]
 
 @pytest.mark.parametrize(
     ("sigma", "step"),
-    [(14.6, 0), (14.599999, 0), (15.5, 0), (10.0, 0), (6.0, 1), (6.000001, 1), (5.9, 1), (2.0, 2), (0.6, 2), (0.5, 3), (0.1, 3)],
+    [
+        (14.6, 0),
+        (14.599999, 0),
+        (15.5, 0),
+        (10.0, 0),
+        (6.0, 1),
+        (6.000001, 1),
+        (5.9, 1),
+        (2.0, 2),
+        (0.6, 2),
+        (0.5, 3),
+        (0.1, 3),
+    ],
 )
 def test_a_midpoint_belongs_to_the_step_it_refines(sigma, step):
     moment = moment_of(sigma, SCHEDULE)
@@ -37,7 +49,9 @@ def test_windows():
     assert Window(0.0, 0.5).holds(moment_of(half * 0.9, [half, half * 0.5, 0.0]), sampling)
 
 
-@pytest.mark.parametrize(("start", "end", "says"), [(0.8, 0.2, "lies behind"), (math.nan, 1, "start_percent"), (0, 1.5, "end_percent")])
+@pytest.mark.parametrize(
+    ("start", "end", "says"), [(0.8, 0.2, "lies behind"), (math.nan, 1, "start_percent"), (0, 1.5, "end_percent")]
+)
 def test_windows_that_cannot_be(start, end, says):
     with pytest.raises(ValueError, match=says):
         Window(start, end)

@@ -18,10 +18,14 @@ def test_published_resize(image):
         assert torch.equal(nearest_resize(grid, (height, width)), golden[f"layer_{image}_{height}x{width}"])
 
 
-@pytest.mark.parametrize(("size", "grid"), [((7, 5), (3, 4)), ((15, 13), (15, 13)), ((9, 57), (5, 29)), ((3, 3), (8, 9))])
+@pytest.mark.parametrize(
+    ("size", "grid"), [((7, 5), (3, 4)), ((15, 13), (15, 13)), ((9, 57), (5, 29)), ((3, 3), (8, 9))]
+)
 def test_nearest_takes_the_floor_index(size, grid):
     mask = torch.rand(size)
-    expected = torch.tensor([[mask[i * size[0] // grid[0], j * size[1] // grid[1]] for j in range(grid[1])] for i in range(grid[0])])
+    expected = torch.tensor(
+        [[mask[i * size[0] // grid[0], j * size[1] // grid[1]] for j in range(grid[1])] for i in range(grid[0])]
+    )
     assert torch.equal(nearest_resize(mask, grid), expected)
 
 

@@ -86,7 +86,14 @@ def test_the_empty_mask_of_a_picture_without_alpha_is_no_mask(monkeypatch):
 
 @pytest.mark.parametrize(
     ("size", "fits"),
-    [((512, 512), (512, 512)), ((300, 451), (296, 448)), ((1024, 1024), (512, 512)), ((2000, 1000), (720, 360)), ((9, 4000), (8, 4000)), ((20, 40000), (8, 22896))],
+    [
+        ((512, 512), (512, 512)),
+        ((300, 451), (296, 448)),
+        ((1024, 1024), (512, 512)),
+        ((2000, 1000), (720, 360)),
+        ((9, 4000), (8, 4000)),
+        ((20, 40000), (8, 22896)),
+    ],
 )
 def test_pictures_are_shrunk_to_the_area_and_cropped_to_8(size, fits):
     pixels, frame = fitted(torch.rand(*size, 3), AREA)
@@ -108,7 +115,7 @@ def test_the_preview_shows_a_row_per_picture():
     chain = reference(torch.ones(1, 512, 512, 3), word="box", mask=mask)
     chain = reference(torch.rand(2, 64, 200, 3), references=chain)
     (sheet,) = execute(ReferencePreview, references=chain)
-    assert sheet.shape[0] == 3 and sheet.shape[3] == 3 and 0 <= sheet.min() and sheet.max() <= 1
+    assert sheet.shape[0] == 3 and sheet.shape[3] == 3 and sheet.min() >= 0 and sheet.max() <= 1
     height, width = 256, sheet.shape[2]
     for left in range(0, width, width // 4 + 2):
         panel = sheet[0, :height, left : left + 256]

@@ -11,8 +11,9 @@ import torch
 from host.composition import foreign
 from host.composition.foreign import by_setter, override, squashed
 from host.composition.scene import BLOCKS, ONE_STEP, Expectation, Scene, differ, random, same
-from nodes import ConditioningSetArea, ConditioningSetMask, ControlNetApplyAdvanced
 from tiny import random_weights
+
+from nodes import ConditioningSetArea, ConditioningSetMask, ControlNetApplyAdvanced
 
 
 def check(scene, keys, positive=None, negative=None, **settings):
