@@ -45,7 +45,7 @@ def token_mask(mask, size, frame=WHOLE):
 
 
 def kept_tokens(mask, size, frame=WHOLE):
-    """The tokens that a mask keeps: index (m,) int64 into the flat (h, w) grid, and ln of the mask there (m,) float32."""
+    """The tokens that a mask keeps: index (m,) int64 into the flat (h, w) grid, ln of the mask there (m,) float32."""
     values = token_mask(mask, size, frame).flatten()
     index = values.nonzero()[:, 0]
     return index, values[index].log()

@@ -101,6 +101,11 @@ def late(function, block):
     return by_setter("add_wrapper_with_key", WrappersMP.DIFFUSION_MODEL, "a later pack", wrapper)
 
 
+def mirrored(executor, x, *args, **more):
+    """A wrapper that runs the UNet twice per call, with the very same options."""
+    return (executor(x, *args, **more) + executor(x.flip(-1), *args, **more).flip(-1)) / 2
+
+
 def lora_file(model, seed=0, rank=2):
     """A LoRA as files hold it, on every attention projection of the UNet."""
     state = {}

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from comfy.patcher_extension import WrappersMP
 from host.composition import foreign
 from host.composition.foreign import by_setter, squashed
 from host.composition.scene import BLOCKS, ONE_STEP, SIGMAS, Expectation, Scene, differ, same
@@ -31,12 +32,16 @@ PATCHES = {
     "callable at a planned attention": (by_setter("set_model_attn1_replace", squashed, "output", 5, 0), {}),
     "callable elsewhere": (by_setter("set_model_attn1_replace", squashed, "input", 4), {}),
     "callable put there late": (foreign.late(squashed, ("output", 5)), {}),
+    "UNet run twice": (
+        by_setter("add_wrapper_with_key", WrappersMP.DIFFUSION_MODEL, "mirror", foreign.mirrored),
+        {},
+    ),
     "longer context": (by_setter("set_model_attn1_patch", foreign.longer), {}),
     "edited output": (by_setter("set_model_attn1_output_patch", lambda n, options: 0.8 * n.roll(1, 1)), {}),
     "attention couple": (foreign.coupled, {}),
 }
-# these act in calls of the UNet of their own
-GUIDANCE = [name for name in PATCHES if name.startswith(("PAG", "SAG"))]
+# these leave the eps of the main call as it is, and act in calls of their own or on what comes out
+GUIDANCE = [name for name in PATCHES if name.startswith(("PAG", "SAG", "UNet"))]
 # attentions of a block are several on SDXL, rows per text several in a batch, and both halves read at fidelity < 1
 ON_SDXL = [
     "PAG at a planned block",
