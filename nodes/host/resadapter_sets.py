@@ -13,11 +13,9 @@ from .say import refusal
 
 KIND = "resadapter"
 AND = " + "
-# File names under which the two halves of a set were published.
-PAIRS = (
-    ("pytorch_lora_weights", "diffusion_pytorch_model"),
-    ("resolution_lora", "resolution_normalization"),
-)
+# Endings of the names under which the two halves were published, and under which people keep them.
+LORA_ENDINGS = ("pytorch_lora_weights", "lora")
+NORM_ENDINGS = ("diffusion_pytorch_model", "normalization", "norms", "norm")
 # Published norms hold whole values, 0.45 to 0.63 on average; differences to a model lie around 0.
 LEAST_MEAN = 0.1
 
@@ -40,13 +38,14 @@ class AdapterSet:
     @property
     def like(self):
         """The published set that it is, or else is named after; None for another."""
-        names = sorted(PUBLISHED, key=len, reverse=True)
+        names = sorted((n for n in PUBLISHED if PUBLISHED[n].family == self.family), key=len, reverse=True)
         return self.published or next((name for name in names if name in self.name), None)
 
     @property
     def interpolates(self):
         """Whether it is made for sizes below the native one only, where norms do no good."""
-        return (self.like or self.name).rstrip("/").endswith("_interpolation")
+        # the authors' first sets stood in folders such as sd1.5-i
+        return (self.like or self.name).endswith(("_interpolation", "-i"))
 
     @property
     def norm_count(self):
@@ -115,7 +114,7 @@ def _refuse_differences(choice, norms):
 
 
 def _sets():
-    """{entry: its files}. A folder of one or two files is a set; else each file is, and each pair of known names."""
+    """{entry: its files}. A folder of one or two files is a set; else each file is, and each pair by its names."""
     folders = {}
     for file in model_files(KIND):
         folders.setdefault(str(PurePath(file).parent), []).append(file)
@@ -124,9 +123,18 @@ def _sets():
         if folder != "." and len(files) <= 2:
             found[PurePath(folder).as_posix()] = tuple(files)
             continue
-        for pair in PAIRS:
-            both = [file for stem in pair for file in files if PurePath(file).stem == stem]
-            if len(both) == 2:
-                found[AND.join(PurePath(file).as_posix() for file in both)] = tuple(both)
+        norms = {_before(file, NORM_ENDINGS): file for file in files}
+        for file in files:
+            name = _before(file, LORA_ENDINGS)
+            if name is not None and name in norms:
+                both = file, norms[name]
+                found[AND.join(PurePath(half).as_posix() for half in both)] = both
         found |= {PurePath(file).as_posix(): (file,) for file in files}
     return found
+
+
+def _before(file, endings):
+    """What stands in a file's name before one of the endings; None where none ends it."""
+    stem = PurePath(file).stem
+    ending = next((ending for ending in endings if stem.lower().endswith(ending)), None)
+    return None if ending is None else stem[: -len(ending)].strip("_-. ")

@@ -22,6 +22,7 @@ from pack.nodes.resadapter import ResAdapterExport
 from subjects import picture, with_references
 from tiny import execute, tiny_model
 
+NAMED = "any size-LoRA.safetensors + any size_norms.safetensors"
 SD15, SDXL = "tiny_resadapter_v2_sd1.5", "tiny_resadapter_v2_sdxl"
 
 
@@ -101,6 +102,19 @@ def test_norms_are_off_for_interpolation_unless_asked_for(model, folder, told): 
     assert len(on.patches) == 94 and "norms: 88 tensors, strength 1" in report
 
 
+@pytest.mark.parametrize("name", ["sd1.5-i", "resadapter_v1_sd1.5_interpolation", "mine_interpolation"])
+def test_a_set_for_small_sizes_is_known_by_its_folder(name, folder):  # noqa: F811
+    lora, norms = golden_set(SD15)
+    put(folder / name, **{LORA: lora, NORMS: norms})
+    assert resadapter_sets.read_set(name).interpolates
+
+
+def test_a_folder_of_another_family_tells_nothing(folder):  # noqa: F811
+    lora, norms = golden_set(SD15)
+    put(folder / "resadapter_v1_sdxl_interpolation_no", **{LORA: lora, NORMS: norms})
+    assert resadapter_sets.read_set("resadapter_v1_sdxl_interpolation_no").like is None
+
+
 def test_the_report_says_what_was_done(model, folder, told):  # noqa: F811
     _, report = with_set(model, SD15, alpha=0.7)
     assert report.splitlines() == [
@@ -148,12 +162,21 @@ def test_a_set_of_any_form_is_the_same(model, folder):  # noqa: F811
     put(folder / "prefixed", **{"b.safetensors": {f"unet.{k}": v for k, v in norms.items()}, "a.safetensors": lora})
     put(folder / "one file", **{"both.safetensors": lora | norms})
     put(folder / "deep" / "er", **{"resolution_lora.safetensors": lora, "resolution_normalization.safetensors": norms})
-    put(folder, **{LORA: lora, NORMS: norms})
+    put(folder, **{LORA: lora, NORMS: norms, "any size-LoRA.safetensors": lora, "any size_norms.safetensors": norms})
     (folder / "pickled").mkdir()
     torch.save(lora | norms, folder / "pickled" / "set.bin")
     exported = export_resadapter(model, SD15, "exported")
     put(folder, **{"exported.safetensors": comfy.utils.load_torch_file(exported)})
-    forms = ("swapped", "prefixed", "one file", "deep/er", f"{LORA} + {NORMS}", "pickled", "exported.safetensors")
+    forms = (
+        "swapped",
+        "prefixed",
+        "one file",
+        "deep/er",
+        f"{LORA} + {NORMS}",
+        NAMED,
+        "pickled",
+        "exported.safetensors",
+    )
     for form in forms:
         assert equal(weights_of(with_set(model, form)[0]), expected), form
 
