@@ -19,6 +19,9 @@ SOCKETS = {
     "PersonalizationBoxMask": "x y width height pixel_width pixel_height feather",
     "PersonalizationMRSA": "model clip vae weight blocks custom_blocks style_fidelity start_percent end_percent "
     "reference_noise reference_seed cache_mb references",
+    "PersonalizationResAdapter": "model adapter_set alpha norms norm_strength link_norms",
+    "PersonalizationResAdapterExport": "adapter_set file_name model",
+    "PersonalizationResolution": "model adapter_set aspect megapixels custom_width custom_height batch_size",
 }
 
 schemas = pytest.mark.parametrize("schema", [node.GET_SCHEMA() for node in NODES], ids=lambda schema: schema.node_id)

@@ -1,0 +1,23 @@
+"""Which family of checkpoints a MODEL belongs to."""
+
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy.supported_models import SD15, SD20, SDXL
+
+# Where the families were trained: the side of a square picture.
+NATIVE = {"SD1.5": 512, "SDXL": 1024}
+
+
+def family_of(model):
+    """ "SD1.5", "SD2.x" or "SDXL"; for another model the name of its class.
+
+    By family and not by shape: SD2.x has the shapes of SD1.5 in all convolutions and norms.
+    """
+    config = model.model.model_config
+    if isinstance(model.model.diffusion_model, UNetModel):
+        if isinstance(config, SDXL):
+            return "SDXL"
+        if isinstance(config, SD20) or config.unet_config.get("context_dim") == 1024:
+            return "SD2.x"
+        if isinstance(config, SD15):
+            return "SD1.5"
+    return type(model.model).__name__
