@@ -27,13 +27,13 @@ def golden_noise(noise, prompt, weights):
 def parts_of_golden(noise, prompt, weights, vectors):
     """{"golden", "svd", "text", "residual"}, each (b, 4, R, R): the golden noise and its branches.
 
-    vectors: U (b, 2R, 2R), s (b, 2R), Vh (b, 2R, 2R) of `singular_vectors`.
+    vectors: u (b, 2R, 2R), s (b, 2R), vh (b, 2R, 2R) of `singular_vectors`.
     """
     noise, prompt = (t.to(weights["alpha"].device, torch.float32) for t in (noise, prompt))
     text = text_branch(noise, prompt, weights)
     residual = residual_branch(noise + text, weights)
-    U, s, Vh = vectors
-    svd = _from_square((U * spectrum(U, s, Vh, weights)[:, None, :]) @ Vh)
+    u, s, vh = vectors
+    svd = _from_square((u * spectrum(u, s, vh, weights)[:, None, :]) @ vh)
     # tanh(a / 2) = 2 sigmoid(a) - 1
     golden = svd + torch.tanh(weights["alpha"] / 2) * text + weights["beta"] * residual
     return {"golden": golden, "svd": svd, "text": text, "residual": residual}
@@ -63,7 +63,7 @@ def residual_branch(x, weights):
 
 
 def singular_vectors(noise):
-    """U (b, 2R, 2R), s (b, 2R), Vh (b, 2R, 2R) of a noise (b, 4, R, R) laid out as one square, on its device.
+    """u (b, 2R, 2R), s (b, 2R), vh (b, 2R, 2R) of a noise (b, 4, R, R) laid out as one square, on its device.
 
     Always found in float32 on the CPU: the network depends on the signs of the vectors, and a GPU chooses others.
     """
@@ -71,13 +71,13 @@ def singular_vectors(noise):
     return tuple(t.to(noise.device) for t in torch.linalg.svd(square))
 
 
-def spectrum(U, s, Vh, weights):
+def spectrum(u, s, vh, weights):
     """The corrected singular values s2 (b, 2R) = s + mlp4(mean over tokens of attention(tokens)).
 
     Token i is mlp1(i-th left vector) + mlp2(i-th right vector) + mlp3(s), the last the same for all.
     """
     below = "unet_svd."
-    tokens = _mlp(U.mT, weights, below + "mlp1") + _mlp(Vh, weights, below + "mlp2")
+    tokens = _mlp(u.mT, weights, below + "mlp1") + _mlp(vh, weights, below + "mlp2")
     tokens = tokens + _linear(s, weights, below + "mlp3.0")[:, None]
     qkv = F.linear(tokens, weights[below + "attention.qkv.weight"])
     qkv = rearrange(qkv, "b n (t h d) -> t b h n d", t=3, h=SVD_HEADS)
