@@ -2,9 +2,9 @@
 
 from comfy_api.latest import ComfyExtension
 
-from . import masks, mrsa, references, samples
+from . import masks, mrsa, npnet, references, samples
 
-NODES = [*references.NODES, *masks.NODES, *samples.NODES, *mrsa.NODES]
+NODES = [*references.NODES, *masks.NODES, *samples.NODES, *mrsa.NODES, *npnet.NODES]
 
 
 class PersonalizationPack(ComfyExtension):
