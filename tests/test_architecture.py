@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PRODUCT = sorted([ROOT / "__init__.py", *(ROOT / "nodes").rglob("*.py"), *(ROOT / "kernels").rglob("*.py")])
-TECHNIQUES = ("mrsa",)
+TECHNIQUES = ("mrsa", "npnet")
 TOP = {"__init__.py", "nodes", "kernels", "README.md", "pyproject.toml", "workflows", "tests", "LICENSE"}
 HOST = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "server", "execution", "node_helpers"}
 HEAVY = {"diffusers", "transformers", "insightface", "triton"}

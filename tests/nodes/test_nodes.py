@@ -19,6 +19,10 @@ SOCKETS = {
     "PersonalizationBoxMask": "x y width height pixel_width pixel_height feather",
     "PersonalizationMRSA": "model clip vae weight blocks custom_blocks style_fidelity start_percent end_percent "
     "reference_noise reference_seed cache_mb references",
+    "PersonalizationNPNetLoader": "npnet_file",
+    "PersonalizationGoldenNoise": "noise npnet conditioning strength size_mode long_prompt device",
+    "PersonalizationGoldenNoiseModel": "model npnet conditioning strength size_mode long_prompt device",
+    "PersonalizationRedenoise": "noise model positive negative guidance inverse_guidance steps repeats",
 }
 
 schemas = pytest.mark.parametrize("schema", [node.GET_SCHEMA() for node in NODES], ids=lambda schema: schema.node_id)
