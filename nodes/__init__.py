@@ -2,9 +2,16 @@
 
 from comfy_api.latest import ComfyExtension
 
-from . import masks, mrsa, npnet, references, samples
+from . import masks, mrsa, npnet, npnet_training, references, samples
 
-NODES = [*references.NODES, *masks.NODES, *samples.NODES, *mrsa.NODES, *npnet.NODES]
+NODES = [
+    *references.NODES,
+    *masks.NODES,
+    *samples.NODES,
+    *mrsa.NODES,
+    *npnet.NODES,
+    *npnet_training.NODES,
+]
 
 
 class PersonalizationPack(ComfyExtension):

@@ -3,6 +3,7 @@
 Weights are a dict of tensors under the published names; all sizes are read from them.
 """
 
+from .fresh import fresh_weights
 from .network import golden_noise, parts_of_golden, singular_vectors, spectrum
 from .prompts import TOKENS, for_batch, with_long_prompt
 from .redenoise import redenoised
@@ -18,6 +19,7 @@ __all__ = [
     "centre",
     "expected_shapes",
     "for_batch",
+    "fresh_weights",
     "golden_noise",
     "parts_of_golden",
     "redenoised",
