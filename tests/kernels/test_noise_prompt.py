@@ -33,11 +33,11 @@ def weights():
     return tiny_weights()
 
 
-def same_signs(vectors, U):
+def same_signs(vectors, left):
     """Singular vectors with the signs of the recorded ones: another LAPACK may choose others."""
-    own, s, Vh = vectors
-    signs = (own * U).sum(1).sign()
-    return own * signs[:, None, :], s, Vh * signs[:, :, None]
+    own, s, right = vectors
+    signs = (own * left).sum(1).sign()
+    return own * signs[:, None, :], s, right * signs[:, :, None]
 
 
 def test_from_recorded_vectors(weights):

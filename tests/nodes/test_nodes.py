@@ -22,6 +22,9 @@ SOCKETS = {
     "PersonalizationNPNetLoader": "npnet_file",
     "PersonalizationGoldenNoise": "noise npnet conditioning strength size_mode long_prompt device",
     "PersonalizationGoldenNoiseModel": "model npnet conditioning strength size_mode long_prompt device",
+    "PersonalizationNoisePairs": "model positive negative folder seed count width height guidance "
+    "inverse_guidance steps",
+    "PersonalizationTrainNPNet": "folder file_name steps batch_size learning_rate seed npnet",
     "PersonalizationRedenoise": "noise model positive negative guidance inverse_guidance steps repeats",
 }
 
