@@ -11,21 +11,18 @@ def register(*kinds):
     """Makes folders known to the host: models/<kind>, beside what the user's own settings say of that kind."""
     for kind in kinds:
         default = os.path.join(folder_paths.models_dir, kind)  # noqa: PTH118 (the host keeps strings)
-        if kind in folder_paths.folder_names_and_paths:
-            paths, extensions = folder_paths.folder_names_and_paths[kind]
-            if default not in paths:
-                paths.append(default)
-            # another pack that only named a folder left the extensions empty, which lists every file
-            extensions.update(() if extensions else folder_paths.supported_pt_extensions)
-        else:
-            extensions = set(folder_paths.supported_pt_extensions)
-            folder_paths.folder_names_and_paths[kind] = ([default], extensions)
+        paths, extensions = folder_paths.folder_names_and_paths.get(kind, ([], ()))
+        if default not in paths:
+            paths.append(default)
+        # a kind of which somebody only named a folder has no extensions, which would list every file
+        extensions = extensions or set(folder_paths.supported_pt_extensions)
+        folder_paths.folder_names_and_paths[kind] = (paths, extensions)
 
 
 def choices(*kinds):
     """Names of the files in these folders for a list on a node; one entry that explains if there are none."""
     names = _names(kinds)
-    return names or [f"no file found: put one into models/{kinds[0]} and restart"]
+    return names or [f"no file found: put one into models/{kinds[0]} and refresh the page"]
 
 
 def missing(name, *kinds):
@@ -51,7 +48,7 @@ def path_of(name, *kinds):
 def stamp(name, *kinds):
     """What changes when the file changes, for the host's cache."""
     for kind in kinds:
-        path = folder_paths.get_full_path(kind, name)
+        path = folder_paths.get_full_path(kind, name or "")
         if path is not None:
             status = os.stat(path)  # noqa: PTH116
             return f"{path}/{status.st_mtime_ns}/{status.st_size}"
