@@ -55,6 +55,17 @@ def recipe_weights():
     return {key: recipe_tensor(key, tuple(shape)) for key, (shape, _) in published.items()}
 
 
+def save_recipe(path):
+    """Writes that network as a published file, for servers to load (122 MB)."""
+    weights = recipe_weights()
+    groups = {group: {} for group in ("unet_embedding", "unet_svd", "embeeding")}
+    for key, t in weights.items():
+        group, _, name = key.partition(".")
+        if name:
+            groups[group][name] = t
+    torch.save({**groups, "alpha": weights["alpha"], "beta": weights["beta"]}, path)
+
+
 def recipe_prompt(width=2048):
     return (math.sqrt(3) * numbers("prompt_embeds", 77 * width)).reshape(1, 77, width).float()
 

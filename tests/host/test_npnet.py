@@ -8,7 +8,7 @@ import torch
 from comfy_extras.nodes_custom_sampler import SamplerCustomAdvanced
 from nodes import KSampler
 from npnets import small_weights
-from subjects import draw
+from subjects import draw, with_references
 from tiny import conditioning, execute, recording, sample, tiny_model
 
 from pack.nodes.host import npnet_model
@@ -145,6 +145,14 @@ def test_other_models_are_refused(net, texts):
     model.model.latent_format = Wide()
     with pytest.raises(ValueError, match="has 16; connect an SDXL"):
         with_npnet(model, net, texts)
+
+
+def test_it_stacks_with_references_in_any_order(model, net, texts):
+    latent = {"samples": torch.zeros(1, 4, 8, 8)}
+    both = ksampler(with_references(with_npnet(model, net, texts)), texts, latent)
+    assert torch.equal(both, ksampler(with_npnet(with_references(model), net, texts), texts, latent))
+    golden, _ = execute(GoldenNoiseNode, noise=Drawn(), npnet=net, conditioning=texts[0])
+    assert torch.equal(both, custom(with_references(model), texts, golden, latent))
 
 
 # re-denoise
