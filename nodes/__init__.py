@@ -2,9 +2,17 @@
 
 from comfy_api.latest import ComfyExtension
 
-from . import masks, mrsa, references, resadapter, samples
+from . import masks, mrsa, npnet, npnet_training, references, resadapter, samples
 
-NODES = [*references.NODES, *masks.NODES, *samples.NODES, *mrsa.NODES, *resadapter.NODES]
+NODES = [
+    *references.NODES,
+    *masks.NODES,
+    *samples.NODES,
+    *mrsa.NODES,
+    *resadapter.NODES,
+    *npnet.NODES,
+    *npnet_training.NODES,
+]
 
 
 class PersonalizationPack(ComfyExtension):

@@ -8,9 +8,10 @@ import folder_paths
 import pytest
 import torch
 from golden_data import GOLDEN
-from pack.nodes.resadapter import ResAdapter
 from safetensors.torch import load_file, save_file
 from tiny import execute, tiny_adm
+
+from pack.nodes.resadapter import ResAdapter
 
 LORA, NORMS = "pytorch_lora_weights.safetensors", "diffusion_pytorch_model.safetensors"
 GOLDEN_SETS = GOLDEN / "resadapter"

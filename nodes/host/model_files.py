@@ -1,86 +1,71 @@
-"""Weight files in the host's model folders: which there are, where they lie, and reading them safely."""
+"""Files in the host's model folders: which there are, where they lie, and what to say when one is missing."""
 
 import os
-import pickle
 from pathlib import Path
 
-import comfy.utils
 import folder_paths
-import torch
 
 from .say import refusal
 
-# What people get instead of a file of weights, by its first bytes.
-NOT_WEIGHTS = {
-    b"<!DOCTYPE": "it is a web page",
-    b"<html": "it is a web page",
-    b"version https://git-lfs": "it is a Git LFS pointer, not the file",
-}
+# So many names stand in a sentence.
+NAMED = 10
 
 
-def model_files(kind, *also):
-    """Names of the weight files of a kind, as the host lists them.
-
-    They lie in models/<kind>, in models/<also>, and where extra_model_paths.yaml says; the host learns the kind here.
-    """
-    known, extensions = folder_paths.folder_names_and_paths.get(kind, ([], set()))
-    others = [path for name in also for path in folder_paths.folder_names_and_paths.get(name, ([],))[0]]
-    ours = [os.path.join(folder_paths.models_dir, name) for name in (kind, *also)]  # noqa: PTH118 (the host keeps text)
-    paths = list(dict.fromkeys([*known, *ours, *others]))
-    # a kind that extra_model_paths.yaml made has no endings, so the host would list every file
-    if paths != known or not extensions:
-        endings = extensions or set(folder_paths.supported_pt_extensions)
-        folder_paths.folder_names_and_paths[kind] = (paths, endings)
-        folder_paths.filename_list_cache.pop(kind, None)
-    return folder_paths.get_filename_list(kind)
+def register(*kinds):
+    """Makes the host know models/<kind>, beside what extra_model_paths.yaml and other packs say of that kind."""
+    for kind in kinds:
+        ours = os.path.join(folder_paths.models_dir, kind)  # noqa: PTH118 (the host keeps text)
+        known, extensions = folder_paths.folder_names_and_paths.get(kind, (None, None))
+        if known is None or ours not in known:
+            folder_paths.add_model_folder_path(kind, ours)
+        if not extensions:
+            # a kind of which only folders are named has none, so the host would list every file
+            paths = folder_paths.folder_names_and_paths[kind][0]
+            folder_paths.folder_names_and_paths[kind] = (paths, set(folder_paths.supported_pt_extensions))
+            # the host sees new folders and files by itself, but not new endings
+            folder_paths.filename_list_cache.pop(kind, None)
 
 
-def or_none_found(names, kind):
+def file_names(*kinds):
+    """Names of the files in the folders of these kinds, as the host lists them; kinds are aliases of one another."""
+    # again each time: packs that are loaded after us replace entries
+    register(*kinds)
+    return list(dict.fromkeys(name for kind in kinds for name in folder_paths.get_filename_list(kind)))
+
+
+def choices(names, kind):
     """The entries of a dropdown; where there are none, one that says where to put files."""
-    return list(names) or [f"none found: put files into models/{kind}"]
+    return list(names) or [f"none found: put files into models/{kind} and refresh the page"]
 
 
-def not_found(what, name, names, kind):
-    """The sentence for a choice that this machine lacks."""
-    folders = ", ".join(folder_paths.get_folder_paths(kind))
-    there = f"found: {', '.join(names)}" if names else "nothing is there yet"
-    return f'{what} "{name}" is not in {folders} ({there}); put it there, or choose another'
+def not_found(what, name, names, *kinds):
+    """The sentence for a choice of the input `what` that is not among the names on this machine."""
+    folders = ", ".join(dict.fromkeys(path for kind in kinds for path in folder_paths.get_folder_paths(kind)))
+    if name in choices((), kinds[0]):
+        return f"{what}: nothing is there yet; put files into {folders} and refresh the page"
+    more = ", ..." if len(names) > NAMED else ""
+    there = f"found: {', '.join(names[:NAMED])}{more}" if names else "nothing is there yet"
+    return f'{what} "{name}" is not in {folders} ({there}); put it there and refresh the page, or choose another'
 
 
-def path_of(kind, name):
-    """The path of a listed file."""
-    return Path(folder_paths.get_full_path_or_raise(kind, name))
+def path_of(name, *kinds):
+    """The path of a listed file; ValueError if it is gone."""
+    path = _path(name, kinds)
+    if path is None:
+        raise refusal(not_found("file", name, file_names(*kinds), *kinds))
+    return path
 
 
-def changed(paths):
-    """A value that changes when one of the files does."""
-    return [[str(path), path.stat().st_mtime_ns, path.stat().st_size] for path in paths]
+def stamp(names, *kinds):
+    """A value for the host's cache that changes when one of these files changes, comes or goes."""
+    found = []
+    for name in names:
+        path = _path(name, kinds)
+        status = path and path.stat()
+        found.append([str(path), status.st_mtime_ns, status.st_size] if path else [name])
+    return found
 
 
-def read_weights(path):
-    """({name: tensor}, {metadata}) of a file of plain weights; nothing in it is run.
-
-    Raises ValueError for a damaged file, for one that holds more than tensors, and for values that are not numbers.
-    """
-    try:
-        weights, metadata = comfy.utils.load_torch_file(str(path), safe_load=True, return_metadata=True)
-    except pickle.UnpicklingError as error:
-        why = _instead(path) or "it is damaged, or a pickle that holds more than weights; nothing in it was run"
-        raise refusal(f"{path.name} is refused: {why}; get the file anew, as safetensors") from error
-    except Exception as error:  # each reader has exceptions of its own for a damaged file
-        why = _instead(path) or "it is damaged or incomplete"
-        raise refusal(f"{path.name} cannot be read: {why}; get the file anew") from error
-    if not isinstance(weights, dict) or not weights:
-        raise refusal(f"{path.name} holds no weights; get the file anew")
-    for name, tensor in weights.items():
-        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
-            raise refusal(f"{path.name} holds {name}, which is no tensor: it is no file of plain weights")
-        if not torch.isfinite(tensor.float()).all():
-            raise refusal(f"{path.name} holds values that are not numbers at {name}; get the file anew")
-    return weights, metadata or {}
-
-
-def _instead(path):
-    with path.open("rb") as file:
-        start = file.read(64).lstrip()
-    return next((what for sign, what in NOT_WEIGHTS.items() if start.lower().startswith(sign.lower())), None)
+def _path(name, kinds):
+    found = (folder_paths.get_full_path(kind, name or "") for kind in kinds)
+    return next((Path(path) for path in found if path is not None), None)

@@ -6,9 +6,10 @@ from pathlib import PurePath
 
 import torch
 
-from .model_files import changed, model_files, not_found, or_none_found, path_of, read_weights
+from .model_files import choices, file_names, not_found, path_of, register, stamp
 from .resadapter_keys import family_of_modules, read_keys
 from .resadapter_published import BY_HASH, PUBLISHED
+from .safe_files import read_tensors
 from .say import refusal
 
 KIND = "resadapter"
@@ -18,6 +19,8 @@ LORA_ENDINGS = ("pytorch_lora_weights", "lora")
 NORM_ENDINGS = ("diffusion_pytorch_model", "normalization", "norms", "norm")
 # Published norms hold whole values, 0.45 to 0.63 on average; differences to a model lie around 0.
 LEAST_MEAN = 0.1
+
+register(KIND)
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class AdapterSet:
 
 def set_choices(*before):
     """The entries of the dropdown; where there are none, one that says where to put files."""
-    return or_none_found([*before, *_sets()], KIND)
+    return choices([*before, *_sets()], KIND)
 
 
 def check_choice(choice):
@@ -65,7 +68,7 @@ def check_choice(choice):
 
 def set_changed(choice):
     """A value that changes when a file of the set does."""
-    return changed([path_of(KIND, file) for file in _sets().get(choice, ())])
+    return stamp(_sets().get(choice, ()), KIND)
 
 
 def read_set(choice):
@@ -78,8 +81,8 @@ def read_set(choice):
         raise refusal(not_found("adapter_set", choice, list(sets), KIND))
     convs, norms, known, notes = {}, {}, set(), []
     for file in sets[choice]:
-        path = path_of(KIND, file)
-        weights, metadata = read_weights(path)
+        path = path_of(file, KIND)
+        weights, metadata = read_tensors(path)
         more_convs, more_norms = read_keys(weights, file)
         if (convs and more_convs) or (norms and more_norms):
             raise refusal(f"adapter_set {choice} holds two sets ({AND.join(sets[choice])}); give each its own folder")
@@ -116,7 +119,7 @@ def _refuse_differences(choice, norms):
 def _sets():
     """{entry: its files}. A folder of one or two files is a set; else each file is, and each pair by its names."""
     folders = {}
-    for file in model_files(KIND):
+    for file in file_names(KIND):
         folders.setdefault(str(PurePath(file).parent), []).append(file)
     found = {}
     for folder, files in sorted(folders.items()):

@@ -16,11 +16,12 @@ from adapters import (  # noqa: F401 (fixture)
     weights_of,
     with_set,
 )
+from subjects import picture, with_references
+from tiny import execute, tiny_model
+
 from pack.nodes.host import resadapter, resadapter_sets
 from pack.nodes.host.resadapter_export import export_resadapter
 from pack.nodes.resadapter import ResAdapterExport
-from subjects import picture, with_references
-from tiny import execute, tiny_model
 
 NAMED = "any size-LoRA.safetensors + any size_norms.safetensors"
 SD15, SDXL = "tiny_resadapter_v2_sd1.5", "tiny_resadapter_v2_sdxl"

@@ -12,6 +12,7 @@ import folder_paths
 import pytest
 import torch
 from adapters import LORA, NORMS, only_sets_in, with_set
+
 from pack.nodes.host.resadapter_export import export_resadapter
 from pack.nodes.host.resadapter_published import PUBLISHED
 from pack.nodes.host.resadapter_sets import read_set

@@ -6,10 +6,11 @@ import comfy_extras.nodes_model_advanced as advanced
 import pytest
 import torch
 from adapters import folder  # noqa: F401 (fixture)
+from tiny import execute, tiny_model
+
 from pack.nodes.host import sizes
 from pack.nodes.host.sizes import ASPECTS
 from pack.nodes.resadapter import Resolution
-from tiny import execute, tiny_model
 
 USEFUL = {
     "sd15": "256x256 256x384 320x512 384x384 512x768 640x960 768x768 960x1088 1024x1024",

@@ -22,6 +22,13 @@ SOCKETS = {
     "PersonalizationResAdapter": "model adapter_set alpha norms norm_strength link_norms",
     "PersonalizationResAdapterExport": "adapter_set file_name model",
     "PersonalizationResolution": "model adapter_set aspect megapixels custom_width custom_height batch_size",
+    "PersonalizationNPNetLoader": "npnet_file",
+    "PersonalizationGoldenNoise": "noise npnet conditioning strength size_mode long_prompt device",
+    "PersonalizationGoldenNoiseModel": "model npnet conditioning strength size_mode long_prompt device",
+    "PersonalizationNoisePairs": "model positive negative folder seed count width height guidance "
+    "inverse_guidance steps",
+    "PersonalizationTrainNPNet": "folder file_name steps batch_size learning_rate seed npnet",
+    "PersonalizationRedenoise": "noise model positive negative guidance inverse_guidance steps repeats",
 }
 
 schemas = pytest.mark.parametrize("schema", [node.GET_SCHEMA() for node in NODES], ids=lambda schema: schema.node_id)

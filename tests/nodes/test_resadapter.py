@@ -7,8 +7,9 @@ import comfy.model_base
 import pytest
 import torch
 from adapters import GOLDEN_SETS, LORA, NORMS, files, folder, golden_set, put, with_set  # noqa: F401 (fixture)
-from pack.nodes.resadapter import ResAdapter, ResAdapterExport, Resolution
 from tiny import execute, tiny_model
+
+from pack.nodes.resadapter import ResAdapter, ResAdapterExport, Resolution
 
 SD15, SDXL = "tiny_resadapter_v2_sd1.5", "tiny_resadapter_v2_sdxl"
 
@@ -147,7 +148,7 @@ def test_a_set_that_is_not_there(node, folder):  # noqa: F811
 def test_an_empty_folder_says_where_to_put_files(model, folder):  # noqa: F811
     shutil.rmtree(folder)
     (combo,) = [i for i in ResAdapter.define_schema().inputs if i.id == "adapter_set"]
-    assert combo.options == ["none found: put files into models/resadapter"]
+    assert combo.options == ["none found: put files into models/resadapter and refresh the page"]
     assert "nothing is there yet" in ResAdapter.validate_inputs(adapter_set=combo.options[0])
     refused(model, combo.options[0], "nothing is there yet")
     (combo,) = [i for i in Resolution.define_schema().inputs if i.id == "adapter_set"]

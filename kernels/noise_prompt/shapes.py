@@ -1,0 +1,81 @@
+"""Which tensors an NPNet file holds, and what their shapes must be."""
+
+from dataclasses import dataclass
+
+from .prompts import TOKENS
+from .swin import WINDOW, count
+
+# Stored in every published file and used by nothing: the classifier and a norm.
+IGNORED = ("unet_embedding.swin.head.", "unet_svd.bn.")
+# The tensors from which all sizes are read.
+KEYS_OF_SIZE = ("unet_svd.mlp3.0.weight", "embeeding.linear.weight", "unet_embedding.swin.patch_embed.proj.weight")
+PATCH, STAGES, CHANNELS = 4, 4, 4
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """R (side of the noise), D (width of the prompt), and Swin's width, depths and heads."""
+
+    side: int
+    prompt: int
+    width: int
+    depths: tuple
+    heads: tuple
+    vectors: int  # hidden width of mlp1 and mlp2
+    values: int  # hidden width of mlp4
+
+
+def sizes_of(shapes):
+    """The Sizes that {name: shape} speak of; KeyError names a tensor that is missing for it."""
+    below = "unet_embedding.swin."
+    depths = tuple(count(shapes, f"{below}layers.{stage}.blocks.") for stage in range(STAGES))
+    table = below + "layers.{}.blocks.0.attn.relative_position_bias_table"
+    return Sizes(
+        side=shapes["unet_svd.mlp3.0.weight"][0] // 2,
+        prompt=shapes["embeeding.linear.weight"][-1] // TOKENS,
+        width=shapes[f"{below}patch_embed.proj.weight"][0],
+        depths=depths,
+        heads=tuple(shapes[table.format(stage)][-1] for stage in range(STAGES)),
+        vectors=shapes["unet_svd.mlp1.0.weight"][0],
+        values=shapes["unet_svd.mlp4.0.weight"][0],
+    )
+
+
+def expected_shapes(sizes):
+    """{name: shape} of every tensor that the network reads."""
+    shapes = {"alpha": (1,), "beta": (1,)}
+    shapes |= _linear("embeeding.linear", 2 * CHANNELS, sizes.prompt * TOKENS)
+    shapes |= _linear("unet_embedding.upconv", CHANNELS, WINDOW, 1, 1)
+    shapes |= _linear("unet_embedding.downconv", 3, CHANNELS, 1, 1)
+    shapes |= {f"unet_embedding.swin.{name}": shape for name, shape in _swin(sizes).items()}
+    side = 2 * sizes.side
+    for mlp, hidden in (("mlp1", sizes.vectors), ("mlp2", sizes.vectors), ("mlp4", sizes.values)):
+        shapes |= _linear(f"unet_svd.{mlp}.0", hidden, side) | _linear(f"unet_svd.{mlp}.2", side, hidden)
+    shapes |= _linear("unet_svd.mlp3.0", side, side) | _linear("unet_svd.attention.proj", side, side)
+    shapes["unet_svd.attention.qkv.weight"] = (3 * side, side)
+    return shapes
+
+
+def _swin(sizes):
+    shapes = _linear("patch_embed.proj", sizes.width, 3, PATCH, PATCH) | _norm("patch_embed.norm", sizes.width)
+    width = sizes.width
+    for stage, (depth, heads) in enumerate(zip(sizes.depths, sizes.heads, strict=True)):
+        if stage > 0:
+            shapes |= _norm(f"layers.{stage}.downsample.norm", 4 * width)
+            shapes[f"layers.{stage}.downsample.reduction.weight"] = (2 * width, 4 * width)
+            width *= 2
+        for block in range(depth):
+            name = f"layers.{stage}.blocks.{block}"
+            shapes |= _norm(f"{name}.norm1", width) | _norm(f"{name}.norm2", width)
+            shapes[f"{name}.attn.relative_position_bias_table"] = ((2 * WINDOW - 1) ** 2, heads)
+            shapes |= _linear(f"{name}.attn.qkv", 3 * width, width) | _linear(f"{name}.attn.proj", width, width)
+            shapes |= _linear(f"{name}.mlp.fc1", 4 * width, width) | _linear(f"{name}.mlp.fc2", width, 4 * width)
+    return shapes | _norm("norm", width)
+
+
+def _linear(name, out, *inner):
+    return {f"{name}.weight": (out, *inner), f"{name}.bias": (out,)}
+
+
+def _norm(name, width):
+    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
