@@ -6,6 +6,7 @@ Covers what the shipped files use: no subgraphs and no bypassed nodes, whose mea
 # These stand on the canvas only.
 NOTES = ("Note", "MarkdownNote")
 RELAYS = ("Reroute", "PrimitiveNode")
+SHOWING = ("SaveImage", "PreviewImage")
 # Gets widgets from the front end itself, more in some versions than in others.
 DRAWN = ("PreviewAny",)
 WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
@@ -13,6 +14,8 @@ ACTIVE, MUTED = 0, 2
 CHANGING = ("increment", "decrement", "randomize")
 # Fills the places of what the front end adds after a widget.
 EXTRA = object()
+# Stands for all types of nodes.
+ALL = "*"
 
 
 def to_api(workflow, object_info):
@@ -143,18 +146,39 @@ def name_of(node):
     return f"Node {node['id']} ({node['type']})"
 
 
-def with_values(graph, **values):
-    """A copy of an API graph in which every constant input of these names has the new value."""
+def small(side, steps):
+    """Values with which a workflow is quick, for `with_values`: pictures of side x side, so many steps.
+
+    By node type, since names mean many things: a latent's width is in pixels, a box's is a share of the picture, and
+    re-denoising takes one step of so many.
+    """
+    pixels = {"width": side, "height": side}
     return {
-        node_id: dict(
-            node,
-            inputs={
-                name: values[name] if name in values and not isinstance(value, list) else value
-                for name, value in node["inputs"].items()
-            },
-        )
-        for node_id, node in graph.items()
+        "EmptyLatentImage": {**pixels, "batch_size": 1},
+        "PersonalizationResolution": {"megapixels": max(0.01, side * side / 1024**2), "batch_size": 1},
+        "PersonalizationNoisePairs": {**pixels, "count": 2},
+        "PersonalizationTrainNPNet": {"steps": 1, "batch_size": 2},
+        "KSampler": {"steps": steps},
+        "BasicScheduler": {"steps": steps},
     }
+
+
+def with_values(graph, values):
+    """A copy of an API graph with new values for constant inputs: {node type: {input: value}}, ALL for every type."""
+    changed = {}
+    for node_id, node in graph.items():
+        new = {**values.get(ALL, {}), **values.get(node["class_type"], {})}
+        inputs = {
+            name: new[name] if name in new and not isinstance(value, list) else value
+            for name, value in node["inputs"].items()
+        }
+        changed[node_id] = dict(node, inputs=inputs)
+    return changed
+
+
+def shows(graph):
+    """The nodes of an API graph that give pictures."""
+    return {node_id for node_id, node in graph.items() if node["class_type"] in SHOWING}
 
 
 def without_titles(graph):

@@ -96,10 +96,7 @@ def demo(options):
     checkpoint = tiny_checkpoint(python, host, base)
     graph = canvas.with_values(
         json.loads(DEMO.read_text(encoding="utf-8")),
-        ckpt_name=checkpoint.name,
-        width=DEMO_SIZE,
-        height=DEMO_SIZE,
-        steps=DEMO_STEPS,
+        {**canvas.small(DEMO_SIZE, DEMO_STEPS), "CheckpointLoaderSimple": {"ckpt_name": checkpoint.name}},
     )
     with contextlib.ExitStack() as stack:
         with step("Starting ComfyUI"):

@@ -308,6 +308,23 @@ def test_problems_of_a_canvas(wrong, edit):
 
 def test_new_values_leave_links_alone():
     graph = canvas.to_api(workflow(), OBJECT_INFO)
-    changed = canvas.with_values(graph, seed=8, model="x", width=64)
+    changed = canvas.with_values(graph, {canvas.ALL: {"seed": 8, "model": "x", "width": 64}, "Load": {"seed": 9}})
     assert changed["3"]["inputs"] == {"model": ["1", 0], "seed": 8, "steps": 4, "mode": "y"}
     assert graph["3"]["inputs"]["seed"] == 7
+    assert canvas.with_values(graph, {"Load": {"file": "c"}, "Sample": {"steps": 1}}) == {
+        "1": {"class_type": "Load", "inputs": {"file": "c"}},
+        "3": {"class_type": "Sample", "inputs": {"model": ["1", 0], "seed": 7, "steps": 1, "mode": "y"}},
+    }
+
+
+def test_small_values_leave_shares_alone():
+    """The width of a box is a share of the picture, that of a latent is in pixels."""
+    sizes = {"width": 0.5, "height": 1.0}
+    graph = {
+        "1": {"class_type": "PersonalizationBoxMask", "inputs": sizes},
+        "2": {"class_type": "EmptyLatentImage", "inputs": {"width": 512, "height": ["3", 0], "batch_size": 4}},
+        "3": {"class_type": "PersonalizationRedenoise", "inputs": {"steps": 50}},
+    }
+    small = canvas.with_values(graph, canvas.small(side=64, steps=2))
+    assert small["1"]["inputs"] == sizes and small["3"]["inputs"] == {"steps": 50}
+    assert small["2"]["inputs"] == {"width": 64, "height": ["3", 0], "batch_size": 1}

@@ -12,7 +12,7 @@ from comfy.utils import load_torch_file
 from .say import refusal
 
 PICKLES = (".pth", ".pt", ".pt2", ".bin", ".ckpt", ".pkl")
-# What torch.load and the host's unwrapping raise for damaged files and for other contents, found by damaging files.
+# What torch.load and the host's unwrapping raise for damaged files (found by damaging many) and for other contents.
 DAMAGED = (
     EOFError,
     struct.error,
@@ -21,7 +21,7 @@ DAMAGED = (
     TypeError,
     ValueError,
     AssertionError,
-    ArithmeticError,
+    OverflowError,
     LookupError,
     MemoryError,
     OSError,

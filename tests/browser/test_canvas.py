@@ -18,8 +18,8 @@ import sys
 from pathlib import Path
 
 import canvas
-import checkpoint
 import pytest
+import tiny_files
 import torch
 from environment import cache_folder
 from host_server import Server
@@ -28,12 +28,6 @@ ROOT = Path(__file__).parents[2]
 CANVASES = sorted((ROOT / "workflows").glob("*.json"))
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 GLOBAL_MODULES = ("/usr/local/lib/node_modules", "/usr/lib/node_modules", "/usr/share/nodejs")
-SHOWING = ("SaveImage", "PreviewImage")
-SMALL = {
-    "CheckpointLoaderSimple": {"ckpt_name": "tiny_sd15.ckpt"},
-    "EmptyLatentImage": {"width": 128, "height": 128},
-    "KSampler": {"steps": 2},
-}
 QUIET = {"missing": [], "marked": [], "overlay": None}
 
 pytestmark = pytest.mark.slow
@@ -63,20 +57,22 @@ def server(browser, tmp_path_factory):
     if not host:
         pytest.skip("no ComfyUI: COMFYUI_PATH is not set")
     base = tmp_path_factory.mktemp("browser")
-    checkpoints = base / "models/checkpoints"
-    checkpoints.mkdir(parents=True)
-    checkpoint.save("sd15", checkpoints / "tiny_sd15.ckpt")
-    # The files that the workflows name need not be read: it is enough that the loader's list has them.
+    tiny_files.write(base / "models")
+    # The checkpoints that the workflows name need not be read: it is enough that the loader's list has them.
     for name in checkpoint_names():
-        (checkpoints / name).touch()
+        (base / "models/checkpoints" / name).touch()
     packs = {"comfyui-personalization": ROOT}
     with Server(host, sys.executable, base, cpu=not torch.cuda.is_available(), packs=packs) as server:
         yield server
 
 
 def checkpoint_names():
-    said = [node["inputs"].get("ckpt_name") for path in CANVASES for node in api_twin(path).values()]
-    return set(filter(None, said))
+    return {name for path in CANVASES for name in names_in(path)}
+
+
+def names_in(path):
+    """The checkpoints that a workflow names."""
+    return set(filter(None, (node["inputs"].get("ckpt_name") for node in api_twin(path).values())))
 
 
 def api_twin(path):
@@ -85,9 +81,12 @@ def api_twin(path):
 
 def opened_and_run(path, server, environment):
     """What canvas.mjs saw of a workflow, run in small with the tiny checkpoint."""
+    (checkpoint,) = names_in(path)
+    small = canvas.small(side=128, steps=2)
+    small["CheckpointLoaderSimple"] = {"ckpt_name": tiny_files.checkpoint_for(checkpoint)}
     screenshot = ROOT / "output" / f"canvas_{path.stem}.png"
     screenshot.parent.mkdir(exist_ok=True)
-    command = ["node", Path(__file__).with_name("canvas.mjs"), server.url, path, screenshot, json.dumps(SMALL)]
+    command = ["node", Path(__file__).with_name("canvas.mjs"), server.url, path, screenshot, json.dumps(small)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=400)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -101,5 +100,4 @@ def test_a_user_opens_and_runs_it(path, server, browser):
     assert canvas.without_titles(seen["prompt"]) == twin
     assert seen["ended"] == "execution_success"
     assert seen["ran"] == QUIET
-    shows = {node for node, said in twin.items() if said["class_type"] in SHOWING}
-    assert shows and shows <= set(seen["images"])
+    assert canvas.shows(twin) <= set(seen["images"])

@@ -6,6 +6,7 @@ import comfy.samplers
 import folder_paths
 import pytest
 import torch
+from harmful import Harmful
 from npnets import FOLDER, golden_case, recipe_prompt, recipe_weights, tiny_contents, tiny_weights
 from safetensors.torch import save_file
 from tiny import conditioning, execute, tiny_model
@@ -224,21 +225,9 @@ def old_timm(contents):
     return {**contents, "unet_embedding": {**other, **swin}}
 
 
-class Foreign:
-    """A pickle of it writes a file when it is loaded by an unsafe loader."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        import os
-
-        return os.mkdir, (str(self.path),)
-
-
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_pickle_with_foreign_globals_is_refused_and_not_run(folder, zipped):
-    contents = {**tiny_contents(), "extra": Foreign(folder / "ran")}
+    contents = {**tiny_contents(), "extra": Harmful(folder / "ran")}
     torch.save(contents, folder / "evil.pth", _use_new_zipfile_serialization=zipped)
     with pytest.raises(ValueError, match=r"evil.pth is not safe: it asks for \w+.mkdir; nothing in it was run"):
         execute(NPNetLoader, npnet_file="evil.pth")

@@ -1,11 +1,11 @@
-"""One real ComfyUI server for all tests of this folder, with the pack and tiny checkpoints of random weights."""
+"""One real ComfyUI server for all tests of this folder, with the pack and tiny models of random weights."""
 
 import os
 import sys
 from pathlib import Path
 
-import checkpoint
 import pytest
+import tiny_files
 import torch
 from host_server import Server
 
@@ -18,9 +18,7 @@ def server(tmp_path_factory):
     if not host:
         pytest.skip("no ComfyUI: COMFYUI_PATH is not set")
     base = tmp_path_factory.mktemp("server")
-    (base / "models/checkpoints").mkdir(parents=True)
-    for kind in ("sd15", "sdxl"):
-        checkpoint.save(kind, base / f"models/checkpoints/tiny_{kind}.ckpt")
+    tiny_files.write(base / "models")
     packs = {"comfyui-personalization": ROOT}
     with Server(host, sys.executable, base, cpu=not torch.cuda.is_available(), packs=packs) as server:
         yield server
