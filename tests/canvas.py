@@ -145,11 +145,20 @@ def name_of(node):
 
 def with_values(graph, **values):
     """A copy of an API graph in which every constant input of these names has the new value."""
+    return changed(graph, lambda name, value: values.get(name, value))
+
+
+def with_size(graph, size):
+    """A copy of an API graph that paints squares; a width up to 1 is a part of a picture, and stays."""
+    return changed(graph, lambda name, value: size if name in ("width", "height") and value > 1 else value)
+
+
+def changed(graph, change):
     return {
         node_id: dict(
             node,
             inputs={
-                name: values[name] if name in values and not isinstance(value, list) else value
+                name: value if isinstance(value, list) else change(name, value)
                 for name, value in node["inputs"].items()
             },
         )

@@ -94,13 +94,8 @@ def demo(options):
     if not DEMO.is_file():
         raise SetupError(f"{DEMO} is missing.")
     checkpoint = tiny_checkpoint(python, host, base)
-    graph = canvas.with_values(
-        json.loads(DEMO.read_text(encoding="utf-8")),
-        ckpt_name=checkpoint.name,
-        width=DEMO_SIZE,
-        height=DEMO_SIZE,
-        steps=DEMO_STEPS,
-    )
+    graph = canvas.with_size(json.loads(DEMO.read_text(encoding="utf-8")), DEMO_SIZE)
+    graph = canvas.with_values(graph, ckpt_name=checkpoint.name, steps=DEMO_STEPS)
     with contextlib.ExitStack() as stack:
         with step("Starting ComfyUI"):
             server = stack.enter_context(Server(host, python, base, options.port, cpu, {PACK: ROOT}))

@@ -311,3 +311,9 @@ def test_new_values_leave_links_alone():
     changed = canvas.with_values(graph, seed=8, model="x", width=64)
     assert changed["3"]["inputs"] == {"model": ["1", 0], "seed": 8, "steps": 4, "mode": "y"}
     assert graph["3"]["inputs"]["seed"] == 7
+
+
+def test_a_new_size_is_for_pictures_not_for_parts_of_them():
+    sizes = {"1": {"inputs": {"width": 512, "height": ["3", 0]}}, "2": {"inputs": {"width": 0.5, "height": 1}}}
+    inputs = {node: said["inputs"] for node, said in canvas.with_size(sizes, 64).items()}
+    assert inputs == {"1": {"width": 64, "height": ["3", 0]}, "2": {"width": 0.5, "height": 1}}

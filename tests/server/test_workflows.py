@@ -32,7 +32,7 @@ def api_twin(path):
 
 def tiny(graph, seed=1):
     """A graph that asks for nothing this server lacks, and for little."""
-    small = canvas.with_values(graph, width=64, height=64, steps=2, seed=seed, noise_seed=seed)
+    small = canvas.with_values(canvas.with_size(graph, 64), steps=2, seed=seed, noise_seed=seed)
     return {node: with_tiny_checkpoint(said) for node, said in small.items()}
 
 
