@@ -27,22 +27,21 @@ class Bank:
         self._held = {}
         self.bytes = 0
 
-    def get(self, key, run):
-        """The entry, or None; `run` is whatever identifies the sampling run that asks."""
+    def get(self, key, run, device):
+        """The entry on a device, or None; `run` is whatever identifies the sampling run that asks."""
         held = self._held.pop(key, None)
         if held is None:
             return None
         held.run = run
         self._held[key] = held
-        return held.entry
+        return _moved(held.entry, device)
 
     def put(self, key, entry, run, budget):
-        """Stores a copy of the entry in host memory if the budget (bytes) allows."""
+        """Keeps the entry in host memory if the budget (bytes) allows. Its tensors must not be written to any more."""
         size = sum(t.numel() * t.element_size() for pair in entry.values() for t in pair)
         self._make_room(budget - size, run)
         if key not in self._held and self.bytes + size <= budget:
-            stored = {block: (_to_host(k), _to_host(v)) for block, (k, v) in entry.items()}
-            self._held[key] = _Held(stored, size, run)
+            self._held[key] = _Held(_moved(entry, "cpu"), size, run)
             self.bytes += size
 
     def _make_room(self, limit, run):
@@ -73,6 +72,6 @@ def digest(*tensors):
     return state.digest()
 
 
-def _to_host(tensor):
-    # a tensor without data (FLOP counts run on those) has nothing to move
-    return tensor if tensor.is_meta else tensor.to("cpu", copy=True)
+def _moved(entry, device):
+    # tensors without data (FLOPs are counted on those) have nothing to move
+    return {block: tuple(t if t.is_meta else t.to(device) for t in pair) for block, pair in entry.items()}

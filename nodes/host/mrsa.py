@@ -141,7 +141,7 @@ class MRSA(Technique):
                 entries = level.entries(call, number, member, chunk)
                 for row, entry in zip(member.rows, entries, strict=True):
                     for block, (k, v) in entry.items():
-                        bias = row.kept(grid_at(member.blocks[block], row.latent_size))[1].to(k.device)
+                        bias = level.bias(row, grid_at(member.blocks[block], row.latent_size), k.device)
                         segment = Segment(k, v, bias, row.region, member.style_fidelity)
                         segments.setdefault(block, {}).setdefault(chunk, []).append(segment)
         return {("attn1", block): ReferenceBranch(chunks, call.run) for block, chunks in segments.items()}
@@ -153,40 +153,52 @@ class NoiseLevel:
     def __init__(self):
         self._sigma = None
         self._entries = {}
-        self._digests = {}
+        # these hold for all noise levels of the run
+        self._text_keys = {}
+        self._bias = {}
 
     def enter(self, sigma):
         if sigma != self._sigma:
             self._sigma = sigma
             self._entries.clear()
 
+    def bias(self, row, grid, device):
+        """The bias (m,) of a reference's kept tokens on a grid."""
+        key = row, grid, device
+        if key not in self._bias:
+            self._bias[key] = row.kept(grid)[1].to(device)
+        return self._bias[key]
+
     def entries(self, call, number, member, chunk):
         """One {block: (k, v)} per reference of the member, on the device of the call, for the rows of one chunk.
 
         From this run, else from the bank, else by a reference pass over those that are missing.
         """
-        texts = [self._text(call, row, chunk) for row in member.rows]
-        keys = [(call.x.device, number, index, text[-1]) for index, text in enumerate(texts)]
+        text_keys = [self._text_key(call, row, chunk) for row in member.rows]
+        keys = [(call.x.device, number, index, text) for index, text in enumerate(text_keys)]
         missing = [index for index, key in enumerate(keys) if key not in self._entries]
         if missing:
-            found = _from_bank_or_unet(call, member, {index: texts[index] for index in missing})
+            texts = {index: (*_text(call, member.rows[index], chunk), text_keys[index]) for index in missing}
+            found = _from_bank_or_unet(call, member, texts)
             self._entries.update((keys[index], entry) for index, entry in found.items())
         return [self._entries[key] for key in keys]
 
-    def _text(self, call, row, chunk):
-        """Context, y and a hash of both for a reference: its own beside conditional rows, else those of the chunk."""
-        if chunk.role == UNCOND:
-            first = slice(chunk.start, chunk.start + 1)
-            context, y = call.context[first], call.y[first] if call.y is not None else None
-            key = chunk.uuid
-        else:
-            context, y = (t.to(call.x) if t is not None else None for t in (row.context, row.y))
-            key = row
+    def _text_key(self, call, row, chunk):
+        """A hash of context and y of a reference beside the rows of a chunk, found once per run where it can be."""
+        key = chunk.uuid if chunk.role == UNCOND else row
         if key is None:
-            return context, y, digest(context, y)
-        if key not in self._digests:
-            self._digests[key] = digest(context, y)
-        return context, y, self._digests[key]
+            return digest(*_text(call, row, chunk))
+        if key not in self._text_keys:
+            self._text_keys[key] = digest(*_text(call, row, chunk))
+        return self._text_keys[key]
+
+
+def _text(call, row, chunk):
+    """Context and y of a reference: its own beside conditional rows, else those of the chunk."""
+    if chunk.role == UNCOND:
+        first = slice(chunk.start, chunk.start + 1)
+        return call.context[first], call.y[first] if call.y is not None else None
+    return row.context.to(call.x), row.y.to(call.x) if row.y is not None else None
 
 
 def _from_bank_or_unet(call, member, texts):
@@ -197,10 +209,10 @@ def _from_bank_or_unet(call, member, texts):
         bank = bank_of(call.base)
         common = weights_key(call.base.current_patcher), float(call.timesteps[0]), call.x.dtype, tuple(member.blocks)
         for index, (_, _, text) in texts.items():
-            keys[index] = *common, digest(inputs[index]), text, member.rows[index].mask_key()
-            entry = bank.get(keys[index], call.run)
+            keys[index] = *common, digest(inputs[index]), text, member.rows[index].mask_key
+            entry = bank.get(keys[index], call.run, call.x.device)
             if entry is not None:
-                found[index] = {b: (k.to(call.x.device), v.to(call.x.device)) for b, (k, v) in entry.items()}
+                found[index] = entry
 
     groups = {}
     for index in (index for index in texts if index not in found):

@@ -1,6 +1,7 @@
 """One forward of the UNet over reference pictures, for the keys and values of its self-attentions."""
 
 from contextlib import suppress
+from functools import cache
 
 import comfy.model_management
 
@@ -30,11 +31,15 @@ def _one_pass(call, x, context, y, blocks, kept, first):
     rows = x.shape[0]
     caught = [{} for _ in range(rows)]
 
+    @cache
+    def index_of(row, grid):
+        return kept(first + row, grid).to(x.device)
+
     def catcher(block):
         def catch(q, k, v, options):
             grid = tuple(options["activations_shape"][-2:])
             for row in range(rows):
-                index = kept(first + row, grid).to(k.device)
+                index = index_of(row, grid)
                 # index_select copies: the rest of the layer's keys can be freed
                 caught[row][block] = k[row].index_select(0, index), v[row].index_select(0, index)
             if block == blocks[-1]:

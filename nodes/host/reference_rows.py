@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import comfy.model_base
 import torch
@@ -41,7 +42,9 @@ class ReferenceRow:
             self._kept[grid] = index, self.bias + log_mask
         return self._kept[grid]
 
+    @cached_property
     def mask_key(self):
+        """What decides which tokens are kept."""
         return digest(self.mask), self.frame
 
 

@@ -38,7 +38,7 @@ class Run:
     def schedule(self, options):
         """The sampler's sigmas as a list, None outside a sampler."""
         if self._schedule is None and "sample_sigmas" in options:
-            self._schedule = [float(sigma) for sigma in options["sample_sigmas"]]
+            self._schedule = options["sample_sigmas"].tolist()
         return self._schedule
 
     def __deepcopy__(self, memo):

@@ -1,6 +1,7 @@
 """Masks at token grids: the published resize, soft masks, frames and boxes."""
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -31,9 +32,21 @@ def test_nearest_takes_the_floor_index(size, grid):
 
 def test_a_frame_is_a_crop():
     mask = torch.rand(40, 60)
-    frame = (4 / 40, 6 / 60, 36 / 40, 54 / 60)
-    assert torch.equal(nearest_resize(mask, (16, 12), frame), nearest_resize(mask[4:36, 6:54], (16, 12)))
-    assert torch.equal(area_resize(mask[None], (16, 12), frame), area_resize(mask[None, 4:36, 6:54], (16, 12)))
+    frame = (4 / 40, 15 / 60, 36 / 40, 51 / 60)
+    assert torch.equal(nearest_resize(mask, (16, 12), frame), nearest_resize(mask[4:36, 15:51], (16, 12)))
+    assert torch.equal(area_resize(mask[None], (16, 12), frame), area_resize(mask[None, 4:36, 15:51], (16, 12)))
+
+
+@pytest.mark.parametrize("frame", [(0.1, 0.0, 0.9, 1.0), (1 / 3, 0.25, 1.0, 0.77), (0.0, 0.011, 1.0, 0.989)])
+def test_a_frame_between_pixels(frame):
+    mask, (height, width) = torch.rand(37, 53), (9, 8)
+    top, left, bottom, right = (Fraction(edge).limit_denominator(1000) for edge in frame)
+    rows = [math.floor(37 * (top + i * (bottom - top) / height)) for i in range(height)]
+    columns = [math.floor(53 * (left + j * (right - left) / width)) for j in range(width)]
+    assert torch.equal(nearest_resize(mask, (height, width), frame), mask[rows][:, columns])
+    # an area takes every pixel that the frame touches
+    touched = mask[math.floor(37 * top) : math.ceil(37 * bottom), math.floor(53 * left) : math.ceil(53 * right)]
+    assert torch.equal(area_resize(mask[None], (height, width), frame), area_resize(touched[None], (height, width)))
 
 
 def test_area_is_the_mean_of_each_cell():

@@ -45,8 +45,8 @@ def differ(a, b):
 class Scene:
     """A MODEL, a positive and a negative text, two references: run it bare, patched, or with the expectation."""
 
-    def __init__(self, kind="sd15", batch=1, size=(8, 12), weights=None):
-        self.kind, self.latent = kind, (batch, 4, *size)
+    def __init__(self, kind="sd15", batch=1, size=(8, 12), sizes=SIZES, weights=None):
+        self.kind, self.latent, self.sizes = kind, (batch, 4, *size), sizes
         self.model = tiny_model(kind)
         if weights:
             weights(self.model.model.diffusion_model)
@@ -55,10 +55,10 @@ class Scene:
             name: (random(1, 7, {"sd15": 32, "sdxl": 48}[kind], seed=i), random(1, 40, seed=90 + i))
             for i, name in enumerate(("positive", "negative", "picture 0", "picture 1", "elsewhere"))
         }
-        self.latents = [random(4, *size, seed=50 + i) for i, size in enumerate(SIZES)]
+        self.latents = [random(4, *size, seed=50 + i) for i, size in enumerate(sizes)]
         # of the first picture only the left half is kept
-        self.masks = [torch.zeros(8 * SIZES[0][0], 8 * SIZES[0][1]), None]
-        self.masks[0][:, : 4 * SIZES[0][1]] = 1
+        self.masks = [torch.zeros(8 * sizes[0][0], 8 * sizes[0][1]), None]
+        self.masks[0][:, : 4 * sizes[0][1]] = 1
 
     def text(self, name, **values):
         context, pooled = self.texts[name]
@@ -72,7 +72,7 @@ class Scene:
         for i in pictures:
             (references,) = execute(
                 AddReference,
-                image=torch.rand(1, 8 * SIZES[i][0], 8 * SIZES[i][1], 3),
+                image=torch.rand(1, 8 * self.sizes[i][0], 8 * self.sizes[i][1], 3),
                 strength=STRENGTHS[i],
                 prompt=f"picture {i}",
                 mask=self.masks[i],
@@ -177,7 +177,7 @@ class Expectation:
         x = (z + sigma * mrsa.reference_noise(SEED, number, step, z)) / math.sqrt(sigma**2 + 1)
         if texts is None:
             context, pooled = self.scene.texts[f"picture {picture}"]
-            height, width = (8 * side for side in SIZES[picture])
+            height, width = (8 * side for side in self.scene.sizes[picture])
             sdxl = self.scene.kind == "sdxl"
             texts = context, tiny_adm(pooled_output=pooled, height=height, width=width) if sdxl else None
         self.catching = {}
