@@ -9,7 +9,7 @@ attention) to the rows that it plans. So the order of nodes does not matter, and
 import logging
 
 import torch
-from comfy.patcher_extension import WrappersMP
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
 
 from .attention import plain_attention
 from .rows import NAMES, names_of
@@ -80,9 +80,6 @@ class Attached:
         # the guider's options are its own copy for this run
         options = guider.model_options["transformer_options"]
         run = options[RUN] = Run(guider, tuple(noise.shape[-2:]))
-        # innermost of all, so that what other packs' wrappers put into the options stands before we look
-        wrappers = options["wrappers"][WrappersMP.DIFFUSION_MODEL]
-        wrappers[KEY] = wrappers.pop(KEY)
         try:
             return executor(noise, *args, **kwargs)
         finally:
@@ -106,6 +103,11 @@ class Attached:
         self, executor, x, timesteps, context=None, y=None, control=None, transformer_options=None, **kwargs
     ):
         """DIFFUSION_MODEL: puts the branches of our techniques at their blocks, for this call only."""
+        rest = executor.wrappers[executor.idx + 1 :]
+        if any(not isinstance(getattr(wrapper, "__self__", None), Attached) for wrapper in rest):
+            # innermost of all, so that what other packs' wrappers put into the options stands before we look
+            last = WrapperExecutor.new_class_executor(executor.original, executor.class_obj, [*rest, self.around_unet])
+            return last.execute(x, timesteps, context, y, control, transformer_options, **kwargs)
         options = {} if transformer_options is None else transformer_options
         # without a noise level nobody samples: some node looks at the bare UNet
         if "sigmas" in options:

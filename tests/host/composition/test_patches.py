@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from comfy.patcher_extension import WrappersMP
+from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from host.composition import foreign
 from host.composition.foreign import by_setter, squashed
 from host.composition.scene import BLOCKS, ONE_STEP, SIGMAS, Expectation, Scene, differ, same
@@ -103,3 +103,19 @@ def test_patch(kind, batch, fidelity, name, keys):
     ]
     assert equal
     assert not any(equal) if weights else all(equal)
+
+
+def test_a_wrapper_that_joins_at_run_time():
+    """A pack whose OUTER_SAMPLE wrapper adds its UNet wrapper only then, behind all that nodes have added."""
+
+    def join(executor, *args, **more):
+        ((wrapper,),) = foreign.late(squashed, ("output", 5))(scene.model).wrappers["diffusion_model"].values()
+        add_wrapper_with_key("diffusion_model", "zz", wrapper, executor.class_obj.model_options, is_model_options=True)
+        return executor(*args, **more)
+
+    scene = Scene()
+    joining = by_setter("add_wrapper_with_key", "outer_sample", "a pack", join)
+    first, last = scene.run(joining(scene.ours())), scene.run(scene.ours(joining(scene.model)))
+    expected = scene.run(joining(scene.model), expect=Expectation(scene))
+    assert torch.equal(first.latent, last.latent)
+    assert same(first.latent, expected.latent)
