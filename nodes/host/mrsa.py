@@ -175,7 +175,9 @@ class NoiseLevel:
         From this run, else from the bank, else by a reference pass over those that are missing.
         """
         text_keys = [self._text_key(call, row, chunk) for row in member.rows]
-        keys = [(call.x.device, number, index, text) for index, text in enumerate(text_keys)]
+        # hooks on a conditioning may switch weights between two calls of one step
+        common = call.x.device, weights_key(call.base.current_patcher), number
+        keys = [(*common, index, text) for index, text in enumerate(text_keys)]
         missing = [index for index, key in enumerate(keys) if key not in self._entries]
         if missing:
             texts = {index: (*_text(call, member.rows[index], chunk), text_keys[index]) for index in missing}

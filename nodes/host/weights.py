@@ -9,6 +9,9 @@ def weights_key(patcher):
     Covers its weight patches, the weight hooks of the conditioning that is run, and modules injected or replaced by
     other packs. The model itself is not in it: keep one cache per model.
     """
+    if patcher is None:
+        # nobody has loaded the model through a patcher, so nothing patches it
+        return ()
     hooks = patcher.current_hooks.hooks if patcher.current_hooks is not None else ()
     injections = [one for several in patcher.injections.values() for one in several]
     replaced = [(name, value) for name, value in patcher.object_patches.items() if name.startswith("diffusion_model")]

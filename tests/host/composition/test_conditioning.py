@@ -98,6 +98,16 @@ def test_hook_lora_of_one_side(side, fidelity, keys):
     assert torch.equal(scene.run(scene.ours(fidelity=fidelity)).latent, ours.latent)
 
 
+def test_each_prompt_reads_references_under_its_own_weights():
+    """Two prompts with two hook LoRAs: the weights change between the calls of one step."""
+    scene = Scene()
+    texts = (("positive", 0.1), ("elsewhere", 0.3))
+    positive = [entry for name, s in texts for entry in hooked(scene.text(name), lora_hook(scene, s))]
+    expected = scene.run(None, positive, expect=Expectation(scene))
+    assert same(scene.run(scene.ours(), positive).latent, expected.latent)
+    assert same(scene.run(scene.ours(cache_mb=64), positive).latent, expected.latent)
+
+
 @pytest.mark.parametrize("lately", [False, True])
 def test_hook_puts_a_callable_beside_one_side(lately, keys):
     scene = Scene()
