@@ -5,7 +5,6 @@ the plan says which chunk of the image's rows attends to which of them at which 
 the image's own batch.
 """
 
-import hashlib
 import math
 from dataclasses import dataclass, replace
 
@@ -19,6 +18,7 @@ from .reference_pass import caught_keys
 from .reference_rows import pictures_of, rows_of
 from .rows import COND, UNCOND
 from .say import refusal, tell
+from .seeded import seeded_noise
 from .weights import weights_key
 from .when import Window
 
@@ -80,9 +80,7 @@ def reference_noise(seed, index, step, like):
 
     Depends on (seed, index, step) alone, so that more references or evaluations change no other noise.
     """
-    key = hashlib.blake2b(f"{seed}/{index}/{step}".encode(), digest_size=8).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(key, "big") >> 1)
-    return torch.randn(like.shape, generator=generator).to(like)
+    return seeded_noise(f"{seed}/{index}/{step}", like.shape).to(like)
 
 
 @dataclass(frozen=True, eq=False)

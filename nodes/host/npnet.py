@@ -1,6 +1,5 @@
 """Golden Noise (NPNet, arXiv 2411.09502) as a NOISE: what it makes of a noise of any size, and says about it."""
 
-import hashlib
 import logging
 import math
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import torch
 from ...kernels.noise_prompt import TOKENS, canvas_size, centre, for_batch, golden_noise, tiled, with_long_prompt
 from .npnet_file import FAMILIES, NoisePromptNet
 from .say import refusal, tell
+from .seeded import seeded_noise
 
 log = logging.getLogger(__name__)
 
@@ -156,9 +156,7 @@ def check_latent(latent):
 
 def extra_noise(seed, like):
     """Unit-variance noise of the shape of `like` around a latent smaller than the network, fixed by the seed."""
-    key = hashlib.blake2b(f"{seed}/npnet canvas".encode(), digest_size=8).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(key, "big") >> 1)
-    return torch.randn(like.shape, generator=generator)
+    return seeded_noise(f"{seed}/npnet canvas", like.shape)
 
 
 def _prompt_of(conditioning, net):
