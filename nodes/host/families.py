@@ -4,7 +4,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.supported_models import SD15, SD20, SDXL
 
 # Where the families were trained: the side of a square picture.
-NATIVE = {"SD1.5": 512, "SDXL": 1024}
+NATIVE = {"SD1.5": 512, "SD2.x": 768, "SDXL": 1024}
 
 
 def family_of(model):

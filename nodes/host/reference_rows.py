@@ -4,11 +4,11 @@ import math
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import comfy.model_base
 import torch
 
-from ...kernels.masks import WHOLE, kept_tokens
+from ...kernels.masks import kept_tokens
 from .bank import digest
+from .families import NATIVE, family_of
 from .pictures import views_of
 from .say import refusal
 from .text import encoded
@@ -38,7 +38,7 @@ class ReferenceRow:
         """Tokens of an (h, w) grid that the mask keeps: (index (m,) int64, bias (m,) float32)."""
         if grid not in self._kept:
             mask = torch.ones(1, 1) if self.mask is None else self.mask
-            index, log_mask = kept_tokens(mask, grid, WHOLE if self.mask is None else self.frame)
+            index, log_mask = kept_tokens(mask, grid, self.frame)
             self._kept[grid] = index, self.bias + log_mask
         return self._kept[grid]
 
@@ -56,7 +56,7 @@ def rows_of(model, clip, vae, references, weight):
     base = model.model
     prompts = [r.prompt or r.word for r in references for _ in range(pictures_of((r,)))]
     rows, texts = [], {}
-    for index, (view, prompt) in enumerate(zip(views_of(references, native_area(base)), prompts, strict=True)):
+    for index, (view, prompt) in enumerate(zip(views_of(references, native_area(model)), prompts, strict=True)):
         latent = _latent(base, vae.encode(view.pixels), view.label)
         if view.strength == 0:
             continue
@@ -66,12 +66,9 @@ def rows_of(model, clip, vae, references, weight):
     return rows
 
 
-def native_area(base):
-    """Pixels of the pictures a model was trained on."""
-    if isinstance(base, comfy.model_base.SDXL):
-        return 1024 * 1024
-    is_sd2 = base.model_config.unet_config.get("context_dim") == 1024
-    return 768 * 768 if is_sd2 else 512 * 512
+def native_area(model):
+    """Pixels of the pictures a MODEL was trained on; of an unknown family as SD1.5."""
+    return NATIVE.get(family_of(model), NATIVE["SD1.5"]) ** 2
 
 
 def pictures_of(references):

@@ -4,7 +4,8 @@ import re
 
 import comfy.utils
 
-from .families import NATIVE, family_of
+from .families import family_of
+from .resadapter_published import FAMILIES
 from .say import refusal
 
 # All that a ResAdapter changes: convolutions that halve or double the size, and the norms of the ResNet blocks.
@@ -46,7 +47,7 @@ def check_family(adapter, model):
 def check_model(model, what):
     """The family of a MODEL. Raises ValueError, naming `what` needs it, unless it is SD1.5 or SDXL."""
     family = family_of(model)
-    if family not in NATIVE:
+    if family not in FAMILIES:
         raise refusal(f"{what} works on SD1.5 and SDXL; this model is {family}: connect such a checkpoint")
     return family
 
