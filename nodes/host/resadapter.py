@@ -6,6 +6,7 @@ import comfy.lora
 
 from .families import family_of
 from .resadapter_fit import fitted
+from .resadapter_keys import PART_NAMES
 from .resadapter_sets import read_set
 from .say import refusal, tell
 
@@ -45,8 +46,7 @@ def attach_resadapter(model, choice, *, alpha, norms, norm_strength, link_norms)
 
 def _lora_patches(lora):
     """The host's LoRA patches {key: patch} of {key: {"down", "up", "alpha"}}."""
-    names = {"down": "lora_down.weight", "up": "lora_up.weight", "alpha": "alpha"}
-    weights = {f"{key}.{names[part]}": tensor for key, parts in lora.items() for part, tensor in parts.items()}
+    weights = {f"{key}.{PART_NAMES[part]}": tensor for key, parts in lora.items() for part, tensor in parts.items()}
     return comfy.lora.load_lora(weights, {key: key for key in lora})
 
 

@@ -7,6 +7,7 @@ import folder_paths
 from safetensors.torch import save
 
 from .resadapter_fit import diffusers_names, fitted
+from .resadapter_keys import PART_NAMES
 from .resadapter_sets import KIND, read_set
 from .say import refusal, tell
 
@@ -39,11 +40,10 @@ def export_resadapter(model, choice, file_name):
 
 def _tensors(model, lora, norms):
     names = diffusers_names(model)
-    parts = {"down": "lora_down.weight", "up": "lora_up.weight", "alpha": "alpha"}
     tensors = {}
     for key, weights in lora.items():
         module = names[key].removesuffix(".weight").replace(".", "_")
-        tensors |= {f"lora_unet_{module}.{parts[part]}": tensor for part, tensor in weights.items()}
+        tensors |= {f"lora_unet_{module}.{PART_NAMES[part]}": tensor for part, tensor in weights.items()}
     # the stock loader knows a weight by its module and a bias by its whole name
     tensors |= {f"{key.removesuffix('.weight')}.set_weight": tensor for key, tensor in norms.items()}
     return {name: tensor.contiguous() for name, tensor in tensors.items()}

@@ -17,6 +17,8 @@ _LAYOUTS = {
     "bias": re.compile(r"^(.+norm[12]|.+_layers\.0)\.bias(?:\.set_weight)?$"),
     "weight": re.compile(r"^(.+norm[12]|.+_layers\.0)(?:\.weight|\.set_weight)$"),
 }
+# The kohya names of a LoRA's parts, which every loader of the host knows.
+PART_NAMES = {"down": "lora_down.weight", "up": "lora_up.weight", "alpha": "alpha"}
 # Only a UNet of four levels (SD1.5) has these modules, in diffusers' names and in the host's.
 _FOUR_LEVELS = re.compile(
     r"(down|up)_blocks_3_|(down|up)_blocks_2_(down|up)samplers|put_blocks_(9|10|11)_|output_blocks_8_2_|output_blocks_2_1_"
