@@ -5,10 +5,11 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from ...kernels.masks import token_mask
+from .blocks import grid_at
 from .pictures import views_of
 
 # The token grids of a 512 x 512 picture at the three levels of the UNet that have self-attention.
-AREA, LEVELS = 512 * 512, (1, 2, 4)
+AREA, LEVELS = 512 * 512, (0, 1, 2)
 PANEL, CAPTION, GAP = 256, 36, 6
 INK, PAPER, WARNING = (235, 235, 235), (24, 24, 28), (255, 96, 80)
 # What a mask leaves out is dimmed to this share of its brightness.
@@ -26,12 +27,11 @@ def _row(view):
     picture = view.pixels[0]
     height, width = picture.shape[:2]
     mask = torch.ones(1, 1) if view.mask is None else view.mask
-    frame = view.frame if view.mask is not None else (0.0, 0.0, 1.0, 1.0)
-    _paste(sheet, 0, _dimmed(picture, token_mask(mask, (height, width), frame)), Image.Resampling.BILINEAR)
+    _paste(sheet, 0, _dimmed(picture, token_mask(mask, (height, width), view.frame)), Image.Resampling.BILINEAR)
     _write(sheet, 0, f"{view.label}, strength {view.strength:g}", f"{width} x {height} pixels", INK)
     for column, level in enumerate(LEVELS, 1):
-        grid = tuple(-(-side // level) for side in view.latent_size)
-        tokens = token_mask(mask, grid, frame)
+        grid = grid_at(level, view.latent_size)
+        tokens = token_mask(mask, grid, view.frame)
         small = torch.nn.functional.interpolate(picture.movedim(-1, 0)[None], size=grid, mode="area")[0].movedim(0, -1)
         _paste(sheet, column, _dimmed(small, tokens), Image.Resampling.NEAREST)
         kept = int((tokens > 0).sum())
