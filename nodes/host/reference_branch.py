@@ -91,7 +91,6 @@ class ReferenceBranch:
         has_regions = any(segment.region is not None for group in self.segments.values() for segment in group)
         if has_regions and self.run.once(reason):
             log.warning("MRSA: regions of references are off where %s", reason)
-        return
 
 
 def _log_region(region, grid, frame):
