@@ -21,7 +21,10 @@ def object_maps(q, phrase_k, counts, *, heads):
     q, phrase_k = (rearrange(t.float(), "b n (h d) -> b h n d", h=heads) for t in (q, phrase_k))
     at_positions = (phrase_k * d**-0.5 @ q.mT).log_softmax(-1)
     return torch.stack(
-        [of_phrase.logsumexp((1, 2)) - math.log(heads * of_phrase.shape[2]) for of_phrase in at_positions.split(counts, 2)],
+        [
+            of_phrase.logsumexp((1, 2)) - math.log(heads * of_phrase.shape[2])
+            for of_phrase in at_positions.split(counts, 2)
+        ],
         1,
     )
 

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension
 
-from . import masks, mrsa, npnet, npnet_training, references, resadapter, samples
+from . import image_adapters, masks, mip_adapter, mrsa, npnet, npnet_training, references, resadapter, samples
 
 NODES = [
     *references.NODES,
@@ -10,6 +10,8 @@ NODES = [
     *samples.NODES,
     *mrsa.NODES,
     *resadapter.NODES,
+    *image_adapters.NODES,
+    *mip_adapter.NODES,
     *npnet.NODES,
     *npnet_training.NODES,
 ]

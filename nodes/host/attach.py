@@ -170,7 +170,9 @@ class Joined:
         for chunk in chunks:
             own = slice(chunk.start * tiles, chunk.stop * tiles)
             mine = q[own], k[own], v[own], options
-            plain = cache(partial(plain_attention, *mine)) if plain_of_all is None else partial(getitem, plain_of_all, own)
+            plain = (
+                cache(partial(plain_attention, *mine)) if plain_of_all is None else partial(getitem, plain_of_all, own)
+            )
             ours = [o for o in (branch(*mine, chunk, plain) for branch in self.branches) if o is not None]
             out[own] = _composed(standing[own] if standing is not None else None, ours, plain)
         return out

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 import torch
 
-from .blocks import attention_blocks
-
 
 @dataclass(frozen=True, eq=False)
 class ImageLayer:
@@ -23,20 +21,14 @@ class ImageLayer:
         return ImageLayer(k, v, self.empty_k, self.empty_v, self.gate)
 
 
-def image_layers(unet, adapter, tokens, empty, text_gate=True):
-    """{host key: ImageLayer} of all cross-attentions of a UNet, for an adapter that fits it.
+def image_layers(blocks, adapter, tokens, empty, text_gate=True):
+    """{host key: ImageLayer} for the cross-attentions that belong to the adapter's pairs, in their order.
 
     tokens (r, T, D) of the objects, empty (T, D) of no picture. The adapter's matrices are not needed afterwards.
     """
     layers = {}
-    for block, pair in zip(file_order(unet), adapter.pairs, strict=True):
+    for block, pair in zip(blocks, adapter.pairs, strict=True):
         to_k, to_v = (matrix.float().mT for matrix in (pair.to_k, pair.to_v))
         gate = pair.gate.float() if text_gate and pair.gate is not None else None
         layers[block] = ImageLayer(tokens @ to_k, tokens @ to_v, empty[None] @ to_k, empty[None] @ to_v, gate)
     return layers
-
-
-def file_order(unet):
-    """Cross-attentions in the order in which adapter files number them: down, up, then the middle."""
-    blocks = list(attention_blocks(unet))
-    return [block for name in ("input", "output", "middle") for block in blocks if block[0] == name]

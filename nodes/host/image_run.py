@@ -86,9 +86,7 @@ class ImageRun:
         weight = torch.zeros(*size)
         for (batch, grid, frame), (shares, count) in noted.items():
             shares = shares.float().cpu().unflatten(-1, grid)
-            top, left, bottom, right = (
-                round(edge * side) for edge, side in zip(frame, (*size, *size), strict=True)
-            )
+            top, left, bottom, right = (round(edge * side) for edge, side in zip(frame, (*size, *size), strict=True))
             shown = bilinear_resize(shares.flatten(0, 1), (bottom - top, right - left), WHOLE).unflatten(0, (batch, -1))
             # one map for all images of the batch, where a single reference needs none of its own
             total[:, :, top:bottom, left:right] += shown.expand(rows, -1, -1, -1) if batch == 1 else shown

@@ -6,19 +6,21 @@ object's share at a position comes from how its phrase, read by the UNet's own t
 
 import math
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
+import comfy.model_management
 import torch
 
-from .attach import Technique, attach
-from .blocks import unet_of
+from .attach import Technique, attach, techniques_of
+from .heat_maps import heat_maps
 from .image_adapter_fit import check_fits
 from .image_branch import ImageBranch
 from .image_layers import image_layers
 from .image_run import ImageRun
-from .image_tokens import empty_tokens, subject_tokens
-from .merge_maps import keep_maps
+from .image_tokens import empty_tokens, subject_tokens, zero_pixels
+from .merge_maps import keep_maps, maps_of
 from .phrases import phrases_of
-from .pictures import label_of, region_of
+from .pictures import LATENT_STEP, label_of, region_of
 from .say import refusal, tell
 from .when import Window
 
@@ -48,7 +50,6 @@ def attach_mip_adapter(
     up in `prompt`; text_gate: use the gate of the file, if it has one; window: (start, end) percent.
     Raises ValueError for inputs it cannot work with.
     """
-    unet = unet_of(model, "MIP-Adapter")
     for name, value in (("scale", scale), ("merge_power", merge_power)):
         if not math.isfinite(value):
             raise refusal(f"{name} is {value}; enter a number")
@@ -57,28 +58,60 @@ def attach_mip_adapter(
     window = Window(*window)
     if not references or scale == 0 or not any(reference.strength for reference in references):
         return model
-    check_fits(adapter, unet)
-    phrases = _phrases(model, clip, references, merge, phrase_source, prompt)
+    blocks = check_fits(adapter, model.model.diffusion_model)
+    labels = [label_of(number, reference) for number, reference in enumerate(references, 1)]
     member = Member(
         adapter=adapter,
         scale=float(scale),
         joint=merge == "joint",
         power=float(merge_power),
         window=window,
-        phrases=tuple(phrases),
-        strengths=tuple(float(reference.strength) for reference in references),
-        regions=tuple(region_of(r, label_of(n, r)) for n, r in enumerate(references, 1)),
-        words=tuple(reference.word for reference in references),
         text_gate=text_gate,
+        phrases=_phrases(model, clip, references, labels, prompt, phrase_source) if merge == "weighted" else (),
+        strengths=tuple(float(reference.strength) for reference in references),
+        regions=tuple(region_of(reference, label) for reference, label in zip(references, labels, strict=True)),
+        words=tuple(reference.word for reference in references),
         layers=image_layers(
-            unet,
+            blocks,
             adapter,
             subject_tokens(adapter, clip_vision, references),
-            empty_tokens(adapter, lambda pixels: encode_pixels(clip_vision, pixels)),
+            _empty_tokens(adapter, clip_vision),
             text_gate,
         ),
     )
     return attach(model, MIPAdapter((member,)))
+
+
+def maps_over(model, latents, images=None):
+    """IMAGE: the objects' shares of the result `latents` (b, C, h, w), drawn over its decoded images if given.
+
+    Raises ValueError for a MODEL without MIP-Adapter, and for latents that it did not make lately.
+    """
+    technique = next((t for t in techniques_of(model) if t.name == MIPAdapter.name), None)
+    if technique is None:
+        raise refusal("this MODEL carries no MIP-Adapter; connect the one that comes from MIP-Adapter and was sampled")
+    kept = maps_of(technique, latents)
+    if kept is None:
+        raise refusal(
+            "these samples are not from a recent run of this MODEL with MIP-Adapter at work; connect the LATENT "
+            "straight from the sampler that uses this MODEL, and queue again"
+        )
+    if images is not None and len(images) not in (1, len(latents)):
+        raise refusal(f"{len(images)} images came for {len(latents)} samples; connect the decoded samples")
+    height, width = latents.shape[-2:]
+    return heat_maps(kept.maps, (height * LATENT_STEP, width * LATENT_STEP), images)
+
+
+def encode_pixels(clip_vision, pixels):
+    """What a CLIP_VISION sees in normalised pixels (m, 3, H, W): image_embeds and penultimate_hidden_states.
+
+    As `encode_image`, but without its preprocessing, which turns no picture into pixels that are all zero.
+    """
+    comfy.model_management.load_model_gpu(clip_vision.patcher)
+    pixels = pixels.to(clip_vision.load_device, dtype=torch.float32)
+    _, penultimate, embeds, _ = clip_vision.model(pixel_values=pixels, intermediate_output=-2)
+    device = comfy.model_management.intermediate_device()
+    return SimpleNamespace(image_embeds=embeds.to(device), penultimate_hidden_states=penultimate.to(device))
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,3 +170,73 @@ class Member:
             name: getattr(self, name) + getattr(later, name) for name in ("phrases", "strengths", "regions", "words")
         }
         return replace(self, layers=layers, **several)
+
+
+def _phrases(model, clip, references, labels, prompt, source):
+    """One Phrase per reference; what is doubtful about them is said on the node."""
+    words = [reference.word for reference in references]
+    if source == "prompt" and not prompt:
+        tell('phrase_source is "prompt" but prompt is empty; the words are read alone. Enter the positive prompt there')
+    phrases = phrases_of(model.model, clip, words, prompt)
+    for label, phrase in zip(labels, phrases, strict=True):
+        if prompt and phrase.words and not phrase.positions:
+            tell(f"{label}: its word does not stand in the prompt, so its place in the picture may be a weak guess")
+    _check_words(phrases, labels)
+    return tuple(phrases if source == "prompt" else (replace(phrase, positions=None) for phrase in phrases))
+
+
+def _check_words(phrases, labels):
+    if len(phrases) < 2:
+        return
+    for label, phrase in zip(labels, phrases, strict=True):
+        if not len(phrase.rows):
+            raise refusal(
+                f"{label} has no word, and among several references the word says where each belongs; "
+                "enter in Add Reference the prompt's word for it"
+            )
+    doubled = {phrase.words for phrase in phrases if sum(other.words == phrase.words for other in phrases) > 1}
+    for words in sorted(doubled):
+        tell(
+            f'several references have the word "{words}", so their pictures blend half and half wherever their regions '
+            "overlap; give them distinct words, or regions"
+        )
+
+
+class MIPAdapter(Technique):
+    """All MIP-Adapter nodes of one MODEL. Nodes of equal settings share one merge; others add to it."""
+
+    name = "mip_adapter"
+
+    def __init__(self, members):
+        self.members = members
+
+    def joined_by(self, later):
+        members = list(self.members)
+        for new in later.members:
+            equal = next((i for i, member in enumerate(members) if member.settings == new.settings), None)
+            if equal is None:
+                members.append(new)
+            else:
+                members[equal] = members[equal].joined_by(new)
+        for member in members:
+            _check_words(member.phrases, [f"reference {number}" for number in range(1, len(member.phrases) + 1)])
+        return MIPAdapter(tuple(members))
+
+    def plan(self, call):
+        active = [m for m in self.members if m.window.holds(call.moment, call.base.model_sampling)]
+        if not active:
+            return {}
+        state = call.run.state(self.name, ImageRun)
+        state.enter(call, active)
+        return {("attn2", block): ImageBranch(block, active, state, call.run) for block in active[0].layers}
+
+    def finished(self, run, latents):
+        state = run.state(self.name, ImageRun)
+        maps = [(m.words, state.mean_shares(m, tuple(latents.shape[-2:]))) for m in self.members]
+        keep_maps(self, latents, [(words, shares) for words, shares in maps if shares is not None])
+
+
+def _empty_tokens(adapter, clip_vision):
+    if adapter.variant == "base":
+        return empty_tokens(adapter)
+    return empty_tokens(adapter, encode_pixels(clip_vision, zero_pixels(clip_vision)).penultimate_hidden_states)

@@ -34,10 +34,12 @@ def phrases_of(base, clip, words, prompt=""):
 
 
 def _phrase(base, clip, text, prompt_ids):
-    ids = _ids(_chunks(clip, text)[0])
-    if len(_chunks(clip, text)) > 1 or len(ids) > LONGEST:
-        tell(f'the word "{text[:40]}..." is longer than {LONGEST} tokens; only its first {LONGEST} are used')
-        ids = ids[:LONGEST]
+    if not text:
+        return Phrase(text, torch.zeros(0, 0))
+    chunks = _chunks(clip, text)
+    ids = _ids(chunks[0])[:LONGEST]
+    if len(chunks) > 1:
+        tell(f'the word "{text[:40]}..." is longer than {LONGEST} tokens; only its beginning is used')
     context = _context(base, clip, text)
     # row 0 is the start token
     return Phrase(text, context[1 : len(ids) + 1], _found(ids, prompt_ids))

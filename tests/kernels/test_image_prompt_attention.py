@@ -55,7 +55,9 @@ def looped_image(q, k, v, factors, heads, joint):
         for p in range(n):
             for h in range(heads):
                 part = slice(h * d, (h + 1) * d)
-                scores = torch.tensor([[float(q[row, p, part] @ k[i, j, part]) / d**0.5 for j in range(t)] for i in range(r)])
+                scores = torch.tensor(
+                    [[float(q[row, p, part] @ k[i, j, part]) / d**0.5 for j in range(t)] for i in range(r)]
+                )
                 weights = F.softmax(scores.flatten(), 0).view(r, t) if joint else F.softmax(scores, 1)
                 for i in range(r):
                     for j in range(t):
@@ -90,7 +92,7 @@ def test_joint_softmax_is_attention_to_concatenated_tokens():
 
 
 def test_a_region_takes_a_picture_out_of_the_joint_softmax():
-    q, k, v = normal(2, 9, 8), normal(2, 4, 8), normal(2, 4, 8, seed=1)
+    q, k = normal(2, 9, 8), normal(2, 4, 8)
     regions = torch.ones(2, 9)
     regions[1, :5] = 0
     probabilities = image_probabilities(q, k, heads=HEADS, joint=True, log_regions=regions.log())
