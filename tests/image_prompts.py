@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import torch
 from golden_data import case
+from subjects import draw, prompt, width_of
 from tiny import execute
 
 from pack.nodes.host import mip_adapter
@@ -113,3 +114,48 @@ def patched(model, golden, params, monkeypatch, **inputs):
     if "prompt_positions" in params:
         given |= {"phrase_source": "prompt", "prompt": "the prompt"}
     return execute(MIPAdapter, **given | inputs)[0]
+
+
+class TinyWords(WordCLIP):
+    """Any word gives two tokens and a context drawn from its letters; for a tiny MODEL."""
+
+    def __init__(self, model):
+        self.model, self.encoded = model, []
+
+    def tokenize(self, text):
+        ids = [sum(part.encode()) for part in text.split()]
+        chunk = [(START, 1.0), *((i, 1.0) for i in ids), (END, 1.0)]
+        return {"l": [chunk + [(END, 1.0)] * (77 - len(chunk))], "text": text}
+
+    def encode_from_tokens_scheduled(self, tokens):
+        text = tokens["text"]
+        self.encoded.append(text)
+        return prompt(self.model, seed=sum(text.encode()), tokens=77)
+
+
+class GreyVision:
+    """Image embeddings that depend on the picture's mean colour; `calls` counts the pictures."""
+
+    def __init__(self, width=24):
+        self.width, self.calls = width, 0
+
+    def encode_image(self, image, crop=True):
+        self.calls += 1
+        grey = float(image.mean())
+        return SimpleNamespace(image_embeds=draw(1, self.width, seed=round(1e4 * grey)))
+
+
+ADAPTERS = {"sd15": "weights_sd15_ip_adapter", "sdxl": "weights_sdxl_base"}
+
+
+def with_pictures(model, words=("a cat", "hat"), adapter=None, **inputs):
+    """The MODEL after the MIP-Adapter node, one reference per word."""
+    kind = "sdxl" if width_of(model) == 48 else "sd15"
+    own = {name: inputs.pop(name) for name in ("strengths", "regions") if name in inputs}
+    given = {
+        "adapter": adapter or adapter_of(ADAPTERS[kind]),
+        "clip": TinyWords(model),
+        "clip_vision": GreyVision(),
+        "references": references_of(words, **own),
+    }
+    return execute(MIPAdapter, model=model, **given | inputs)[0]

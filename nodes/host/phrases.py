@@ -6,7 +6,7 @@ from numbers import Integral
 import torch
 
 from .say import refusal, tell
-from .text import encoded, unet_inputs
+from .text import encoded, tokenized, unet_inputs
 
 # CLIP's vocabulary, shared by all text encoders of SD1.x, SD2.x and SDXL.
 START, END = 49406, 49407
@@ -47,7 +47,7 @@ def _phrase(base, clip, text, prompt_ids):
 
 def _chunks(clip, text):
     """The chunks of a tokenized text: lists of (token, weight, ...), of one encoder, since all share the vocabulary."""
-    tokens = clip.tokenize(text)
+    tokens = tokenized(clip, text)
     encoders = [chunks for chunks in tokens.values() if _starts(chunks)] if isinstance(tokens, dict) else []
     if not encoders:
         raise refusal(

@@ -162,6 +162,21 @@ def test_half_precision_stays_finite_where_maps_are_peaky(dtype):
     torch.testing.assert_close(weights, exact, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_rounds_no_more_than_plain_attention(dtype):
+    q, k, v = normal(2, 256, 64).to(dtype), normal(3, 16, 64).to(dtype), normal(3, 16, 64, seed=1).to(dtype)
+    phrase_k = normal(1, 4, 64).to(dtype)
+    outputs, plain = [], []
+    for d in (dtype, torch.float32):
+        maps = object_maps(q.to(d), phrase_k.to(d), [1, 2, 1], heads=HEADS)
+        probabilities = image_probabilities(q.to(d), k.to(d), heads=HEADS)
+        outputs.append(image_values(probabilities, v.to(d), merge_weights(maps)).float())
+        together = [t.to(d).reshape(1, 48, 64).expand(2, -1, -1) for t in (k, v)]
+        plain.append(torch_attention(q.to(d), *together, HEADS).float())
+    errors = [(half - exact).norm() / exact.norm() for half, exact in (outputs, plain)]
+    assert errors[0] < 2 * errors[1]
+
+
 @pytest.mark.parametrize(("name", "limit"), [("kernel_3obj", 1e-5), ("kernel_peaky", 1e-4)])
 def test_one_layer_of_the_published_code(name, limit):
     golden, params = case(f"mip_adapter/{name}")
