@@ -112,7 +112,7 @@ def tower_of(output, width):
 
 def family_of_width(width):
     """The family of checkpoints whose context is this wide, in words."""
-    return f"{FAMILIES.get(width, 'an unknown family')} (context {width})"
+    return f"{FAMILIES[width]} (context {width})" if width in FAMILIES else f"a model of context {width}"
 
 
 def _published_names(tensors):
@@ -129,8 +129,9 @@ def _pairs(tensors, name):
     """The pairs 1, 3, 5, ...: even numbers are self-attentions, which have none."""
     gated = any(key.endswith(f".{GATE}.weight") for key in tensors)
     parts = ("to_k_ip", "to_v_ip", GATE) if gated else ("to_k_ip", "to_v_ip")
-    count = max(1, sum(key.endswith(".to_k_ip.weight") for key in tensors))
-    expected = {f"{number}.{part}.weight": (number, part) for number in range(1, 2 * count, 2) for part in parts}
+    odd = {key.split(".")[0] for key in tensors if key.split(".")[0][-1:] in tuple("13579")}
+    numbers = range(1, 2 * max(1, len(odd)), 2)
+    expected = {f"{number}.{part}.weight": (number, part) for number in numbers for part in parts}
     _check_names(set(expected), set(tensors), "ip_adapter", name)
     for key, (number, part) in expected.items():
         first, mine = tensors["1.to_k_ip.weight"].shape[-1:], tensors[f"{number}.to_k_ip.weight"].shape[:1]
@@ -138,8 +139,7 @@ def _pairs(tensors, name):
         if len(shape) != 2 or tuple(tensors[key].shape) != shape:
             raise _wrong_shape(name, f"ip_adapter.{key}", tensors[key], shape)
     return tuple(
-        Pair(*(tensors.get(f"{number}.{part}.weight") for part in ("to_k_ip", "to_v_ip", GATE)))
-        for number in range(1, 2 * count, 2)
+        Pair(*(tensors.get(f"{number}.{part}.weight") for part in ("to_k_ip", "to_v_ip", GATE))) for number in numbers
     )
 
 
