@@ -22,8 +22,8 @@ def check_fits(adapter, unet):
     if adapter.width != width:
         family = family_of_width(width)
         raise refusal(
-            f"{adapter.name} is made for {adapter.family}, the model is {family}; choose an adapter for {family}, "
-            f"or a checkpoint of {adapter.family}"
+            f"{adapter.name} is made for {adapter.family}, this is {family}; choose an adapter for it, "
+            f"or connect {adapter.family}"
         )
     if len(adapter.pairs) != len(layers):
         counts = f"it holds {len(adapter.pairs)} pairs of matrices, the model has {len(layers)} cross-attentions"

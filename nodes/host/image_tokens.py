@@ -36,7 +36,7 @@ def empty_tokens(adapter, zero_hidden=None):
     """
     if adapter.variant == "base":
         return adapter.project(torch.zeros(1, adapter.embed.width))[0]
-    return adapter.project(_checked(adapter, zero_hidden, "the empty picture"))[0]
+    return adapter.project(_checked(adapter, zero_hidden, "the empty picture"))[0].cpu()
 
 
 def zero_pixels(clip_vision):

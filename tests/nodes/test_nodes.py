@@ -22,6 +22,7 @@ SOCKETS = {
     "PersonalizationResAdapter": "model adapter_set alpha norms norm_strength link_norms",
     "PersonalizationResAdapterExport": "adapter_set file_name model",
     "PersonalizationResolution": "model adapter_set aspect megapixels custom_width custom_height batch_size",
+    "PersonalizationImageAdapterLoader": "adapter_file",
     "PersonalizationNPNetLoader": "npnet_file",
     "PersonalizationGoldenNoise": "noise npnet conditioning strength size_mode long_prompt device",
     "PersonalizationGoldenNoiseModel": "model npnet conditioning strength size_mode long_prompt device",
