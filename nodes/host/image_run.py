@@ -72,6 +72,9 @@ class ImageRun:
 
     def note(self, member, shares, grid, frame):
         """Adds the objects' shares (b, r, n) at the tokens of a part of the result to the mean of this run."""
+        if shares.is_meta:
+            # FLOPs are counted on tensors without data
+            return
         key = member, len(shares), grid, frame
         total, count = self._shares.get(key, (0, 0))
         self._shares[key] = total + shares, count + 1

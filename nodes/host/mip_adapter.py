@@ -5,6 +5,7 @@ object's share at a position comes from how its phrase, read by the UNet's own t
 """
 
 import math
+import weakref
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
@@ -61,7 +62,7 @@ def attach_mip_adapter(
     blocks = check_fits(adapter, model.model.diffusion_model)
     labels = [label_of(number, reference) for number, reference in enumerate(references, 1)]
     member = Member(
-        adapter=adapter,
+        adapter=weakref.ref(adapter),
         scale=float(scale),
         joint=merge == "joint",
         power=float(merge_power),
@@ -118,7 +119,7 @@ def encode_pixels(clip_vision, pixels):
 class Member:
     """What one MIP-Adapter node adds to a MODEL; several of equal settings become one."""
 
-    adapter: object
+    adapter: weakref.ref  # only to tell which it was: its matrices are not needed any more
     scale: float
     joint: bool
     power: float
@@ -132,7 +133,7 @@ class Member:
 
     @property
     def settings(self):
-        return id(self.adapter), self.scale, self.joint, self.power, self.window, self.text_gate
+        return self.adapter, self.scale, self.joint, self.power, self.window, self.text_gate
 
     @property
     def has_regions(self):
