@@ -64,7 +64,8 @@ def work(kind, size, references, tokens, gated=True, width=320):
     """(cheapest, floor): FLOPs that a step with CFG needs beside the plain one, after the method.
 
     Per layer of n positions and c channels, for both rows the gate and attention to the image tokens (all pictures on
-    the conditional, one shared empty picture on the other), and the maps of the words where there are several. "cheapest"
+    the conditional, one shared empty picture on the other), and the maps of the words where there are several.
+    "cheapest"
     also reads the words anew at each step, in the text's own product; the floor keeps their keys.
     """
     layers = _layers(kind, size, width)
