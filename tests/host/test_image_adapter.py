@@ -1,5 +1,6 @@
 """Image adapter files: published layouts, all variants by keys and shapes, what fits which model, what is refused."""
 
+import checkpoint
 import comfy.ldm.modules.diffusionmodules.openaimodel as openaimodel
 import comfy.ops
 import pytest
@@ -12,6 +13,7 @@ from image_adapters import (
     golden_weights,
     nested,
     save,
+    save_for_checkpoint,
     shapes_of_file,
     tiny_form,
 )
@@ -177,6 +179,15 @@ def test_every_cross_attention_has_its_pair(kind, name):
         rows = [rows for rows, _ in layers.values()]
         adapter = adapter_from(file_weights(width=1024, embed=6, layers=rows), "sd2")
         assert check_fits(adapter, unet) == tuple(layers) and adapter.family == "SD2.x (context 1024)"
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sdxl"])
+def test_the_adapters_of_the_server_tests_fit_its_checkpoints(kind, tmp_path):
+    save_for_checkpoint(kind, tmp_path / "x.bin", gate=True)
+    adapter = adapter_from(read_tensors(tmp_path / "x.bin")[0], "x.bin")
+    unet = openaimodel.UNetModel(**checkpoint.UNETS[kind], device="meta", operations=comfy.ops.disable_weight_init)
+    assert len(check_fits(adapter, unet)) == len(adapter.pairs) and adapter.gated
+    assert (adapter.embed.tower, adapter.tokens) == ("ViT-H", 16)
 
 
 def test_other_counts_and_widths_of_the_same_family_are_refused():
