@@ -1,5 +1,7 @@
 """Image adapter files: published layouts, all variants by keys and shapes, what fits which model, what is refused."""
 
+import math
+
 import checkpoint
 import comfy.ldm.modules.diffusionmodules.openaimodel as openaimodel
 import comfy.ops
@@ -69,6 +71,13 @@ def test_published_files_by_keys_and_shapes(name, variant, tokens, output, tower
     assert adapter.family == f"{family} (context {form['width']})" and adapter.gated == name.startswith("model_")
     assert [pair.to_k.shape[0] for pair in adapter.pairs] == LAYERS[form["kind"]]
     assert all(pair.gate.shape == (1, len(pair.to_v)) for pair in adapter.pairs) if adapter.gated else True
+
+
+@pytest.mark.parametrize(("name", "megabytes"), [("model_sdxl", 702.7), ("model_sdxl_plus", 847.7)])
+def test_the_shapes_are_those_of_the_published_files(name, megabytes):
+    """Section 4.1: what the files weigh is what their tensors do."""
+    numbers = sum(math.prod(shape) for shape in shapes_of_file(**PUBLISHED[name]).values())
+    assert round(2 * numbers / 1e6, 1) == megabytes
 
 
 @pytest.mark.parametrize("name", ["sdxl_base", "sdxl_plus", "sd15_plus", "sd15_ip_adapter"])
