@@ -4,6 +4,7 @@ import json
 import tempfile
 from pathlib import Path
 
+import checkpoint
 import torch
 from golden_data import GOLDEN, case
 from safetensors.torch import load_file, save_file
@@ -140,3 +141,31 @@ def tiny_clip_vision():
     missing, unexpected = tower.load_sd({k[5:]: t for k, t in tensors.items() if k.startswith("clip/")})
     assert not missing and not unexpected
     return tower
+
+
+def save_for_checkpoint(kind, path, gate=False):
+    """Writes a plus adapter for the tiny checkpoint of this kind and ViT-H: true widths, few bytes."""
+    order = ("input_blocks", "output_blocks", "middle_block")
+    found = []
+    for name, shape in checkpoint.unet_shapes(kind):
+        if name.endswith("attn2.to_k.weight"):
+            group, *numbers = name.split(".")
+            found.append((order.index(group), [int(part) for part in numbers if part.isdigit()], shape))
+    rows = [shape[0] for *_, shape in sorted(found)]
+    form = dict(variant="plus", width=found[0][-1][1], embed=1280, dim=64, inner=64, depth=1, layers=rows)
+    weights = checkpoint.Weights()
+    save(path, {name: weights.fill(name, shape) for name, shape in shapes_of_file(gate=gate, **form).items()})
+
+
+def save_vision(path, config="clip_vision_config_h.json"):
+    """Writes a vision tower (ViT-H) of true shapes and few bytes; ComfyUI must be importable."""
+    import comfy.clip_model
+    import comfy.clip_vision
+    import comfy.ops
+
+    config = json.loads((Path(comfy.clip_vision.__file__).parent / config).read_text(encoding="utf-8"))
+    tower = comfy.clip_model.CLIPVisionModelProjection(config, torch.float16, "meta", comfy.ops.disable_weight_init)
+    weights = checkpoint.Weights()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({name: weights.fill(name, tuple(t.shape)) for name, t in tower.state_dict().items()}, path)
+    return path

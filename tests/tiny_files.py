@@ -2,19 +2,24 @@
 
 import adapters
 import checkpoint
+import image_adapters
 import npnets
 
 SETS = {"sd15": "resadapter_v2_sd1.5", "sdxl": "resadapter_v2_sdxl"}
+IMAGE_ADAPTERS = {"sd15": "ip-adapter-plus_sd15.bin", "sdxl": "model_sdxl_plus.bin"}
+VISION = "tiny_vit_h.pth"
 
 
 def write(models):
-    """Fills a models folder: tiny checkpoints, a ResAdapter set for each of them, a network of Golden Noise."""
+    """Fills a models folder: tiny checkpoints, a ResAdapter set and an image adapter for each, a ViT-H, an NPNet."""
     for folder in ("checkpoints", "npnet"):
         (models / folder).mkdir(parents=True)
     for kind, name in SETS.items():
         checkpoint.save(kind, models / "checkpoints" / f"tiny_{kind}.ckpt")
         lora, norms = adapters.random_set(checkpoint.UNETS[kind], dict(checkpoint.unet_shapes(kind)))
         adapters.put(models / "resadapter" / name, **{adapters.LORA: lora, adapters.NORMS: norms})
+        image_adapters.save_for_checkpoint(kind, models / "ipadapter" / IMAGE_ADAPTERS[kind], gate=kind == "sdxl")
+    image_adapters.save_vision(models / "clip_vision" / VISION)
     npnets.save_recipe(models / "npnet" / "sdxl.pth")
 
 

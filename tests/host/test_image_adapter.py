@@ -1,5 +1,8 @@
 """Image adapter files: published layouts, all variants by keys and shapes, what fits which model, what is refused."""
 
+import math
+
+import checkpoint
 import comfy.ldm.modules.diffusionmodules.openaimodel as openaimodel
 import comfy.ops
 import pytest
@@ -12,6 +15,7 @@ from image_adapters import (
     golden_weights,
     nested,
     save,
+    save_for_checkpoint,
     shapes_of_file,
     tiny_form,
 )
@@ -67,6 +71,13 @@ def test_published_files_by_keys_and_shapes(name, variant, tokens, output, tower
     assert adapter.family == f"{family} (context {form['width']})" and adapter.gated == name.startswith("model_")
     assert [pair.to_k.shape[0] for pair in adapter.pairs] == LAYERS[form["kind"]]
     assert all(pair.gate.shape == (1, len(pair.to_v)) for pair in adapter.pairs) if adapter.gated else True
+
+
+@pytest.mark.parametrize(("name", "megabytes"), [("model_sdxl", 702.7), ("model_sdxl_plus", 847.7)])
+def test_the_shapes_are_those_of_the_published_files(name, megabytes):
+    """Section 4.1: what the files weigh is what their tensors do."""
+    numbers = sum(math.prod(shape) for shape in shapes_of_file(**PUBLISHED[name]).values())
+    assert round(2 * numbers / 1e6, 1) == megabytes
 
 
 @pytest.mark.parametrize("name", ["sdxl_base", "sdxl_plus", "sd15_plus", "sd15_ip_adapter"])
@@ -177,6 +188,15 @@ def test_every_cross_attention_has_its_pair(kind, name):
         rows = [rows for rows, _ in layers.values()]
         adapter = adapter_from(file_weights(width=1024, embed=6, layers=rows), "sd2")
         assert check_fits(adapter, unet) == tuple(layers) and adapter.family == "SD2.x (context 1024)"
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sdxl"])
+def test_the_adapters_of_the_server_tests_fit_its_checkpoints(kind, tmp_path):
+    save_for_checkpoint(kind, tmp_path / "x.bin", gate=True)
+    adapter = adapter_from(read_tensors(tmp_path / "x.bin")[0], "x.bin")
+    unet = openaimodel.UNetModel(**checkpoint.UNETS[kind], device="meta", operations=comfy.ops.disable_weight_init)
+    assert len(check_fits(adapter, unet)) == len(adapter.pairs) and adapter.gated
+    assert (adapter.embed.tower, adapter.tokens) == ("ViT-H", 16)
 
 
 def test_other_counts_and_widths_of_the_same_family_are_refused():
