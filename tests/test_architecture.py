@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PRODUCT = sorted([ROOT / "__init__.py", *(ROOT / "nodes").rglob("*.py"), *(ROOT / "kernels").rglob("*.py")])
-TECHNIQUES = ("mrsa", "resadapter", "npnet")
+TECHNIQUES = ("mrsa", "resadapter", "npnet", "mip_adapter")
 # a technique that only changes weights costs nothing at sampling time: there is nothing to measure
 FREE = ("resadapter",)
 TOP = {"__init__.py", "nodes", "kernels", "README.md", "pyproject.toml", "workflows", "tests", "LICENSE"}

@@ -23,6 +23,8 @@ def write(models):
     npnets.save_recipe(models / "npnet" / "sdxl.pth")
 
 
-def checkpoint_for(name):
-    """The tiny checkpoint that stands in for one that a workflow names."""
-    return f"tiny_{'sdxl' if 'xl' in name.lower() else 'sd15'}.ckpt"
+def stand_in(socket, name):
+    """The file written here for one that a workflow names at a socket: another, or the same."""
+    if socket == "ckpt_name":
+        return f"tiny_{'sdxl' if 'xl' in name.lower() else 'sd15'}.ckpt"
+    return VISION if socket == "clip_name" else name
