@@ -3,7 +3,8 @@
 from comfy_api.latest import io
 
 from . import v3
-from .host.mip_adapter import MERGES, PHRASE_SOURCES, attach_mip_adapter, maps_over
+from .host.image_words import PHRASE_SOURCES
+from .host.mip_adapter import MERGES, attach_mip_adapter, maps_over
 from .image_adapters import ImageAdapter
 from .references import References
 

@@ -6,7 +6,6 @@ object's share at a position comes from how its phrase, read by the UNet's own t
 
 import math
 import weakref
-from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import comfy.model_management
@@ -17,16 +16,16 @@ from .heat_maps import heat_maps
 from .image_adapter_fit import check_fits
 from .image_branch import ImageBranch
 from .image_layers import image_layers
+from .image_member import Member
 from .image_run import ImageRun
 from .image_tokens import empty_tokens, subject_tokens, zero_pixels
+from .image_words import check_words, read_words
 from .merge_maps import keep_maps, maps_of
-from .phrases import phrases_of
 from .pictures import LATENT_STEP, label_of, region_of
-from .say import refusal, tell
+from .say import refusal
 from .when import Window
 
 MERGES = ("weighted", "joint")
-PHRASE_SOURCES = ("standalone", "prompt")
 
 
 def attach_mip_adapter(
@@ -60,7 +59,7 @@ def attach_mip_adapter(
     if not references or scale == 0 or not any(reference.strength for reference in references):
         return model
     blocks = check_fits(adapter, model.model.diffusion_model)
-    labels = [label_of(number, reference) for number, reference in enumerate(references, 1)]
+    phrases = () if merge == "joint" else read_words(model.model, adapter, clip, references, prompt, phrase_source)
     member = Member(
         adapter=weakref.ref(adapter),
         scale=float(scale),
@@ -68,9 +67,9 @@ def attach_mip_adapter(
         power=float(merge_power),
         window=window,
         text_gate=text_gate,
-        phrases=_phrases(model, clip, references, labels, prompt, phrase_source) if merge == "weighted" else (),
+        phrases=phrases,
         strengths=tuple(float(reference.strength) for reference in references),
-        regions=tuple(region_of(reference, label) for reference, label in zip(references, labels, strict=True)),
+        regions=tuple(region_of(r, label_of(number, r)) for number, r in enumerate(references, 1)),
         words=tuple(reference.word for reference in references),
         layers=image_layers(
             blocks,
@@ -115,94 +114,6 @@ def encode_pixels(clip_vision, pixels):
     return SimpleNamespace(image_embeds=embeds.to(device), penultimate_hidden_states=penultimate.to(device))
 
 
-@dataclass(frozen=True, eq=False)
-class Member:
-    """What one MIP-Adapter node adds to a MODEL; several of equal settings become one."""
-
-    adapter: weakref.ref  # only to tell which it was: its matrices are not needed any more
-    scale: float
-    joint: bool
-    power: float
-    window: Window
-    text_gate: bool
-    phrases: tuple  # of Phrase, one per object; none where no map is needed
-    strengths: tuple
-    regions: tuple  # (H, W) in 0..1 over the result, or None, per object
-    words: tuple
-    layers: dict  # {host key: ImageLayer}
-
-    @property
-    def settings(self):
-        return self.adapter, self.scale, self.joint, self.power, self.window, self.text_gate
-
-    @property
-    def has_regions(self):
-        return any(region is not None for region in self.regions)
-
-    @property
-    def needs_maps(self):
-        return not self.joint and len(self.strengths) > 1
-
-    @property
-    def counts(self):
-        """Tokens of each object's phrase."""
-        return [len(phrase.rows) for phrase in self.phrases]
-
-    @property
-    def from_prompt(self):
-        return any(phrase.positions for phrase in self.phrases)
-
-    def phrase_rows(self, context):
-        """(1 or b, sum of L, D): the phrases alone, or where they stand in a prompt's context (b, m, D)."""
-        if context is None:
-            return torch.cat([phrase.rows for phrase in self.phrases])[None]
-        found = [p.positions and max(p.positions) < context.shape[1] for p in self.phrases]
-        return torch.cat(
-            [
-                context[:, list(phrase.positions)] if there else phrase.rows.to(context).expand(len(context), -1, -1)
-                for phrase, there in zip(self.phrases, found, strict=True)
-            ],
-            1,
-        )
-
-    def joined_by(self, later):
-        layers = {block: layer.joined_by(later.layers[block]) for block, layer in self.layers.items()}
-        several = {
-            name: getattr(self, name) + getattr(later, name) for name in ("phrases", "strengths", "regions", "words")
-        }
-        return replace(self, layers=layers, **several)
-
-
-def _phrases(model, clip, references, labels, prompt, source):
-    """One Phrase per reference; what is doubtful about them is said on the node."""
-    words = [reference.word for reference in references]
-    if source == "prompt" and not prompt:
-        tell('phrase_source is "prompt" but prompt is empty; the words are read alone. Enter the positive prompt there')
-    phrases = phrases_of(model.model, clip, words, prompt)
-    for label, phrase in zip(labels, phrases, strict=True):
-        if prompt and phrase.words and not phrase.positions:
-            tell(f"{label}: its word does not stand in the prompt, so its place in the picture may be a weak guess")
-    _check_words(phrases, labels)
-    return tuple(phrases if source == "prompt" else (replace(phrase, positions=None) for phrase in phrases))
-
-
-def _check_words(phrases, labels):
-    if len(phrases) < 2:
-        return
-    for label, phrase in zip(labels, phrases, strict=True):
-        if not len(phrase.rows):
-            raise refusal(
-                f"{label} has no word, and among several references the word says where each belongs; "
-                "enter in Add Reference the prompt's word for it"
-            )
-    doubled = {phrase.words for phrase in phrases if sum(other.words == phrase.words for other in phrases) > 1}
-    for words in sorted(doubled):
-        tell(
-            f'several references have the word "{words}", so their pictures blend half and half wherever their regions '
-            "overlap; give them distinct words, or regions"
-        )
-
-
 class MIPAdapter(Technique):
     """All MIP-Adapter nodes of one MODEL. Nodes of equal settings share one merge; others add to it."""
 
@@ -220,7 +131,7 @@ class MIPAdapter(Technique):
             else:
                 members[equal] = members[equal].joined_by(new)
         for member in members:
-            _check_words(member.phrases, [f"reference {number}" for number in range(1, len(member.phrases) + 1)])
+            check_words(member.phrases, [f"reference {number}" for number in range(1, len(member.phrases) + 1)])
         return MIPAdapter(tuple(members))
 
     def plan(self, call):

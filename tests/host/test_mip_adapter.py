@@ -435,7 +435,8 @@ def test_maps_of_something_else_are_refused(model):
         ({"merge_power": -1.0}, "merge_power is -1"),
         ({"start_percent": 0.7, "end_percent": 0.2}, "lies behind end_percent"),
         ({"words": ("a cat", "")}, "reference 2 has no word"),
-        ({"adapter": "weights_sdxl_base"}, "made for"),
+        ({"adapter": lambda: adapter_of("weights_sdxl_base")}, "made for"),
+        ({"clip": lambda: TinyWords(tiny_model("sdxl"))}, "this CLIP makes rows of 48, the model reads rows of 32"),
         ({"clip": None}, "clip is empty"),
         ({"clip_vision": None}, "clip_vision is empty"),
         ({"clip_vision": GreyVision(30)}, "expects image_embeds of 24"),
@@ -443,8 +444,7 @@ def test_maps_of_something_else_are_refused(model):
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_refusals(model, inputs, words):
-    if isinstance(inputs.get("adapter"), str):
-        inputs = inputs | {"adapter": adapter_of(inputs["adapter"])}
+    inputs = {name: value() if callable(value) else value for name, value in inputs.items()}
     with pytest.raises(ValueError, match=words):
         with_pictures(model, **inputs)
 
