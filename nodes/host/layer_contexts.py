@@ -10,6 +10,7 @@ import torch
 
 from .attach import Technique
 from .blocks import attention_blocks
+from .rows import entry_of
 from .say import refusal
 
 log = logging.getLogger(__name__)
@@ -62,15 +63,15 @@ class LayerContexts(Technique):
 
     def patches(self, call):
         held = call.run.state(self.name, dict)
-        entries = {entry["uuid"]: entry for several in call.run.conds().values() for entry in several}
         rows = []
         for chunk in call.chunks:
-            entry = entries.get(chunk.uuid)
-            if entry is None or LAYERS not in entry:
-                continue
-            if chunk.uuid not in held:
-                held[chunk.uuid] = contexts_of(entry.get("cross_attn"), entry).to(call.context)
-            rows.append((chunk.rows, held[chunk.uuid]))
+            key = chunk.uuid, chunk.role
+            if key not in held:
+                entry = entry_of(chunk, call.run.conds()) or {}
+                contexts = contexts_of(entry.get("cross_attn"), entry)
+                held[key] = None if contexts is None else contexts.to(call.context)
+            if held[key] is not None:
+                rows.append((chunk.rows, held[key]))
         if not rows:
             return {}
         return {"attn2_patch": LayerText(rows, attention_blocks(call.base.diffusion_model), call.x.shape[0])}
