@@ -9,7 +9,7 @@ from .host.edlora_file import KIND
 from .host.edlora_lora import convert_edlora
 from .host.model_files import choices, file_names, not_found, stamp
 
-CATEGORY = "personalization/concepts"
+CATEGORY = "personalization/concept_conductor"
 
 
 def edlora_file():

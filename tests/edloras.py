@@ -50,38 +50,49 @@ def joined(contents, prefix=""):
     return flat
 
 
-def unet_modules(model, where=("to_q", "to_k", "to_v", "to_out.0")):
-    """{diffusers name: shape of the weight} of a MODEL's attentions."""
-    names = comfy.utils.unet_to_diffusers(model.model.model_config.unet_config)
-    state = model.model.diffusion_model.state_dict()
-    modules = {name.removesuffix(".weight"): key for name, key in names.items() if name.endswith(".weight")}
-    return {m: state[key].shape for m, key in modules.items() if ".attn" in m and m.endswith(where)}
-
-
-def random_contents(model, clip, names=("<dog_1>", "<dog_2>"), layers=None, rank=2, seed=0, size=0.3):
+def random_contents(model, clip, **settings):
     """An ED-LoRA for a MODEL and a CLIP (contents of the .pth), random."""
+    networks = [getattr(clip.cond_stage_model, name, None) for name in ("clip_l", "clip_g")]
+    texts = [shapes(network.transformer.state_dict()) for network in networks if network is not None]
+    return random_parts(
+        model.model.model_config.unet_config, shapes(model.model.diffusion_model.state_dict()), texts, **settings
+    )
+
+
+def shapes(state):
+    return {key: tuple(tensor.shape) for key, tensor in state.items()}
+
+
+def random_parts(unet_config, unet, texts, names=("<dog_1>", "<dog_2>"), layers=None, rank=2, seed=0, size=0.3):
+    """The same for a UNet and text encoders of these shapes {key: shape}."""
     generator = torch.Generator().manual_seed(seed)
 
     def random(*shape):
         return torch.randn(shape, generator=generator) * size
 
-    def halves(shapes):
+    def halves(modules):
         return {
             f"{module}.lora_{half}.weight": random(*shape)
-            for module, (out, *rest) in shapes.items()
+            for module, (out, *rest) in modules.items()
             for half, shape in (("down", (rank, *rest)), ("up", (out, rank)))
         }
 
-    unet = unet_modules(model)
-    layers = layers or sum(module.endswith("attn2.to_k") for module in unet)
-    contents = {"unet": halves(unet)}
-    for number, encoder in ((1, "clip_l"), (2, "clip_g")):
-        network = getattr(clip.cond_stage_model, encoder, None)
-        if network is not None:
-            suffix = "" if number == 1 else "_2"
-            state = network.transformer.state_dict()
-            modules = {k.removesuffix(".weight"): v.shape for k, v in state.items() if k.endswith("_proj.weight")}
-            contents[f"text_encoder{suffix}"] = halves(modules)
-            width = network.transformer.get_input_embeddings().weight.shape[1]
-            contents[f"new_concept_embedding{suffix}"] = {name: random(layers, width) / size for name in names}
+    attentions = attentions_of(unet_config, unet)
+    layers = layers or sum(module.endswith("attn2.to_k") for module in attentions)
+    contents = {"unet": halves(attentions)}
+    for suffix, text in zip(("", "_2"), texts):
+        modules = {key.removesuffix(".weight"): text[key] for key in text if key.endswith("_proj.weight")}
+        contents[f"text_encoder{suffix}"] = halves(modules)
+        width = text["text_model.encoder.layers.0.self_attn.q_proj.weight"][0]
+        contents[f"new_concept_embedding{suffix}"] = {name: random(layers, width) / size for name in names}
     return contents
+
+
+def attentions_of(unet_config, unet):
+    """{diffusers name: shape of the weight} of the attentions of a UNet of these shapes."""
+    names = comfy.utils.unet_to_diffusers(unet_config)
+    modules = {
+        n.removesuffix(".weight"): unet[key] for n, key in names.items() if n.endswith(".weight") and key in unet
+    }
+    projections = ("to_q", "to_k", "to_v", "to_out.0")
+    return {module: shape for module, shape in modules.items() if ".attn" in module and module.endswith(projections)}

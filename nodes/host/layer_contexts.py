@@ -83,7 +83,8 @@ class LayerText:
     def __init__(self, rows, blocks, batch):
         """rows: [(slice of the batch, contexts (L, T, D))]; blocks: the UNet's, in order of execution.
 
-        Raises ValueError for contexts of another number of layers.
+        Rows that another technique puts behind the batch keep their context. Raises ValueError for contexts of another
+        number of layers.
         """
         self.rows = rows
         self.batch = batch
@@ -96,8 +97,8 @@ class LayerText:
                 )
 
     def __call__(self, n, context, value, options):
-        if context.shape[0] != self.batch:
-            log.warning("another patch changed the number of rows; layer-wise prompts are left out there")
+        if context.shape[0] < self.batch:
+            log.warning("another patch took rows away; layer-wise prompts are left out there")
             return n, context, value
         layer = self.number[(*options["block"], options["block_index"])]
         swapped = context.clone()
