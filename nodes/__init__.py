@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension
 
-from . import image_adapters, masks, mip_adapter, mrsa, npnet, npnet_training, references, resadapter, samples
+from . import edlora, image_adapters, masks, mip_adapter, mrsa, npnet, npnet_training, references, resadapter, samples
 
 NODES = [
     *references.NODES,
@@ -14,6 +14,7 @@ NODES = [
     *mip_adapter.NODES,
     *npnet.NODES,
     *npnet_training.NODES,
+    *edlora.NODES,
 ]
 
 

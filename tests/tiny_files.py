@@ -2,6 +2,7 @@
 
 import adapters
 import checkpoint
+import edloras
 import image_adapters
 import npnets
 
@@ -11,8 +12,8 @@ VISION = "tiny_vit_h.pth"
 
 
 def write(models):
-    """Fills a models folder: tiny checkpoints, a ResAdapter set and an image adapter for each, a ViT-H, an NPNet."""
-    for folder in ("checkpoints", "npnet"):
+    """Fills a models folder: for each tiny checkpoint what goes with it, a ViT-H, an ED-LoRA, an NPNet."""
+    for folder in ("checkpoints", "loras", "npnet"):
         (models / folder).mkdir(parents=True)
     for kind, name in SETS.items():
         checkpoint.save(kind, models / "checkpoints" / f"tiny_{kind}.ckpt")
@@ -20,6 +21,9 @@ def write(models):
         adapters.put(models / "resadapter" / name, **{adapters.LORA: lora, adapters.NORMS: norms})
         image_adapters.save_for_checkpoint(kind, models / "ipadapter" / IMAGE_ADAPTERS[kind], gate=kind == "sdxl")
     image_adapters.save_vision(models / "clip_vision" / VISION)
+    unet, text = dict(checkpoint.unet_shapes("sd15")), dict(checkpoint.clip_shapes("sd1_clip_config.json"))
+    dog = edloras.random_parts(checkpoint.UNETS["sd15"], unet, [text], ("<chow_dog_1>", "<chow_dog_2>"), size=0.02)
+    edloras.put(models / "loras" / "chow_dog.pth", dog)
     npnets.save_recipe(models / "npnet" / "sdxl.pth")
 
 

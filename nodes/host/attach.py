@@ -46,6 +46,10 @@ class Technique:
         """
         raise NotImplementedError
 
+    def patches(self, call):
+        """{slot: patch} for one call, for the host's slots that stack ("attn2_patch"); ours run before those there."""
+        return {}
+
     def finished(self, run, latents):
         """A run came to its end with these latents, which are the result that the user gets."""
 
@@ -129,6 +133,7 @@ class Attached:
                     branches.setdefault(place, []).append(branch)
             if branches:
                 options = _with_branches(options, branches, call)
+            options = _with_patches(options, [technique.patches(call) for technique in self.techniques])
         return executor(x, timesteps, context, y, control, options, **kwargs)
 
 
@@ -140,6 +145,15 @@ def _with_branches(options, branches, call):
         inner = standing.get(block, standing.get(block[:2]))
         standing[block] = Joined(inner, joining, call)
     return {**options, "patches_replace": replace}
+
+
+def _with_patches(options, ours):
+    if not any(ours):
+        return options
+    patches = {slot: list(standing) for slot, standing in options.get("patches", {}).items()}
+    for slot, patch in (pair for several in reversed(ours) for pair in several.items()):
+        patches.setdefault(slot, []).insert(0, patch)
+    return {**options, "patches": patches}
 
 
 class Joined:
