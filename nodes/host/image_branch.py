@@ -9,7 +9,6 @@ from ...kernels.image_prompt_attention import (
     image_values,
     merge_weights,
     object_maps,
-    shared_weight,
     text_gate,
 )
 from .frames import frame_of
@@ -32,35 +31,33 @@ class ImageBranch:
     def __call__(self, q, k, v, options, chunk, plain):
         if chunk.role not in (COND, UNCOND):
             return None
-        text = plain()
-        return text + sum(self._image(member, q, text, options, chunk) for member in self.members)
+        out = text = plain()
+        for member in self.members:
+            out = out + self._image(member, q, text, options, chunk)
+        return out
 
     def _image(self, member, q, text, options, chunk):
         layer, heads = self.state.layer(member, self.block, q), options["n_heads"]
-        regions, place = self._regions(member, q, options, chunk)
-        factor = torch.full((1, 1, 1), member.scale, device=q.device)
-        if layer.gate is not None:
-            factor = factor * text_gate(text, layer.gate)[:, None]
-        strengths = torch.tensor(member.strengths, device=q.device)
+        place = self._place(member, q, options, chunk)
+        gate = 1.0 if layer.gate is None else text_gate(text, layer.gate)[:, None]
         if chunk.role == UNCOND:
             # all objects share the tokens of an empty picture there, and their weights sum to one: no map is needed
-            factor = factor * shared_weight(strengths, regions)
-            return image_values(image_probabilities(q, layer.empty_k, heads=heads), layer.empty_v, factor)
+            probabilities = image_probabilities(q, layer.empty_k, heads=heads)
+            return image_values(probabilities, layer.empty_v, gate * self.state.empty_weight(member, place, q.device))
 
+        regions = self.state.regions(member, place, q.device)
         if member.joint:
-            probabilities = image_probabilities(
-                q, layer.k, heads=heads, joint=True, log_regions=regions.log() if regions is not None else None
-            )
-            anywhere = regions.amax(0) if regions is not None else torch.ones((), device=q.device)
-            factor = factor * anywhere
-            shares = probabilities.detach().sum(-1).mean(1).mT * anywhere
+            log_regions = None if regions is None else regions.log()
+            probabilities = image_probabilities(q, layer.k, heads=heads, joint=True, log_regions=log_regions)
+            anywhere = 1.0 if regions is None else regions.amax(0)
+            factor, shares = gate * anywhere, probabilities.sum(-1).mean(1).mT * anywhere
         else:
             probabilities = image_probabilities(q, layer.k, heads=heads)
             shares = self._merge_weights(member, q, heads, chunk, regions)
-            factor = factor * shares
+            factor = gate * shares
         if place is not None:
-            self.state.note(member, shares, *place)
-        return image_values(probabilities, layer.v, factor * strengths[:, None])
+            self.state.note(member, shares, place)
+        return image_values(probabilities, layer.v, factor * self.state.scales(member, q.device)[:, None])
 
     def _merge_weights(self, member, q, heads, chunk, regions):
         """(b, r, n), or (1, 1, n) of a single object, which needs no map."""
@@ -69,15 +66,16 @@ class ImageBranch:
         maps = object_maps(q, self.state.phrase_keys(member, self.block, chunk, q), member.counts, heads=heads)
         return merge_weights(maps, power=member.power, regions=regions)
 
-    def _regions(self, member, q, options, chunk):
-        """(regions (r, n) at the tokens or None, (grid, frame) of the tokens or None if they cannot be placed)."""
+    def _place(self, member, q, options, chunk):
+        """(grid, frame) of the tokens: their rows and columns, and the part of the result that they show; None if
+        nobody can tell.
+        """
         frame = frame_of(q, options, chunk, self.run)
-        if frame is None:
-            if member.has_regions and self.run.once("regions of image prompts"):
-                log.warning(
-                    "MIP-Adapter: regions of references are off where another patch cuts the picture into tiles, "
-                    "merges its tokens or samples an unknown part of it"
-                )
-            return None, None
-        grid = tuple(options["activations_shape"][-2:])
-        return self.state.regions(member, grid, frame, q.device), (grid, frame)
+        if frame is not None:
+            return tuple(options["activations_shape"][-2:]), frame
+        if member.has_regions and self.run.once("regions of image prompts"):
+            log.warning(
+                "MIP-Adapter: regions of references are off where another patch cuts the picture into tiles, merges "
+                "its tokens or samples an unknown part of it"
+            )
+        return None

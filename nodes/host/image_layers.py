@@ -1,6 +1,6 @@
 """The keys and values of image tokens at each cross-attention, computed once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 
@@ -19,6 +19,11 @@ class ImageLayer:
         """The objects of both, which share one adapter."""
         k, v = torch.cat([self.k, later.k]), torch.cat([self.v, later.v])
         return ImageLayer(k, v, self.empty_k, self.empty_v, self.gate)
+
+    def to(self, like):
+        """The same on the device and in the dtype of a tensor."""
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return ImageLayer(**{name: None if tensor is None else tensor.to(like) for name, tensor in tensors.items()})
 
 
 def image_layers(blocks, adapter, tokens, empty, text_gate=True):

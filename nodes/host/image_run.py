@@ -1,9 +1,8 @@
 """What image prompts keep for one sampling run: their tensors on the device, their phrases' keys, their shares."""
 
-from dataclasses import replace
-
 import torch
 
+from ...kernels.image_prompt_attention import shared_weight
 from ...kernels.masks import WHOLE, bilinear_resize
 from .blocks import cross_attention
 from .rows import COND
@@ -14,37 +13,33 @@ class ImageRun:
     """State of one run; all is made at first use and dropped with the run."""
 
     def __init__(self):
-        self._layers = {}
-        self._regions = {}
+        self._made = {}
         self._phrase_keys = {}
         self._at = None
         self._shares = {}
 
     def layer(self, member, block, like):
         """The ImageLayer of a member at a block, on the device and in the dtype of `like`."""
-        key = member, block, like.device, like.dtype
-        if key not in self._layers:
-            layer = member.layers[block]
-            moved = {
-                name: getattr(layer, name).to(like)
-                for name in ("k", "v", "empty_k", "empty_v", "gate")
-                if getattr(layer, name) is not None
-            }
-            self._layers[key] = replace(layer, **moved)
-        return self._layers[key]
+        return self._once((member, block, like.device, like.dtype), lambda: member.layers[block].to(like))
 
-    def regions(self, member, grid, frame, device):
-        """R (r, n) float32 at the tokens of a part of the result; None if no reference of the member has a region."""
-        if not member.has_regions:
+    def scales(self, member, device):
+        """What each object's part is multiplied by (r,): the node's scale times its own strength."""
+        return self._once(("scales", member, device), lambda: member.scale * torch.tensor(member.strengths).to(device))
+
+    def regions(self, member, place, device):
+        """R (r, n) float32 at the tokens of a place; None where no reference of the member has a region.
+
+        place: (grid, frame) of the tokens, None where they cannot be placed: regions are off there.
+        """
+        if place is None or not member.has_regions:
             return None
-        key = member, grid, frame, device
-        if key not in self._regions:
-            at_tokens = [
-                torch.ones(1, *grid) if region is None else bilinear_resize(region[None], grid, frame)
-                for region in member.regions
-            ]
-            self._regions[key] = torch.cat(at_tokens).flatten(1).to(device)
-        return self._regions[key]
+        return self._once(("regions", member, place, device), lambda: _regions_at(member, *place).to(device))
+
+    def empty_weight(self, member, place, device):
+        """What the tokens of the empty picture are multiplied by, broadcast to (b, 1, n)."""
+        regions, scales = self.regions(member, place, device), self.scales(member, device)
+        place = place if regions is not None else None
+        return self._once(("empty", member, place, device), lambda: shared_weight(scales, regions).view(1, 1, -1))
 
     def enter(self, call, members):
         """Before a call of the UNet: the keys of the phrases of its conditional rows, by the text's own matrices."""
@@ -66,16 +61,21 @@ class ImageRun:
         at_block[block] = at_block[block].to(like.device)
         return at_block[block]
 
+    def _once(self, key, make):
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
     def _phrase_key(self, member, chunk):
         # hooks on a conditioning may switch the text's matrices between two calls of one step
         return member, self._at, (chunk.uuid, chunk.start) if chunk is not None else None
 
-    def note(self, member, shares, grid, frame):
+    def note(self, member, shares, place):
         """Adds the objects' shares (b, r, n) at the tokens of a part of the result to the mean of this run."""
         if shares.is_meta:
             # FLOPs are counted on tensors without data
             return
-        key = member, len(shares), grid, frame
+        key = member, len(shares), *place
         total, count = self._shares.get(key, (0, 0))
         self._shares[key] = total + shares, count + 1
 
@@ -95,6 +95,14 @@ class ImageRun:
             total[:, :, top:bottom, left:right] += shown.expand(rows, -1, -1, -1) if batch == 1 else shown
             weight[top:bottom, left:right] += count
         return total / weight.clamp(min=1)
+
+
+def _regions_at(member, grid, frame):
+    at_tokens = [
+        torch.ones(1, *grid) if region is None else bilinear_resize(region[None], grid, frame)
+        for region in member.regions
+    ]
+    return torch.cat(at_tokens).flatten(1)
 
 
 def _keys_at_all_blocks(call, member, chunk):
