@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension
 
-from . import masks, mrsa, npnet, npnet_training, references, resadapter, samples
+from . import concept_conductor, concepts, masks, mrsa, npnet, npnet_training, references, resadapter, samples
 
 NODES = [
     *references.NODES,
@@ -12,6 +12,8 @@ NODES = [
     *resadapter.NODES,
     *npnet.NODES,
     *npnet_training.NODES,
+    *concepts.NODES,
+    *concept_conductor.NODES,
 ]
 
 

@@ -12,6 +12,7 @@ from .families import NATIVE, family_of
 from .pictures import views_of
 from .say import refusal
 from .text import encoded
+from .unet_inputs import unet_inputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,18 +91,16 @@ def _latent(base, latent, label):
 
 def _row(base, index, view, latent, cross_attn, values, bias):
     model_latent = base.process_latent_in(latent)
-    height, width = (8 * side for side in latent.shape[-2:])
-    # what the host itself makes of a conditioning for this model: context, pooled text and size ids, extra channels
-    inputs = base.extra_conds(
-        **{"width": width, "height": height, "prompt_type": "positive"} | values,
-        cross_attn=cross_attn,
-        noise=model_latent,
-        device=model_latent.device,
-        latent_image=model_latent,
-        concat_latent_image=latent,
-        concat_mask=torch.zeros_like(latent[:, :1]),
+    inputs = unet_inputs(base, cross_attn, values, model_latent, picture=latent)
+    return ReferenceRow(
+        index,
+        view.label,
+        model_latent,
+        inputs.concat,
+        inputs.context,
+        inputs.y,
+        bias,
+        view.mask,
+        view.frame,
+        view.region,
     )
-    context, y, concat = (
-        inputs[name].cond.float().cpu() if name in inputs else None for name in ("c_crossattn", "y", "c_concat")
-    )
-    return ReferenceRow(index, view.label, model_latent, concat, context, y, bias, view.mask, view.frame, view.region)
