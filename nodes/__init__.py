@@ -2,7 +2,18 @@
 
 from comfy_api.latest import ComfyExtension
 
-from . import concept_conductor, concepts, masks, mrsa, npnet, npnet_training, references, resadapter, samples
+from . import (
+    concept_conductor,
+    concept_masks,
+    concepts,
+    masks,
+    mrsa,
+    npnet,
+    npnet_training,
+    references,
+    resadapter,
+    samples,
+)
 
 NODES = [
     *references.NODES,
@@ -14,6 +25,7 @@ NODES = [
     *npnet_training.NODES,
     *concepts.NODES,
     *concept_conductor.NODES,
+    *concept_masks.NODES,
 ]
 
 

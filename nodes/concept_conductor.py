@@ -4,13 +4,12 @@ from comfy_api.latest import io
 
 from . import v3
 from .concepts import Concepts
-from .host.concept_conductor import SPACES, UNMATCHED, Settings, attach_conductor
-from .host.layout_mask import layout_mask
+from .host.concept_conductor import attach_conductor
+from .host.conductor_settings import SPACES, UNMATCHED, Settings
 from .host.layout_picture import LayoutPicture, picture_of
-from .host.mask_pictures import mask_pictures
 
 
-def part(name, default, tooltip, maximum=1.0, step=0.01, **more):
+def _part(name, default, tooltip, maximum=1.0, step=0.01, **more):
     return io.Float.Input(name, default=default, min=0.0, max=maximum, step=step, tooltip=tooltip, **more)
 
 
@@ -27,7 +26,7 @@ class ConceptConductor(io.ComfyNode):
             search_aliases=["multi LoRA", "regional LoRA", "LoRA characters", "ED-LoRA", "Mix-of-Show"],
             inputs=[
                 io.Model.Input("model", tooltip="The checkpoint without the subjects' LoRAs; style LoRAs as you like."),
-                part(
+                _part(
                     "guidance_weight",
                     10.0,
                     "How strongly the layout picture pulls in the first steps. 10 as published for 200 steps; with few "
@@ -35,7 +34,7 @@ class ConceptConductor(io.ComfyNode):
                     1000.0,
                     0.1,
                 ),
-                part(
+                _part(
                     "guidance_end",
                     0.30,
                     "The layout picture pulls in the steps up to this part of the run. Longer keeps its shapes, too "
@@ -49,7 +48,7 @@ class ConceptConductor(io.ComfyNode):
                     tooltip="It pulls in every step (1), every second one (2), and so on: less work, less hold.",
                     **v3.ADVANCED,
                 ),
-                part(
+                _part(
                     "custom_factor",
                     1.0,
                     "The subjects' share in that pull; 0 leaves it to the main prompt alone and costs less.",
@@ -65,16 +64,16 @@ class ConceptConductor(io.ComfyNode):
                     "first, as published for SDXL with Euler; take a weight of 40 or more.",
                     **v3.ADVANCED,
                 ),
-                part("refine_start", 0.25, "From this part of the run on the masks follow the shapes that show."),
-                part("refine_end", 0.40, "Until here they follow them. Below refine_start: they never do."),
-                part(
+                _part("refine_start", 0.25, "From this part of the run on the masks follow the shapes that show."),
+                _part("refine_end", 0.40, "Until here they follow them. Below refine_start: they never do."),
+                _part(
                     "refine_interval",
                     0.025,
                     "How often, as a part of the run; at least one step lies between.",
                     step=0.005,
                     **v3.ADVANCED,
                 ),
-                part(
+                _part(
                     "iou_threshold",
                     0.0,
                     "How much of a shape and its mask must agree for the mask to take that shape. 0: the best one "
@@ -127,8 +126,8 @@ class ConceptConductor(io.ComfyNode):
                     options=list(UNMATCHED),
                     default="rectangle",
                     optional=True,
-                    tooltip="What a mask becomes where no shape reaches iou_threshold. rectangle: the box around it, as "
-                    "published. keep: what it was.",
+                    tooltip="What a mask becomes where no shape reaches iou_threshold. rectangle: the box around it, "
+                    "as published. keep: what it was.",
                     **v3.ADVANCED,
                 ),
                 io.Boolean.Input(
@@ -201,63 +200,4 @@ class ConceptConductor(io.ComfyNode):
         return io.NodeOutput(attach_conductor(model, concepts or (), settings, layout))
 
 
-class LayoutMask(io.ComfyNode):
-    @classmethod
-    def define_schema(cls):
-        return v3.Schema(
-            node_id="PersonalizationLayoutMask",
-            display_name="Layout Mask",
-            category="personalization/concept_conductor",
-            description="A mask from one point in the layout picture: the shape there, as the checkpoint's own "
-            "self-attention sees it. No painting, no further model.",
-            search_aliases=["segment", "point mask", "Concept Conductor"],
-            inputs=[
-                io.Model.Input("model", tooltip="The checkpoint."),
-                io.Vae.Input("vae", tooltip="The checkpoint's VAE; it encodes the layout picture."),
-                io.Image.Input("layout_image", tooltip="The picture, the same as for Concept Conductor."),
-                io.Conditioning.Input("layout_positive", tooltip="What the picture shows, from the checkpoint's CLIP."),
-                part("x", 0.5, "The point, as a part of the width from the left."),
-                part("y", 0.5, "The point, as a part of the height from above."),
-                io.Int.Input(
-                    "clusters",
-                    default=6,
-                    min=2,
-                    max=64,
-                    tooltip="Into how many shapes the picture is divided: fewer take more around the point.",
-                ),
-            ],
-            outputs=[io.Mask.Output(display_name="mask", tooltip="White where that shape is.")],
-        )
-
-    @classmethod
-    def execute(cls, model, vae, layout_image, layout_positive, x, y, clusters) -> io.NodeOutput:
-        pixels, text = picture_of(layout_image, layout_positive, vae)
-        return io.NodeOutput(layout_mask(model, vae, pixels, text, (x, y), clusters))
-
-
-class ConceptMaskPictures(io.ComfyNode):
-    @classmethod
-    def define_schema(cls):
-        return v3.Schema(
-            node_id="PersonalizationConceptMasks",
-            display_name="Show Concept Masks",
-            category="personalization/concept_conductor",
-            description="Shows where each subject of Concept Conductor stood in the last picture: its mask at the start, "
-            "and what that became when it followed the shapes.",
-            search_aliases=["preview masks", "Concept Conductor"],
-            inputs=[
-                io.Model.Input("model", tooltip="From Concept Conductor, the one that was sampled."),
-                io.Latent.Input("samples", tooltip="What it made, from the sampler: the masks are shown after that."),
-                io.Image.Input("images", optional=True, tooltip="The result, to lie under the masks."),
-            ],
-            outputs=[
-                io.Image.Output(display_name="pictures", tooltip="One row per picture: masks at the start, at the end.")
-            ],
-        )
-
-    @classmethod
-    def execute(cls, model, samples, images=None) -> io.NodeOutput:
-        return io.NodeOutput(mask_pictures(model, samples, images))
-
-
-NODES = [ConceptConductor, LayoutMask, ConceptMaskPictures]
+NODES = [ConceptConductor]

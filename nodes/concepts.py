@@ -1,4 +1,4 @@
-"""Concepts: subjects taught through weights, each with its prompt and its place. The wire, and the node that makes it."""
+"""Concepts: subjects taught through weights, each with its prompt and its place. The wire, and its node."""
 
 import math
 from dataclasses import dataclass
@@ -31,19 +31,19 @@ class AddConcept(io.ComfyNode):
             node_id="PersonalizationConcept",
             display_name="Add Concept",
             category="personalization",
-            description="A subject for the result that a LoRA knows: the checkpoint with that LoRA, its own prompt, and "
-            "the place where it stands. Chain one per subject.",
+            description="A subject for the result that a LoRA knows: the checkpoint with that LoRA, its own prompt, "
+            "and the place where it stands. Chain one per subject.",
             search_aliases=["LoRA character", "multi LoRA", "regional LoRA", "Concept Conductor"],
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip="The checkpoint with this subject's LoRAs, from any LoRA loader. What it has beyond the model "
-                    "of Concept Conductor is this subject's; one without a LoRA is another prompt for a place.",
+                    tooltip="The checkpoint with this subject's LoRAs, from any LoRA loader. What it has beyond the "
+                    "model of Concept Conductor is this subject's; one without a LoRA is another prompt for a place.",
                 ),
                 io.Conditioning.Input(
                     "positive",
-                    tooltip="The whole prompt with this subject's trigger words in the place of EVERY subject, from the "
-                    "CLIP that its LoRA has changed.",
+                    tooltip="The whole prompt with this subject's trigger words in the place of EVERY subject, from "
+                    "the CLIP that its LoRA has changed.",
                 ),
                 io.String.Input(
                     "word", default="", tooltip="A name by which messages and pictures of masks call this subject."
@@ -65,7 +65,7 @@ class AddConcept(io.ComfyNode):
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="White where this subject stands in the result: painted, from Box Mask, or from Layout Mask.",
+                    tooltip="White where this subject stands in the result: painted, from Box Mask or Layout Mask.",
                 ),
                 Concepts.Input("concepts", optional=True, tooltip="Further subjects, from another Add Concept."),
             ],
@@ -93,7 +93,7 @@ def _one_mask(mask, label):
     mask = mask[None] if mask.ndim == 2 else mask
     if mask.ndim != 3 or len(mask) != 1:
         raise refusal(
-            f"{label} has {len(mask)} masks (shape {tuple(mask.shape)}); connect one MASK (1, height, width) per concept"
+            f"{label} has {len(mask)} masks (shape {tuple(mask.shape)}); connect one MASK (1, height, width) to each"
         )
     if not torch.isfinite(mask).all():
         raise refusal(f"the mask of {label} holds values that are not numbers; connect a MASK between 0 and 1")

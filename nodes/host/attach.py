@@ -39,7 +39,7 @@ class Technique:
         return []
 
     def begin(self, run):
-        """Called at the start of a run, before the host loads the model. Raises ValueError for a run it cannot serve."""
+        """Called at the start of a run, before the host loads the model; ValueError refuses a run."""
 
     def end(self, run):
         """Called at the end of a run, however it ends."""
@@ -57,7 +57,7 @@ class Technique:
         return {}
 
     def around(self, call, forward):
-        """The UNet for one call: `forward` or a function around it, (x, timesteps, context, y, control, options) -> eps.
+        """The UNet for one call: `forward`, or a function around it, of (x, timesteps, context, y, control, options).
 
         What stands at the blocks, of us or of others, is in the options by then, and made for the rows of this call.
         """

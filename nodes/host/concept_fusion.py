@@ -157,7 +157,7 @@ def ending_early(unet, last, rows):
 
 
 def repeated_control(control, times):
-    """ControlNet's tensors for `times` groups of the rows they were made for; the UNet empties the lists it is given."""
+    """ControlNet's tensors for `times` groups of their rows, in new lists: the UNet empties what it is given."""
     if control is None:
         return None
 

@@ -57,7 +57,7 @@ class ConceptMasks:
     def refine(self, step, grid, base_map, custom_maps, cluster, threshold, rectangle=False, keep=False):
         """Looks at the maps of one step: base_map (images, n, n), custom_maps: one such per concept, at `grid`.
 
-        cluster(rows, k): the labels (n,) of k clusters of the rows of a map. Concepts that share a map share its labels.
+        cluster(rows, k): the labels (n,) of k clusters of a map's rows. Concepts that share a map share its labels.
         """
         if self._custom is None:
             images = len(base_map)

@@ -25,7 +25,7 @@ PEAK = 0.125
 
 
 class LayoutGuidance:
-    """The gradient steps of one run. `settings`: the technique's; `layout_latent(step, timestep)`: the layout picture."""
+    """The gradient steps of one run; `layout_latent(step, timestep)` is the layout picture at a step."""
 
     def __init__(self, conducting, settings, layout_latent, layout_text):
         self.conducting, self.settings = conducting, settings
@@ -185,7 +185,7 @@ class LayoutGuidance:
 
 
 def _back(keys, of_keys, leaf):
-    """The gradient with respect to the leaf, from that of the keys; scaled on the way where small values would vanish."""
+    """The gradient with respect to the leaf, from that of the keys; scaled on the way if small values would vanish."""
     half = keys.dtype != torch.float32
     peak = float(of_keys.abs().max())
     if peak == 0:

@@ -58,7 +58,7 @@ def _sheet(picture, start, end, concepts):
         shown = Image.fromarray((tinted.clamp(0, 1) * 255).round().byte().numpy())
         sheet.paste(shown.resize(size, Image.Resampling.BILINEAR), (left, CAPTION))
         draw.text((left + 4, 4), title, font=font, fill=INK)
-    _legend(draw, font, size[1] + CAPTION, [concept.word or f"concept {i}" for i, concept in enumerate(concepts, 1)])
+    _legend(draw, font, size[1] + CAPTION, [concept.word or label for label, concept in concepts.items()])
     return np.array(sheet)
 
 

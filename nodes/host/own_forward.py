@@ -1,4 +1,4 @@
-"""Concepts whose adapters need the weights themselves (DoRA, OFT, ...): their rows run with other weights for a while."""
+"""Concepts whose adapters need the weights themselves (DoRA, OFT, ...): their rows run with other weights."""
 
 from contextlib import contextmanager
 
