@@ -86,7 +86,7 @@ def golden_case(name):
     return case(f"concept_conductor/{name}")
 
 
-def random_lora(model, seed, rank=2, scale=0.7):
+def random_lora(model, seed, rank=2, scale=0.15):
     """A LoRA file on every attention projection of a MODEL's UNet."""
     state = {}
     for i, (key, weight) in enumerate(sorted(model.model.diffusion_model.state_dict().items())):

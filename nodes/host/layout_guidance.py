@@ -101,7 +101,8 @@ class LayoutGuidance:
                 (inputs.repeat(many, 1, 1, 1), timesteps, batch.context, batch.y),
                 self._options(step, batch),
             )
-            found = keys.detach().float().unflatten(0, (many, rows)).requires_grad_(True)
+            found = keys.detach().to(torch.promote_types(dtype, torch.float32))
+            found = found.unflatten(0, (many, rows)).requires_grad_(True)
             factors = torch.tensor([weights[path] for path in paths], device=x.device)
             loss = layout_loss(found, reference, factors, foreground)
             (of_keys,) = torch.autograd.grad(loss, found)
@@ -181,12 +182,12 @@ class LayoutGuidance:
             if budget:
                 bank.put(key, found, step.run, budget)
         with torch.inference_mode(False):
-            return found[block][0].float().clone()
+            return found[block][0].to(torch.promote_types(dtype, torch.float32)).clone()
 
 
 def _back(keys, of_keys, leaf):
     """The gradient with respect to the leaf, from that of the keys; scaled on the way if small values would vanish."""
-    half = keys.dtype != torch.float32
+    half = keys.element_size() < 4
     peak = float(of_keys.abs().max())
     if peak == 0:
         return torch.zeros_like(leaf)

@@ -4,9 +4,10 @@ import comfy.samplers
 import pytest
 import torch
 from concepts import golden_case, golden_conductor, golden_model, text_of
-from tiny import recording, sample
+from tiny import recording, sample, tiny_model
 
-from pack.nodes.host import concept_conductor
+from pack.kernels.layout_guidance import layout_loss
+from pack.nodes.host import concept_conductor, layout_guidance
 
 STEPS = [
     "sd15_step_2concepts",
@@ -71,6 +72,24 @@ def test_guidance_and_injection_together(name, monkeypatch):
     assert relative(call.x[:1], golden["latents_guided"]) < of_gradient
     assert (call.cond - golden["eps/injected"][:1]).abs().max() < limit
     assert (call.uncond - golden["eps/injected"][1:]).abs().max() < limit
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-6])
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float16, 0.02), (torch.bfloat16, 0.2)], ids=["half", "bfloat16"])
+def test_the_gradient_in_half_precision(dtype, limit, scale, monkeypatch):
+    """Also where its values are far below what half precision can hold, as those of full-size layers are."""
+    golden, params = golden_case("sd15_step_2concepts")
+    monkeypatch.setattr(concept_conductor, "layout_latent", lambda step, timestep: golden["ref_latents"])
+    monkeypatch.setattr(layout_guidance, "layout_loss", lambda *args: scale * layout_loss(*args))
+    shifts, real = [], layout_guidance.LayoutGuidance.shift
+    monkeypatch.setattr(
+        layout_guidance.LayoutGuidance, "shift", lambda *args: (shifts.append(real(*args)), shifts[-1])[1]
+    )
+    model = tiny_model("sd15", dtype=dtype)
+    one_step(golden, params, golden["latents"], golden_conductor(model, golden, params, 1))
+    sigma = float(model.get_model_object("model_sampling").sigmas[params["timestep"]])
+    gradient = shifts[0] / (-params["attn_guidance_weight"] * (1 + sigma**2) ** 0.5 * scale)
+    assert relative(gradient, golden["grad"]) < limit
 
 
 class RecordedClusters:
