@@ -11,9 +11,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PRODUCT = sorted([ROOT / "__init__.py", *(ROOT / "nodes").rglob("*.py"), *(ROOT / "kernels").rglob("*.py")])
-TECHNIQUES = ("mrsa", "resadapter", "npnet")
-# a technique that only changes weights costs nothing at sampling time: there is nothing to measure
-FREE = ("resadapter",)
+TECHNIQUES = ("mrsa", "resadapter", "npnet", "edlora")
+# a technique that only changes weights and prompts costs nothing at sampling time: there is nothing to measure
+FREE = ("resadapter", "edlora")
 TOP = {"__init__.py", "nodes", "kernels", "README.md", "pyproject.toml", "workflows", "tests", "LICENSE"}
 HOST = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "server", "execution", "node_helpers"}
 HEAVY = {"diffusers", "transformers", "insightface", "triton"}

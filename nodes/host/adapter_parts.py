@@ -86,8 +86,8 @@ def weight_shape(module):
 def part_of(patch, module, is_bias):
     """One of the forms above for one of the host's patches; None for one that changes nothing.
 
-    Raises NotAdditiveError for patches that need the weight itself. A patch of the wrong shape changes nothing, as in the
-    host.
+    Raises NotAdditiveError for patches that need the weight itself. One of the wrong shape changes nothing,
+    as in the host.
     """
     strength, value, strength_model, offset, function = patch
     if strength_model != 1.0:

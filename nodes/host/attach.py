@@ -63,6 +63,10 @@ class Technique:
         """
         return forward
 
+    def patches(self, call):
+        """{slot: patch} for one call, for the host's slots that stack ("attn2_patch"); ours run before those there."""
+        return {}
+
 
 def attach(model, technique):
     """A clone of the MODEL with the technique in it; the MODEL that came in stays as it was."""
@@ -165,6 +169,7 @@ class Attached:
                     branches.setdefault(place, []).append(branch)
             if branches:
                 options = _with_branches(options, branches, call)
+            options = _with_patches(options, [technique.patches(call) for technique in self.techniques])
 
             def forward(x, timesteps, context, y, control, options):
                 return executor(x, timesteps, context, y, control, options, **kwargs)
@@ -183,6 +188,15 @@ def _with_branches(options, branches, call):
         inner = standing.get(block, standing.get(block[:2]))
         standing[block] = Joined(inner, joining, call)
     return {**options, "patches_replace": replace}
+
+
+def _with_patches(options, ours):
+    if not any(ours):
+        return options
+    patches = {slot: list(standing) for slot, standing in options.get("patches", {}).items()}
+    for slot, patch in (pair for several in reversed(ours) for pair in several.items()):
+        patches.setdefault(slot, []).insert(0, patch)
+    return {**options, "patches": patches}
 
 
 class Joined:

@@ -7,10 +7,11 @@ from functools import cached_property
 import torch
 
 from .bank import digest
+from .layer_contexts import contexts_of
 from .row_adapters import concept_deltas
 from .rows import UNCOND
 from .say import refusal
-from .unet_inputs import LAYERS, unet_inputs
+from .unet_inputs import unet_inputs
 
 # The host repeats the shorter of two texts up to this often to batch them.
 REPEATS = 4
@@ -53,8 +54,7 @@ def _text_key(text):
         return None
     tensor, values = text
     others = sorted((name, value) for name, value in values.items() if isinstance(value, int | float | str))
-    tensors = [values[name] for name in ("pooled_output", LAYERS) if values.get(name) is not None]
-    return digest(tensor, *tensors), tuple(others)
+    return digest(tensor, values.get("pooled_output"), contexts_of(tensor, values)), tuple(others)
 
 
 class Texts:

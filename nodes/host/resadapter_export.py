@@ -1,18 +1,12 @@
 """A ResAdapter set as one LoRA file, which the host's stock LoRA loader applies in full, norms included."""
 
-import re
-from pathlib import Path
-
-import folder_paths
 from safetensors.torch import save
 
+from .new_files import file_name_of, in_folder, write_new
 from .resadapter_fit import diffusers_names, fitted
 from .resadapter_keys import PART_NAMES
 from .resadapter_sets import KIND, read_set
-from .say import refusal, tell
-
-# Names that some system or shell reads as more than a name.
-_UNSAFE = re.compile(r'[/\\:*?"<>|\x00-\x1f]|\.\.|^\.|^\s*$')
+from .say import tell
 
 
 def export_resadapter(model, choice, file_name):
@@ -20,19 +14,11 @@ def export_resadapter(model, choice, file_name):
 
     Raises ValueError for a name that is more than a name, and rather than overwrite a file with another content.
     """
-    path = Path(folder_paths.get_folder_paths("loras")[0]) / _file_name(file_name)
+    path = in_folder("loras", file_name_of(file_name, "resadapter_v2_sd1.5"))
     adapter = read_set(choice)
     lora, norms = fitted(adapter, model)
     data = save(_tensors(model, lora, norms), {KIND: adapter.published} if adapter.published else None)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with path.open("xb") as file:
-            file.write(data)
-    except FileExistsError:
-        if path.read_bytes() != data:
-            raise refusal(
-                f"{path.name} exists in the loras folder with another content; enter another file_name"
-            ) from None
+    write_new({path: data}, "loras")
     if not norms:
         tell(f"{path.name}: the set's norms are missing, so the file holds the LoRA alone")
     return str(path)
@@ -47,10 +33,3 @@ def _tensors(model, lora, norms):
     # the stock loader knows a weight by its module and a bias by its whole name
     tensors |= {f"{key.removesuffix('.weight')}.set_weight": tensor for key, tensor in norms.items()}
     return {name: tensor.contiguous() for name, tensor in tensors.items()}
-
-
-def _file_name(name):
-    name = name.strip()
-    if _UNSAFE.search(name):
-        raise refusal(f'file_name is "{name}"; enter a bare name such as "resadapter_v2_sd1.5", without folders')
-    return name if name.endswith(".safetensors") else f"{name}.safetensors"

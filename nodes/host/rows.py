@@ -57,5 +57,22 @@ def chunks_of(options, batch, conds):
     return tuple(chunks)
 
 
+def entry_of(chunk, conds):
+    """The entry whose text a chunk's rows carry, None if nobody knows it; conds as for `chunks_of`.
+
+    To match areas the host copies an entry to the opposite side, all of it but what the model gets: there the text is
+    that of an entry of the side itself.
+    """
+    for name, entries in conds.items():
+        if _role(name) != chunk.role:
+            continue
+        for entry in entries:
+            if chunk.uuid is not None and entry.get("uuid") == chunk.uuid:
+                text = entry.get("model_conds", {}).get("c_crossattn")
+                same = (e for e in entries if text is not None and e.get("model_conds", {}).get("c_crossattn") is text)
+                return next(same, entry)
+    return None
+
+
 def _role(name):
     return UNCOND if "negative" in name or "uncond" in name else COND

@@ -4,10 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .say import refusal
-
-# Where layer-wise contexts (L, T, D), one for each cross-attention in order of execution, stand in a conditioning.
-LAYERS = "personalization_layers"
+from .layer_contexts import contexts_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,21 +36,11 @@ def unet_inputs(base, cross_attn, values, latent, prompt_type="positive", pictur
     context, y, concat = (
         made[name].cond.float().cpu() if name in made else None for name in ("c_crossattn", "y", "c_concat")
     )
-    return Inputs(context, y, concat, _layers(values.get(LAYERS), context))
+    return Inputs(context, y, concat, _on_cpu(contexts_of(cross_attn, values)))
 
 
-def _layers(layers, context):
-    if layers is None:
-        return None
-    layers = layers.float().cpu()
-    if layers.ndim != 3 or layers.shape[-1] != context.shape[-1]:
-        raise refusal(
-            f"a prompt's contexts per layer have the shape {tuple(layers.shape)}, its context {tuple(context.shape)}; "
-            "encode it with the CLIP of this model's family"
-        )
-    # a longer context was put together from several prompts: what follows the first is alike in all layers
-    further = context[:, layers.shape[1] :].expand(len(layers), -1, -1)
-    return torch.cat([layers, further], 1)
+def _on_cpu(tensor):
+    return None if tensor is None else tensor.float().cpu()
 
 
 def compute_dtype(base):
@@ -65,4 +52,4 @@ def processed(entry):
     """The Inputs of a conditioning that the host has prepared for a run; rows as it has them."""
     found = {name: one.cond for name, one in entry["model_conds"].items() if name in ("c_crossattn", "y", "c_concat")}
     context = found["c_crossattn"]
-    return Inputs(context, found.get("y"), found.get("c_concat"), _layers(entry.get(LAYERS), context[:1]))
+    return Inputs(context, found.get("y"), found.get("c_concat"), contexts_of(entry.get("cross_attn"), entry))

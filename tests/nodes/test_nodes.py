@@ -28,6 +28,8 @@ SOCKETS = {
     "PersonalizationNoisePairs": "model positive negative folder seed count width height guidance "
     "inverse_guidance steps",
     "PersonalizationTrainNPNet": "folder file_name steps batch_size learning_rate seed npnet",
+    "PersonalizationEDLoRALoader": "model clip edlora_file strength_model strength_clip pooled",
+    "PersonalizationEDLoRAConvert": "edlora_file file_name",
     "PersonalizationRedenoise": "noise model positive negative guidance inverse_guidance steps repeats",
 }
 
