@@ -4,7 +4,6 @@ import logging
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 
 from ...kernels.attention_map import head_mean_map
@@ -22,7 +21,7 @@ class AllStored(Exception):  # noqa: N818 (no error: it ends a pass)
 class Stored:
     """Features of paths that have run ahead of the image's rows, at the tokens that their masks cover."""
 
-    # {(attention, block, path): (tokens (m,), features (rows, m, c))}
+    # {(attention, block, path): (size of the grid, tokens (m,), features (rows, m, c))}
     features: dict = field(default_factory=dict)
 
 
@@ -52,7 +51,10 @@ class Fusion:
                     start = self.riding[path] * self.rows
                     fuse(base, [n[start : start + self.rows]], [mask])
                 elif (attention, block, path) in self.stored.features:
-                    tokens, features = self.stored.features[attention, block, path]
+                    size, tokens, features = self.stored.features[attention, block, path]
+                    if size != n.shape[1]:
+                        self._leave_out()
+                        continue
                     part = base[:, tokens]
                     base[:, tokens] = fuse(part, [features.to(n)], [mask[:, tokens]])
             return n
@@ -70,7 +72,7 @@ class Fusion:
                     tokens = masks[list(path.concepts)].any(1).any(0).nonzero()[:, 0]
                     mine = n[group * self.rows : (group + 1) * self.rows]
                     # index_select copies: the rest of the layer's output can be freed
-                    self.stored.features[attention, block, path] = tokens, mine.index_select(1, tokens)
+                    self.stored.features[attention, block, path] = n.shape[1], tokens, mine.index_select(1, tokens)
             if block == self.layers.last and attention == "attn2":
                 raise AllStored
             return n
@@ -80,9 +82,15 @@ class Fusion:
     def _fits(self, n, options, groups):
         height, width = options["activations_shape"][-2:]
         fits = n.shape[0] == groups * self.rows and n.shape[1] == height * width
-        if not fits and self.run.once("tokens"):
-            log.warning("Concept Conductor: another patch cuts or merges tokens; concepts are left out where it does")
+        if not fits:
+            self._leave_out()
         return fits
+
+    def _leave_out(self):
+        if self.run.once("tokens"):
+            log.warning(
+                "Concept Conductor: another patch cuts, merges or resizes tokens; concepts are left out where it does"
+            )
 
 
 def row_masks(masks, n, options, rows):
@@ -154,14 +162,3 @@ def ending_early(unet, last, rows):
     finally:
         for handle in handles:
             handle.remove()
-
-
-def repeated_control(control, times):
-    """ControlNet's tensors for `times` groups of their rows, in new lists: the UNet empties what it is given."""
-    if control is None:
-        return None
-
-    def spread(t):
-        return t if t is None or t.shape[0] == 1 else torch.cat([t] * times)
-
-    return {name: [spread(t) for t in tensors] for name, tensors in control.items()}

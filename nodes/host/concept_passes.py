@@ -4,13 +4,13 @@ from contextlib import suppress
 
 import comfy.model_management
 
+from .concept_control import concept_control, joined_control
 from .concept_fusion import (
     AllStored,
     Fusion,
     MapCatcher,
     Stored,
     ending_early,
-    repeated_control,
     with_map,
     with_patches,
 )
@@ -97,8 +97,9 @@ class ConductedCall:
             clean = with_patches(clean, attn2_patch=batch.reader(self.layers.order))
         clean, catcher = self._with_map(clean, paths)
         inputs = x.repeat(many, 1, 1, 1), timesteps.repeat(many), batch.context, batch.y
+        control = concept_control(self.call, control, x, batch, many, options)
         with self.conducting.weights(paths, self.rows, self.call.base) as unet, suppress(AllStored):
-            unet(*inputs, repeated_control(control, many), clean)
+            unet(*inputs, control, clean)
         self.grid = catcher.grid if catcher else None
 
     def _run_image(self, fusion, x, timesteps, context, y, control, options):
@@ -114,6 +115,10 @@ class ConductedCall:
         else:
             blocks = [self._block(path, chunk, x, context, y) for path in paths for chunk in self.call.chunks]
             batch = batch_of([Block(context, y), *blocks], self.layers)
+            if control is not None:
+                texts = batch_of(blocks, self.layers)
+                concepts = concept_control(self.call, control, x, texts, len(paths), options)
+                control = joined_control(control, concepts, self.rows, len(paths) * self.rows)
             options = {**options, **self._labels(options, many)}
             if batch.layered:
                 options = with_patches(options, attn2_patch=batch.reader(self.layers.order))
@@ -128,7 +133,7 @@ class ConductedCall:
                     output_block_patch=cut,
                 )
                 inputs = x.repeat(many, 1, 1, 1), timesteps.repeat(many), batch.context, batch.y
-                out = self.forward(*inputs, repeated_control(control, many), options)[: self.rows]
+                out = self.forward(*inputs, control, options)[: self.rows]
         self.grid = catcher.grid if catcher else None
         return out
 
