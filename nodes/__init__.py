@@ -2,7 +2,21 @@
 
 from comfy_api.latest import ComfyExtension
 
-from . import edlora, image_adapters, masks, mip_adapter, mrsa, npnet, npnet_training, references, resadapter, samples
+from . import (
+    concept_conductor,
+    concept_masks,
+    concepts,
+    edlora,
+    image_adapters,
+    masks,
+    mip_adapter,
+    mrsa,
+    npnet,
+    npnet_training,
+    references,
+    resadapter,
+    samples,
+)
 
 NODES = [
     *references.NODES,
@@ -15,6 +29,9 @@ NODES = [
     *npnet.NODES,
     *npnet_training.NODES,
     *edlora.NODES,
+    *concepts.NODES,
+    *concept_conductor.NODES,
+    *concept_masks.NODES,
 ]
 
 

@@ -15,7 +15,7 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP
 
 from .attention import plain_attention
 from .rows import NAMES, coupled_chunks, names_of
-from .run import Run, call_of
+from .run import Run, call_of, step_of
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,20 @@ class Technique:
         """Rows of `noise_shape` whose memory the technique needs beside the sampler's own."""
         return 0
 
+    def models(self):
+        """ModelPatchers that are to be loaded with the MODEL."""
+        return []
+
+    def begin(self, run):
+        """Called at the start of a run, before the host loads the model; ValueError refuses a run."""
+
+    def end(self, run):
+        """Called at the end of a run, however it ends."""
+
+    def shift(self, step):
+        """What to add to the sampler's latent before a step (a tensor of its shape), or None."""
+        return
+
     def plan(self, call):
         """{(kind, block): branch} for one call; kind is "attn1" or "attn2".
 
@@ -44,7 +58,14 @@ class Technique:
         None where it leaves the chunk alone. One that adds to plain attention says so by `adds = True`: then plain
         attention is computed for all rows at once.
         """
-        raise NotImplementedError
+        return {}
+
+    def around(self, call, forward):
+        """The UNet for one call: `forward`, or a function around it, of (x, timesteps, context, y, control, options).
+
+        What stands at the blocks, of us or of others, is in the options by then, and made for the rows of this call.
+        """
+        return forward
 
     def patches(self, call):
         """{slot: patch} for one call, for the host's slots that stack ("attn2_patch"); ours run before those there."""
@@ -64,11 +85,13 @@ def attach(model, technique):
     for kind, wrapper in (
         (WrappersMP.OUTER_SAMPLE, attached.around_run),
         (WrappersMP.PREPARE_SAMPLING, attached.around_loading),
+        (WrappersMP.PREDICT_NOISE, attached.around_step),
         (WrappersMP.CALC_COND_BATCH, attached.around_conds),
         (WrappersMP.DIFFUSION_MODEL, attached.around_unet),
     ):
         patched.remove_wrappers_with_key(kind, KEY)
         patched.add_wrapper_with_key(kind, KEY, wrapper)
+    patched.set_additional_models(KEY, [one for t in attached.techniques for one in t.models()])
     return patched
 
 
@@ -85,25 +108,48 @@ class Attached:
         self.base = base
         self.techniques = techniques
 
-    def around_run(self, executor, noise, *args, **kwargs):
+    def around_run(self, executor, noise, latent_image, sampler, sigmas, denoise_mask=None, *args, **kwargs):
         """OUTER_SAMPLE: makes the run's state and drops it at the end, after an error and after an interrupt."""
         guider = executor.class_obj
         # the guider's options are its own copy for this run
         options = guider.model_options["transformer_options"]
-        run = options[RUN] = Run(guider, tuple(noise.shape[-2:]))
+        run = options[RUN] = Run(guider, tuple(noise.shape), masked=denoise_mask is not None)
         try:
-            latents = executor(noise, *args, **kwargs)
+            for technique in self.techniques:
+                technique.begin(run)
+            latents = executor(noise, latent_image, sampler, sigmas, denoise_mask, *args, **kwargs)
             for technique in self.techniques:
                 technique.finished(run, latents)
             return latents
         finally:
             options.pop(RUN, None)
+            for technique in self.techniques:
+                technique.end(run)
             run.close()
 
     def around_loading(self, executor, model, noise_shape, *args, **kwargs):
         """PREPARE_SAMPLING: announces the rows of our extra passes, before memory is given out."""
         rows = noise_shape[0] + sum(t.extra_rows(noise_shape) for t in self.techniques)
         return executor(model, [rows, *noise_shape[1:]], *args, **kwargs)
+
+    def around_step(self, executor, x, sigma, model_options=None, *args, **kwargs):
+        """PREDICT_NOISE: lets techniques move the sampler's latent before a step."""
+        options = (model_options or {}).get("transformer_options", {})
+        shifts = []
+        if RUN in options:
+            step = step_of(options[RUN], self.base, x, sigma, options)
+            shifts = [shift for shift in (t.shift(step) for t in self.techniques) if shift is not None]
+        if not shifts:
+            return executor(x, sigma, model_options, *args, **kwargs)
+        shift = sum(shifts)
+        # in place: the sampler's own latent moves, not only what this step sees
+        x += shift
+        denoised = executor(x, sigma, model_options, *args, **kwargs)
+        if options[RUN].masked:
+            # the host has copied the latent to put the masked part back; this makes the sampler land where it would
+            ratio = step.next_sigma / step.moment.sigma
+            denoised = denoised + shift * (ratio / (1 - ratio))
+        return denoised
 
     def around_conds(self, executor, base, conds, x, sigma, model_options, *args, **kwargs):
         """CALC_COND_BATCH: notes under which names the guider holds the lists that are run (PAG and SAG run one)."""
@@ -134,6 +180,13 @@ class Attached:
             if branches:
                 options = _with_branches(options, branches, call)
             options = _with_patches(options, [technique.patches(call) for technique in self.techniques])
+
+            def forward(x, timesteps, context, y, control, options):
+                return executor(x, timesteps, context, y, control, options, **kwargs)
+
+            for technique in self.techniques:
+                forward = technique.around(call, forward)
+            return forward(x, timesteps, context, y, control, options)
         return executor(x, timesteps, context, y, control, options, **kwargs)
 
 

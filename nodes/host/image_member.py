@@ -39,21 +39,24 @@ class Member:
     @property
     def counts(self):
         """Tokens of each object's phrase."""
-        return [len(phrase.rows) for phrase in self.phrases]
+        return [phrase.tokens for phrase in self.phrases]
 
     @property
     def from_prompt(self):
         return any(phrase.positions for phrase in self.phrases)
 
-    def phrase_rows(self, context):
-        """(1 or b, sum of L, D): the phrases alone, or where they stand in a prompt's context (b, m, D)."""
+    def phrase_rows(self, context, layer):
+        """(1 or b, sum of L, D) at a cross-attention, by its number in order of execution: the phrases alone, or where
+        they stand in a prompt's context (b, m, D).
+        """
+        alone = [phrase.rows[layer % len(phrase.rows)][None] for phrase in self.phrases]
         if context is None:
-            return torch.cat([phrase.rows for phrase in self.phrases])[None]
+            return torch.cat(alone, 1)
         found = [p.positions and max(p.positions) < context.shape[1] for p in self.phrases]
         return torch.cat(
             [
-                context[:, list(phrase.positions)] if there else phrase.rows.to(context).expand(len(context), -1, -1)
-                for phrase, there in zip(self.phrases, found, strict=True)
+                context[:, list(phrase.positions)] if there else rows.to(context).expand(len(context), -1, -1)
+                for phrase, rows, there in zip(self.phrases, alone, found, strict=True)
             ],
             1,
         )

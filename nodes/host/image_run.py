@@ -4,7 +4,7 @@ import torch
 
 from ...kernels.image_prompt_attention import shared_weight
 from ...kernels.masks import WHOLE, bilinear_resize
-from .blocks import cross_attention
+from .blocks import attention_blocks, cross_attention
 from .rows import COND
 from .weights import weights_key
 
@@ -106,7 +106,9 @@ def _regions_at(member, grid, frame):
 
 
 def _keys_at_all_blocks(call, member, chunk):
-    rows = member.phrase_rows(None if chunk is None else call.context[chunk.rows])
-    rows = rows.to(call.context)
     unet = call.base.diffusion_model
-    return {block: cross_attention(unet, block).to_k(rows) for block in member.layers}
+    context = None if chunk is None else call.context[chunk.rows]
+    return {
+        block: cross_attention(unet, block).to_k(member.phrase_rows(context, layer).to(call.context))
+        for layer, block in enumerate(attention_blocks(unet))
+    }

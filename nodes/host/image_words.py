@@ -35,7 +35,7 @@ def check_words(phrases, labels):
     if len(phrases) < 2:
         return
     for label, phrase in zip(labels, phrases, strict=True):
-        if not len(phrase.rows):
+        if not phrase.tokens:
             raise refusal(
                 f"{label} has no word, and among several references the word says where each belongs; "
                 "enter in Add Reference the prompt's word for it"

@@ -49,18 +49,20 @@ class LayerDeltas:
                 self._term(*_single(part, path))
 
     def hook(self, groups):
-        """A forward hook for the layer, for a batch whose rows are grouped so."""
+        """A forward hook for the layer, for a batch whose rows are grouped so; fewer rows are the first of them."""
 
         def add(layer, args, output):
             x = args[0]
+            # a technique may end the last rows early
+            present = groups.first(x.shape[0]) if x.shape[0] < groups.count else groups
             # HyperTile and its like cut rows into tiles, which follow each other
-            tiles, odd = divmod(x.shape[0], groups.count)
+            tiles, odd = divmod(x.shape[0], present.count)
             if odd or output.shape[0] != x.shape[0]:
                 log.warning("another patch changed the number of rows; adapters per row are left out there")
                 return
             x = x.to(output.dtype)
             for kind, paths, names in self._terms:
-                for span in groups.spans(paths):
+                for span in present.spans(paths):
                     # index_select makes a tensor of its own, a view would stay one of inference mode
                     tensors = [_chosen(getattr(self.tensors, name), paths, span.paths, x) for name in names]
                     span.add(output, tiles, getattr(self._layer, kind)(span.of(x, tiles), *tensors))

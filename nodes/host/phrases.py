@@ -6,7 +6,8 @@ from numbers import Integral
 import torch
 
 from .say import refusal, tell
-from .text import encoded, tokenized, unet_inputs
+from .text import encoded, tokenized
+from .unet_inputs import unet_inputs
 
 # CLIP's vocabulary, shared by all text encoders of SD1.x, SD2.x and SDXL.
 START, END = 49406, 49407
@@ -20,8 +21,14 @@ class Phrase:
     """The word or words of one object."""
 
     words: str
-    rows: torch.Tensor  # (L, D), its tokens encoded alone, as the UNet reads them
+    # its tokens encoded alone, as the UNet reads them: (1, L, D), or (layers, L, D) in order of execution
+    rows: torch.Tensor
     positions: tuple | None = None  # of its tokens in the prompt's context, None: the rows above are used
+
+    @property
+    def tokens(self):
+        """How many tokens it has."""
+        return self.rows.shape[1]
 
 
 def phrases_of(base, clip, words, prompt=""):
@@ -35,14 +42,14 @@ def phrases_of(base, clip, words, prompt=""):
 
 def _phrase(base, clip, text, prompt_ids):
     if not text:
-        return Phrase(text, torch.zeros(0, 0))
+        return Phrase(text, torch.zeros(1, 0, 0))
     chunks = _chunks(clip, text)
     ids = _ids(chunks[0])[:LONGEST]
     if len(chunks) > 1:
         tell(f'the word "{text[:40]}..." is longer than {LONGEST} tokens; only its beginning is used')
     context = _context(base, clip, text)
     # row 0 is the start token
-    return Phrase(text, context[1 : len(ids) + 1], _found(ids, prompt_ids))
+    return Phrase(text, context[:, 1 : len(ids) + 1], _found(ids, prompt_ids))
 
 
 def _chunks(clip, text):
@@ -74,8 +81,10 @@ def _ids(chunk):
 
 
 def _context(base, clip, text):
+    """(1, T, D), or (layers, T, D) from a CLIP that reads a text anew for each cross-attention."""
     latent = torch.zeros(1, base.latent_format.latent_channels, 8, 8)
-    return unet_inputs(base, *encoded(clip, text), latent)["c_crossattn"][0]
+    inputs = unet_inputs(base, *encoded(clip, text), latent)
+    return inputs.context[:1] if inputs.layers is None else inputs.layers
 
 
 def _found(ids, prompt_ids):

@@ -11,7 +11,8 @@ from .bank import digest
 from .families import NATIVE, family_of
 from .pictures import views_of
 from .say import refusal
-from .text import encoded, unet_inputs
+from .text import encoded
+from .unet_inputs import unet_inputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +90,17 @@ def _latent(base, latent, label):
 
 
 def _row(base, index, view, latent, cross_attn, values, bias):
-    inputs = unet_inputs(base, cross_attn, values, latent)
-    context, y, concat = (inputs.get(name) for name in ("c_crossattn", "y", "c_concat"))
     model_latent = base.process_latent_in(latent)
-    return ReferenceRow(index, view.label, model_latent, concat, context, y, bias, view.mask, view.frame, view.region)
+    inputs = unet_inputs(base, cross_attn, values, model_latent, picture=latent)
+    return ReferenceRow(
+        index,
+        view.label,
+        model_latent,
+        inputs.concat,
+        inputs.context,
+        inputs.y,
+        bias,
+        view.mask,
+        view.frame,
+        view.region,
+    )

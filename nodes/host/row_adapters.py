@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import torch
+
 from .adapter_parts import NotAdditiveError, part_of, weight_shape
 from .layer_deltas import LayerDeltas, adapters_patcher
 from .row_groups import RowGroups
@@ -168,7 +170,8 @@ class RowAdapters:
 
         unet: the host's UNet that is called; path_of_rows: the path of each row of the batch (list or tensor). Only the
         affected layers are touched, and none if all rows are the base's. Enter it around the one call: a pass over
-        other rows inside it (references) would take these for its own. Hooks put on layers inside see the sums.
+        other rows inside it (references) would take these for its own. A technique that ends rows early inside keeps
+        the first ones. Hooks of others on a layer see its sums.
         """
         groups = RowGroups(path_of_rows, self.paths)
         handles = []
@@ -186,4 +189,6 @@ class RowAdapters:
 
 
 def _compute_dtype(base):
-    return getattr(base, "manual_cast_dtype", None) or base.get_dtype()
+    dtype = getattr(base, "manual_cast_dtype", None) or base.get_dtype()
+    # quantized weights: adapters are too small to be worth the rounding
+    return dtype if dtype.itemsize > 1 else torch.float16

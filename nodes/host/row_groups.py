@@ -20,7 +20,14 @@ class RowGroups:
             if path:
                 self._rows.setdefault(path, []).append(row)
         self.paths = frozenset(self._rows)
-        self._spans = {}
+        self._order, self._all = order, paths
+        self._spans, self._first = {}, {}
+
+    def first(self, count):
+        """The groups of the first `count` rows alone."""
+        if count not in self._first:
+            self._first[count] = RowGroups(self._order[:count], self._all)
+        return self._first[count]
 
     def spans(self, paths):
         """Spans that together hold the rows of these paths, as few as can be: those with equally many rows share one.

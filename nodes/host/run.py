@@ -11,10 +11,13 @@ from .when import Moment, moment_of
 class Run:
     """State of one sampling run; `close` drops it, however the run ends."""
 
-    def __init__(self, guider=None, latent_size=None):
+    def __init__(self, guider=None, shape=None, masked=False):
         self.guider = guider
-        # (height, width) of the whole latent, None outside a sampler
-        self.latent_size = latent_size
+        # of the latents, and (height, width) of each; None outside a sampler
+        self.shape = shape
+        self.latent_size = shape[-2:] if shape else None
+        # whether a noise mask keeps a part of the picture
+        self.masked = masked
         self._states = {}
         self._schedule = None
         self._told = set()
@@ -63,6 +66,27 @@ class Call:
     run: Run
     moment: Moment
     chunks: tuple
+
+
+@dataclass(frozen=True)
+class Step:
+    """One evaluation that the sampler asks for, before it is split into calls of the UNet."""
+
+    x: torch.Tensor  # the sampler's latents
+    base: object  # the host's BaseModel
+    run: Run
+    moment: Moment
+    steps: int  # of the whole run
+    next_sigma: float  # where the step ends
+
+
+def step_of(run, base, x, sigma, options):
+    """The evaluation as one object; `base` is used where the run does not know its own model."""
+    schedule = run.schedule(options) or [float(sigma[0]), 0.0]
+    moment = moment_of(float(sigma[0]), schedule)
+    following = schedule[min(moment.step + 1, len(schedule) - 1)]
+    base = getattr(run.guider, "inner_model", None) or base
+    return Step(x, base, run, moment, max(1, len(schedule) - 1), following)
 
 
 def call_of(run, base, unet, x, timesteps, context, y, options):

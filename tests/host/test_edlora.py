@@ -98,6 +98,12 @@ def test_positive(kind, batch):
     check(kind, [entry], plain(kind), [entry], batch=batch)
 
 
+def test_layer_wise_and_plain_prompts_share_a_batch():
+    model, recorder = recording(attach(tiny_model(), LayerContexts()))
+    run(model, layered(), plain())
+    assert [len(call.x) for call in recorder.calls] == [2, 2]
+
+
 def test_non_square_odd_size_and_cfg_1():
     (entry,) = layered()
     check("sd15", [entry], plain(), [entry], size=(9, 13), batch=3)

@@ -41,7 +41,7 @@ def test_recorded_words(base, clip):
     assert len(params["rows"]) > 12
     for row in params["rows"]:
         (phrase,) = phrases_of(base, clip, [row["phrase"]], params["prompts"][row["prompt"]])
-        assert phrase.rows[:, 0].tolist() == list(range(1, row["tokens"] + 1)), row
+        assert phrase.rows[0, :, 0].tolist() == list(range(1, row["tokens"] + 1)), row
         first = row["position_in_prompt"]
         found = None if first < 0 else tuple(range(first, first + row["tokens"]))
         assert phrase.positions == found, row
@@ -58,16 +58,29 @@ def test_a_word_in_a_later_chunk(base, clip):
 
 def test_weights_in_a_word_are_no_tokens(base, clip):
     plain, weighted = phrases_of(base, clip, ["teddy bear", "(teddy bear:1.3)"], "a (teddy bear:0.8) on a chair")
-    assert len(plain.rows) == len(weighted.rows) == 2
+    assert plain.tokens == weighted.tokens == 2
     assert plain.positions == weighted.positions == (2, 3)
 
 
 def test_an_empty_word_has_no_tokens(base, clip):
     (phrase,) = phrases_of(base, clip, [""])
-    assert not len(phrase.rows) and phrase.positions is None
+    assert not phrase.tokens and phrase.positions is None
 
 
 def test_a_word_longer_than_a_chunk(base, clip, caplog):
     (phrase,) = phrases_of(base, clip, ["dog " * 90])
-    assert len(phrase.rows) == 75
+    assert phrase.tokens == 75
     assert "longer than 75 tokens" in caplog.text
+
+
+def test_a_clip_that_reads_a_text_for_each_layer(base, clip):
+    """An ED-LoRA's CLIP: the word has rows of its own at each cross-attention."""
+
+    class Layered(HostWords):
+        def encode_from_tokens_scheduled(self, tokens):
+            ((context, values),) = super().encode_from_tokens_scheduled(tokens)
+            layers = torch.cat([context + 100 * number for number in range(16)])
+            return [[context, {**values, "personalization_layers": layers}]]
+
+    (phrase,) = phrases_of(base, Layered(clip.tokenizer), ["cat"])
+    assert phrase.tokens == 1 and phrase.rows[:, 0, 0].tolist() == [1 + 100 * number for number in range(16)]

@@ -1,11 +1,15 @@
 """Adapters per row against models that the host's own LoRA loader patched, row by row."""
 
+import comfy.ldm.modules.attention as attention
+import comfy.model_management
 import comfy.ops
 import pytest
 import torch
 from adapters import equal, patched_unet, weights_of
+from bench.flops import host_model
+from comfy.patcher_extension import WrappersMP
 from loras import ADDITIVE, CONV1, CONV3, LAYERS, LINEAR, LINEARS, STRIDED, Maker, loaded, unet_inputs
-from tiny import tiny_model
+from tiny import conditioning, sample, tiny_model
 from torch.utils.flop_counter import FlopCounterMode
 
 from pack.nodes.host.row_adapters import RowAdapters, concept_deltas
@@ -287,6 +291,48 @@ def test_flops(base):
     assert counted([1, 0, 0, 2, 0, 0]) - plain == 2 * per_row
 
 
+@pytest.mark.parametrize(("kind", "size", "per_rank"), [("sd15", 64, 0.285e9), ("sdxl", 128, 2.59e9)])
+def test_flops_at_true_size(kind, size, per_rank, monkeypatch):
+    """What a unit of rank on all attentions costs per row of the true UNets at 512 and 1024 pixels, computed apart."""
+    monkeypatch.setattr(attention, "optimized_attention", attention.attention_pytorch)
+    model = host_model(kind, device="meta")
+    unet = model.model.diffusion_model
+    ends = ("to_q", "to_k", "to_v", "to_out.0")
+    layers = [name for name, _ in unet.named_modules() if ".attn" in name and name.endswith(ends)]
+    assert len(layers) == {"sd15": 128, "sdxl": 560}[kind]
+    concepts = [loaded(model, Maker(model, seed)("lora", layers, rank=1)) for seed in (1, 2)]
+    adapters = RowAdapters(model, [concept_deltas(model, concept) for concept in concepts])
+    width = {"sd15": 768, "sdxl": 2048}[kind]
+    x, t = torch.zeros(6, 4, size, size, device="meta"), torch.zeros(6, device="meta")
+    y = torch.zeros(6, 2816, device="meta") if kind == "sdxl" else None
+
+    def counted(order):
+        with FlopCounterMode(display=False) as counter, adapters.active(unet, order):
+            unet(x, t, torch.zeros(6, 77, width, device="meta"), y)
+        return counter.get_total_flops()
+
+    extra = counted([2, 2, 1, 1, 0, 0]) - counted([0] * 6)
+    assert extra / 4 == pytest.approx(per_rank, rel=5e-3)
+
+
+def test_the_host_loads_them_with_the_model():
+    """As additional models of a MODEL that is sampled, and they serve inside the run."""
+    base = tiny_model(seed=1)
+    adapters = RowAdapters(base, [concept_deltas(base, loaded(base, Maker(base)("lora")))])
+    model = base.clone()
+    model.set_additional_models("adapters", adapters.models())
+
+    def around(executor, x, *args, **kwargs):
+        assert adapters.models()[0] in [one.model for one in comfy.model_management.current_loaded_models]
+        with adapters.active(executor.class_obj, [1] * len(x)):
+            return executor(x, *args, **kwargs)
+
+    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "around", around)
+    text, negative = (conditioning(torch.randn(1, 7, 32)) for _ in range(2))
+    wanted = sample(loaded(base, Maker(base)("lora")), text, negative)
+    assert (sample(model, text, negative) - wanted).norm() / wanted.norm() < 1e-4
+
+
 def test_one_pair_of_products_per_layer(base, monkeypatch):
     """Three concepts cost as many calls as one; ranks far from each other are not padded to the largest."""
     import pack.nodes.host.layer_deltas as layer_deltas
@@ -396,9 +442,11 @@ def test_rows_cut_into_tiles(base):
     x = torch.randn(3, 8, layer.in_features)
     with adapters.active(base.model.diffusion_model, [1, 0, 1]):
         whole, tiled = layer(x), layer(x.reshape(12, 2, -1))
-        odd = layer(x[:2])
+        odd, first = layer(x.repeat(2, 1, 1)[:5]), layer(x[:2])
     assert torch.allclose(tiled.reshape(whole.shape), whole, atol=1e-6)
-    assert torch.equal(odd, layer(x[:2]))
+    # as many as are no multiple: left alone; the first rows alone: as they were
+    assert torch.equal(odd, layer(x.repeat(2, 1, 1)[:5]))
+    assert torch.allclose(first, whole[:2], atol=1e-6) and not torch.allclose(first[0], layer(x)[0])
 
 
 def test_sdxl():

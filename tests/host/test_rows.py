@@ -2,7 +2,7 @@
 
 from uuid import uuid4
 
-from pack.nodes.host.rows import COND, NAMES, UNCOND, chunks_of, coupled_chunks, names_of
+from pack.nodes.host.rows import COND, NAMES, UNCOND, chunks_of, coupled_chunks, entry_of, names_of
 
 P, P2, N = uuid4(), uuid4(), uuid4()
 CONDS = {"positive": [{"uuid": P}, {"uuid": P2}], "negative": [{"uuid": N}]}
@@ -76,3 +76,16 @@ def test_rows_that_a_couple_node_put_in():
     ]
     # nobody says whose they are, or it does not add up
     assert coupled_chunks({}, 6) == () == coupled_chunks(options, 4)
+
+
+def test_the_text_of_a_chunk():
+    text, other = object(), object()
+    positive = {"uuid": P, "model_conds": {"c_crossattn": text}}
+    negative = {"uuid": N, "model_conds": {"c_crossattn": other}}
+    # to match an area the host puts the positive entry on the negative side, with what the model gets of the negative
+    copied = {**positive, "model_conds": {"c_crossattn": other}}
+    conds = {"positive": [positive], "negative": [negative, copied]}
+    cond, uncond = chunks_of({"cond_or_uncond": [0, 1], "uuids": [P, P]}, 2, conds)
+    assert entry_of(cond, conds) is positive and entry_of(uncond, conds) is negative
+    assert entry_of(chunks_of({"cond_or_uncond": [0], "uuids": [uuid4()]}, 1, conds)[0], conds) is None
+    assert entry_of(chunks_of({}, 1, conds)[0], conds) is None

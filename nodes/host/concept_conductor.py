@@ -1,0 +1,154 @@
+"""Concept Conductor (arXiv 2408.03632): several concepts, each with its own weights and prompt, in one picture.
+
+At each call of the UNet the concepts' rows run beside the image's rows with their own adapters, and what their
+attentions in the decoder give is blended into the image's rows where their masks are. In the first steps a gradient
+moves the latent towards the layout of another picture; a few steps later the masks follow the shapes that show.
+"""
+
+import torch
+
+from ...kernels.kmeans import kmeans
+from .attach import Technique, attach
+from .blocks import grid_at, unet_of
+from .concept_masks import ConceptMasks, latent_masks
+from .concept_passes import ConductedCall
+from .concept_rows import paths_of
+from .concept_run import INVERSION, RESTARTS, Conducting
+from .conductor_layers import layers_of
+from .own_forward import OwnForward
+from .row_adapters import RowAdapters
+from .say import refusal, tell
+
+NAME = "concept_conductor"
+
+
+def layout_latent(step, timestep):
+    """The layout picture at a step of the running sampler, in the UNet's units: (1, C, h, w)."""
+    return INVERSION.get()().at(timestep)
+
+
+def cluster(rows, k):
+    """The label (n,) of each row (n, d) in one of k clusters."""
+    return kmeans(rows, k, RESTARTS.get())
+
+
+def attach_conductor(model, concepts, settings, layout=None):
+    """The MODEL with the concepts in it; the MODEL itself where there are none.
+
+    concepts: tuple of Concepts; layout: a LayoutPicture, or None for no guidance. Raises ValueError for what it cannot
+    work with.
+    """
+    unet = unet_of(model, "Concept Conductor")
+    labels = [f'concept {i} ("{c.word}")' if c.word else f"concept {i}" for i, c in enumerate(concepts, 1)]
+    acting = {label: concept for label, concept in zip(labels, concepts, strict=True) if concept.strength}
+    if not acting:
+        return model
+    missing = [label for label, concept in acting.items() if concept.mask is None]
+    if missing:
+        raise refusal(
+            f"{len(acting)} concepts have {len(acting) - len(missing)} masks (none at {', '.join(missing)}); connect a "
+            "mask to each: painted, a Box Mask, or a Layout Mask from the layout picture"
+        )
+    for label, concept in acting.items():
+        if not concept.mask.any():
+            raise refusal(f"the mask of {label} is empty; paint it white where the concept stands")
+    return attach(model, ConceptConductor(model, acting, settings, layers_of(unet), layout))
+
+
+class Record:
+    """What the last run did to the masks, on the CPU, for the node that shows them."""
+
+    def __init__(self):
+        self.start = self.end = None
+
+
+class ConceptConductor(Technique):
+    """The technique of one MODEL. Nothing of a run is kept in it, but the record that a node may show."""
+
+    name = NAME
+
+    def __init__(self, model, concepts, settings, layers, layout):
+        """concepts: {how messages call it: Concept}."""
+        self.concepts, self.settings, self.layers, self.layout = concepts, settings, layers, layout
+        self.paths = paths_of(model, tuple(concepts.values()))
+        self.own = {path: OwnForward(model, path.deltas) for path in self.paths if path.deltas.needs_own_forward}
+        self.shared = tuple(path for path in self.paths if path not in self.own)
+        self.adapters = RowAdapters(model, [path.deltas for path in self.shared])
+        self.record = Record()
+
+    def joined_by(self, later):
+        raise refusal("this model has a Concept Conductor already; chain all concepts and connect them to one")
+
+    def models(self):
+        return [*self.adapters.models(), *(one for own in self.own.values() for one in own.models())]
+
+    def extra_rows(self, noise_shape):
+        return len(self.paths) * noise_shape[0]
+
+    def begin(self, run):
+        for name, entries in run.conds().items():
+            # an area in pixels or percent, or a mask whose bounds the host makes into one
+            if any(entry.get("area") or entry.get("set_area_to_bounds") for entry in entries):
+                raise refusal(
+                    f"the {name} prompt has an area: Concept Conductor needs the whole picture; take areas off, the "
+                    "concepts' masks take their place"
+                )
+        masks = self._masks(run.latent_size)
+        grids = {grid_at(level, run.latent_size) for level in self.layers.levels.values()}
+        self._tell_of_lost_cells(
+            masks, {grid_at(self.layers.levels[key], run.latent_size) for key in self.layers.fused}
+        )
+        conducting = run.state(self.name, lambda: Conducting(self, run, masks, grids, *_seams()))
+        self.record.start, self.record.end = conducting.masks.first, conducting.masks.latest
+        if conducting.guidance is not None:
+            # before the model is loaded: the VAE needs the memory for a moment
+            self.layout.latent(run.guider.model_patcher.model, run.latent_size)
+
+    def end(self, run):
+        conducting = run.state(self.name, lambda: None)
+        if conducting is not None:
+            self.record.end = conducting.masks.last
+        for own in self.own.values():
+            own.forget()
+
+    def shift(self, step):
+        conducting = step.run.state(self.name, lambda: None)
+        if conducting is None or conducting.guidance is None:
+            return None
+        conducting.prepare(step.base)
+        with conducting.seams(step):
+            return conducting.guidance.shift(step)
+
+    def around(self, call, forward):
+        conducting = call.run.state(self.name, lambda: None)
+        if conducting is None:
+            # nobody samples: some node looks at the UNet
+            return forward
+        if any(chunk.area is not None for chunk in call.chunks):
+            raise refusal("a prompt has an area: Concept Conductor needs the whole picture; take areas off")
+        conducting.prepare(call.base)
+        return ConductedCall(conducting, call, forward)
+
+    def _masks(self, latent_size):
+        layout_size = tuple(self.layout.pixels.shape[1:3]) if self.layout else None
+        masks = latent_masks([concept.mask for concept in self.concepts.values()], latent_size, layout_size)
+        for label, mask in zip(self.concepts, masks, strict=True):
+            if not mask.any():
+                raise refusal(f"the mask of {label} covers no cell of the picture; draw it larger")
+        return masks
+
+    def _tell_of_lost_cells(self, masks, grids):
+        built = ConceptMasks(masks, grids, self.settings.close_seams)
+        for number, label in enumerate(self.concepts):
+            cells = {grid: int(built.at(grid, torch.device("cpu"))[number].sum()) for grid in sorted(grids)}
+            if not all(cells.values()):
+                counts = ", ".join(f"{count} on the {w}x{h} grid" for (h, w), count in cells.items())
+                tell(
+                    f"{label}: its mask is too small for some layers, which leave it out "
+                    f"(cells: {counts}); draw it larger"
+                )
+
+
+def _seams():
+    # looked up at each call, so that what stands in their place is asked
+    return lambda step, timestep: layout_latent(step, timestep), lambda rows, k: cluster(rows, k)
