@@ -6,6 +6,7 @@ from . import v3
 from .host.image_words import PHRASE_SOURCES
 from .host.mip_adapter import MERGES, attach_mip_adapter, maps_over
 from .image_adapters import ImageAdapter
+from .inputs import window_inputs
 from .references import References
 
 
@@ -68,21 +69,9 @@ class MIPAdapter(io.ComfyNode):
                     "files have no gate. Off: the same strength all over.",
                     **v3.ADVANCED,
                 ),
-                io.Float.Input(
-                    "start_percent",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Start later for a freer layout.",
-                ),
-                io.Float.Input(
-                    "end_percent",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="End earlier to let the checkpoint finish the details by itself.",
+                *window_inputs(
+                    "Start later for a freer layout.",
+                    "End earlier to let the checkpoint finish the details by itself.",
                 ),
                 io.String.Input(
                     "prompt",
