@@ -5,10 +5,13 @@ import checkpoint
 import edloras
 import image_adapters
 import npnets
+import torch
+from safetensors.torch import save_file
 
 SETS = {"sd15": "resadapter_v2_sd1.5", "sdxl": "resadapter_v2_sdxl"}
 IMAGE_ADAPTERS = {"sd15": "ip-adapter-plus_sd15.bin", "sdxl": "model_sdxl_plus.bin"}
 VISION = "tiny_vit_h.pth"
+LORA = "dog_lora_sdxl.safetensors"
 
 
 def write(models):
@@ -24,6 +27,7 @@ def write(models):
     unet, text = dict(checkpoint.unet_shapes("sd15")), dict(checkpoint.clip_shapes("sd1_clip_config.json"))
     dog = edloras.random_parts(checkpoint.UNETS["sd15"], unet, [text], ("<chow_dog_1>", "<chow_dog_2>"), size=0.02)
     edloras.put(models / "loras" / "chow_dog.pth", dog)
+    save_lora(models / "loras" / LORA)
     npnets.save_recipe(models / "npnet" / "sdxl.pth")
 
 
@@ -32,3 +36,15 @@ def stand_in(socket, name):
     if socket == "ckpt_name":
         return f"tiny_{'sdxl' if 'xl' in name.lower() else 'sd15'}.ckpt"
     return VISION if socket == "clip_name" else name
+
+
+def save_lora(path, rank=4, size=0.3):
+    """An ordinary LoRA for the text attention of the tiny SDXL checkpoint, random."""
+    generator = torch.Generator().manual_seed(0)
+    weights = {}
+    for name, shape in checkpoint.unet_shapes("sdxl"):
+        if name.endswith(("attn2.to_q.weight", "attn2.to_k.weight", "attn2.to_v.weight")):
+            module = "lora_unet_" + name.removesuffix(".weight").replace(".", "_")
+            weights[f"{module}.lora_down.weight"] = torch.randn(rank, shape[1], generator=generator) * shape[1] ** -0.5
+            weights[f"{module}.lora_up.weight"] = torch.randn(shape[0], rank, generator=generator) * size
+    save_file(weights, path)
