@@ -8,7 +8,7 @@ from pathlib import Path
 from steps import SetupError, done, last_lines, mark, run, say, step
 
 TORCH = ["torch==2.12.0", "torchvision==0.27.0", "torchaudio==2.11.0"]
-TOOLS = ["pytest==9.2.0"]
+TOOLS = ["pytest==9.2.0", "pytest-xdist==3.8.0"]
 # Torch for Linux brings the CUDA libraries along, with a graphics card or without.
 TORCH_GB = 10 if sys.platform == "linux" else 4
 

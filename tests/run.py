@@ -26,6 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACK = "comfyui-personalization"
 DEMO = ROOT / "workflows" / "api" / "mrsa.json"
 DEMO_SIZE, DEMO_STEPS = 256, 8
+# Test processes at once; each takes up to 2 GB.
+MOST_WORKERS = 4
 
 
 def main(arguments):
@@ -77,7 +79,16 @@ def test(options):
     tests = clean_environment(COMFYUI_PATH=str(host), **hidden, **threads)
     # Named files or folders stand in for the whole suite.
     named = any((ROOT / argument.split("::")[0]).exists() for argument in options.rest)
-    return run([python, "-m", "pytest", *([] if named else ["tests"]), *options.rest], cwd=ROOT, env=tests)
+    whole = [] if named else ["tests", *workers(python, cpu)]
+    return run([python, "-m", "pytest", *whole, *options.rest], cwd=ROOT, env=tests)
+
+
+def workers(python, cpu):
+    """Options that share the whole suite out among the cores, whole files each; none where that brings nothing."""
+    count = min(os.cpu_count() or 1, MOST_WORKERS)
+    if count < 2 or not cpu or lacks(python, "xdist"):
+        return []
+    return ["-n", str(count), "--dist", "loadfile"]
 
 
 def serve(options):

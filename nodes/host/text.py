@@ -14,5 +14,6 @@ def tokenized(clip, text):
 
 def encoded(clip, text):
     """The conditioning of a text: (cross_attn (1, L, D), the dictionary of its other values)."""
-    tensor, values = clip.encode_from_tokens_scheduled(tokenized(clip, text))[0]
+    tokens = tokenized(clip, text)
+    tensor, values = clip.encode_from_tokens_scheduled(tokens)[0]
     return tensor, values
