@@ -34,6 +34,24 @@ def area_resize(mask, size, frame=WHOLE):
     return F.adaptive_avg_pool2d(mask[..., top:bottom, left:right], size)
 
 
+def bilinear_resize(mask, size, frame=WHOLE):
+    """The mask at the centres of an (h, w) grid, bilinear between its own centres, its edge repeated; no antialias.
+
+    mask (r, H, W) float, returns (r, h, w); frame as in `nearest_resize`. On the whole frame this is torch's
+    `interpolate(mode="bilinear", align_corners=False)`.
+    """
+    if frame == WHOLE:
+        return F.interpolate(mask[None], size=size, mode="bilinear", align_corners=False)[0]
+    top, left, bottom, right = frame
+    rows, columns = (
+        # grid_sample counts from -1 to 1 across the whole mask
+        2 * (start + (torch.arange(count, device=mask.device) + 0.5) * ((stop - start) / count)) - 1
+        for count, start, stop in zip(size, (top, left), (bottom, right), strict=True)
+    )
+    points = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), -1).to(mask)
+    return F.grid_sample(mask[None], points[None], "bilinear", "border", align_corners=False)[0]
+
+
 def token_mask(mask, size, frame=WHOLE):
     """Mask at the tokens of a layer: nearest for a mask of zeros and ones, area mean for a grey one.
 

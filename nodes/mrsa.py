@@ -5,6 +5,7 @@ from comfy_api.latest import io
 from . import v3
 from .host.blocks import CHOICES
 from .host.mrsa import NOISES, attach_mrsa
+from .inputs import window_inputs
 from .references import References
 
 
@@ -55,21 +56,9 @@ class MultiReferenceSelfAttention(io.ComfyNode):
                     tooltip="1: only the prompt's half of CFG sees the references, most likeness and fastest. "
                     "0: both halves do, softer.",
                 ),
-                io.Float.Input(
-                    "start_percent",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Start later for a freer layout.",
-                ),
-                io.Float.Input(
-                    "end_percent",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="End earlier for less likeness in details, and less work.",
+                *window_inputs(
+                    "Start later for a freer layout.",
+                    "End earlier for less likeness in details, and less work.",
                 ),
                 io.Combo.Input(
                     "reference_noise",

@@ -7,12 +7,14 @@ attention) to the rows that it plans. So the order of nodes does not matter, and
 """
 
 import logging
+from functools import cache, partial
+from operator import getitem
 
 import torch
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 
 from .attention import plain_attention
-from .rows import NAMES, names_of
+from .rows import NAMES, coupled_chunks, names_of
 from .run import Run, call_of, step_of
 
 log = logging.getLogger(__name__)
@@ -51,8 +53,10 @@ class Technique:
     def plan(self, call):
         """{(kind, block): branch} for one call; kind is "attn1" or "attn2".
 
-        A branch is called as branch(q, k, v, options, chunk) with the rows of one chunk and returns their attention
-        (shape of q, before the output projection), or None where it leaves the chunk alone.
+        A branch is called as branch(q, k, v, options, chunk, plain) with the rows of one chunk; plain() is what the
+        host alone would compute for them. It returns their attention (shape of q, before the output projection), or
+        None where it leaves the chunk alone. One that adds to plain attention says so by `adds = True`: then plain
+        attention is computed for all rows at once.
         """
         return {}
 
@@ -66,6 +70,9 @@ class Technique:
     def patches(self, call):
         """{slot: patch} for one call, for the host's slots that stack ("attn2_patch"); ours run before those there."""
         return {}
+
+    def finished(self, run, latents):
+        """A run came to its end with these latents, which are the result that the user gets."""
 
 
 def attach(model, technique):
@@ -110,7 +117,10 @@ class Attached:
         try:
             for technique in self.techniques:
                 technique.begin(run)
-            return executor(noise, latent_image, sampler, sigmas, denoise_mask, *args, **kwargs)
+            latents = executor(noise, latent_image, sampler, sigmas, denoise_mask, *args, **kwargs)
+            for technique in self.techniques:
+                technique.finished(run, latents)
+            return latents
         finally:
             options.pop(RUN, None)
             for technique in self.techniques:
@@ -209,8 +219,10 @@ class Joined:
 
     def __call__(self, q, k, v, options):
         standing = self.inner(q, k, v, options) if self.inner else None
-        rows = self.call.x.shape[0]
-        if k.shape[0] != rows or q.shape[0] % rows:
+        chunks, rows = self.call.chunks, self.call.x.shape[0]
+        if k.shape[0] != rows:
+            chunks, rows = coupled_chunks(options, k.shape[0]), k.shape[0]
+        if not chunks or q.shape[0] % rows:
             self._leave_out("another patch changed the number of rows")
             return plain_attention(q, k, v, options) if standing is None else standing
         # HyperTile cuts q into tiles as further rows; the host's attention then reads k and v in as many strips
@@ -220,23 +232,28 @@ class Joined:
             self._leave_out("another patch returned an attention of another shape")
             return standing
 
+        plain_of_all = plain_attention(q, k, v, options) if any(branch.adds for branch in self.branches) else None
         out = torch.empty_like(q)
-        for chunk in self.call.chunks:
+        for chunk in chunks:
             own = slice(chunk.start * tiles, chunk.stop * tiles)
             mine = q[own], k[own], v[own], options
-            ours = [o for o in (branch(*mine, chunk) for branch in self.branches) if o is not None]
-            out[own] = self._composed(standing[own] if standing is not None else None, ours, mine)
+            plain = (
+                cache(partial(plain_attention, *mine)) if plain_of_all is None else partial(getitem, plain_of_all, own)
+            )
+            ours = [o for o in (branch(*mine, chunk, plain) for branch in self.branches) if o is not None]
+            out[own] = _composed(standing[own] if standing is not None else None, ours, plain)
         return out
-
-    @staticmethod
-    def _composed(standing, ours, mine):
-        if not ours:
-            return plain_attention(*mine) if standing is None else standing
-        if standing is None and len(ours) == 1:
-            return ours[0]
-        plain = plain_attention(*mine)
-        return (plain if standing is None else standing) + sum(o - plain for o in ours)
 
     def _leave_out(self, reason):
         if self.call.run.once(reason):
             log.warning("%s; our attention is left out at its blocks", reason)
+
+
+def _composed(standing, ours, plain):
+    if standing is None:
+        if not ours:
+            return plain()
+        if len(ours) == 1:
+            return ours[0]
+        standing = plain()
+    return standing + sum(o - plain() for o in ours)

@@ -46,6 +46,14 @@ def attention_blocks(unet):
     return found
 
 
+def cross_attention(unet, block):
+    """The module that reads the text at a host key (name, number, index)."""
+    name, number, index = block
+    layers = unet.middle_block if name == "middle" else getattr(unet, f"{name}_blocks")[number]
+    (transformer,) = (layer for layer in layers if isinstance(layer, SpatialTransformer))
+    return transformer.transformer_blocks[index].attn2
+
+
 def grid_at(level, latent_size):
     """Tokens (h, w) of a level for a latent (h, w): each level halves and rounds up, as the UNet's convolutions do."""
     for _ in range(level):

@@ -15,7 +15,7 @@ from .bank import bank_of, digest
 from .blocks import attention_blocks, chosen_blocks, grid_at, unet_of
 from .reference_branch import ReferenceBranch, Segment
 from .reference_pass import caught_keys
-from .reference_rows import pictures_of, rows_of
+from .reference_rows import count_of_pictures, rows_of
 from .rows import COND, UNCOND
 from .say import refusal, tell
 from .seeded import seeded_noise
@@ -64,7 +64,7 @@ def attach_mrsa(
         return model
     member = Member(
         rows=tuple(rows),
-        pictures=pictures_of(references),
+        pictures=count_of_pictures(references),
         blocks=blocks,
         style_fidelity=max(0.0, min(1.0, style_fidelity)),
         window=window,

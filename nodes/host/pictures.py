@@ -37,14 +37,33 @@ def views_of(references, area):
     """
     views = []
     for number, reference in enumerate(references, 1):
-        label = f'reference {number} ("{reference.word}")' if reference.word else f"reference {number}"
-        images = _rgb(reference.image, label)
-        masks = _spread(_without_empty_alpha(reference.mask, images, label), len(images), label, "mask")
+        label, images, masks = pictures_of(reference, number)
         regions = _spread(_as_masks(reference.region, label, "region"), len(images), label, "region")
         for image, mask, region in zip(images, masks, regions, strict=True):
             pixels, frame = fitted(image, area, label)
             views.append(View(label, pixels, mask, frame, region, reference.strength))
     return views
+
+
+def pictures_of(reference, number):
+    """(label, pictures (b, H, W, 3), per picture a mask (Hm, Wm) in 0..1 or None) of reference `number` of a chain.
+
+    Raises ValueError, naming the reference, for what is no IMAGE or MASK, and for a count of masks that does not match.
+    """
+    label = label_of(number, reference)
+    images = _rgb(reference.image, label)
+    return label, images, _spread(_without_empty_alpha(reference.mask, images, label), len(images), label, "mask")
+
+
+def label_of(number, reference):
+    """What a reference is called in messages."""
+    return f'reference {number} ("{reference.word}")' if reference.word else f"reference {number}"
+
+
+def region_of(reference, label):
+    """Where in the result a whole reference may act, (Hr, Wr) in 0..1; None: everywhere. Of several, where any may."""
+    regions = _as_masks(reference.region, label, "region")
+    return None if regions is None else regions.amax(0)
 
 
 def fitted(image, area, label="picture"):

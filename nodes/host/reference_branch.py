@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
-from ...kernels.masks import WHOLE, nearest_resize
+from ...kernels.masks import nearest_resize
 from ...kernels.reference_attention import multi_reference_attention
-from .attention import exact_attention, plain_attention
+from .attention import exact_attention
+from .frames import frame_of
 from .rows import COND
 
 log = logging.getLogger(__name__)
@@ -32,11 +33,18 @@ class ReferenceBranch:
         self.segments = segments
         self.run = run
 
-    def __call__(self, q, k, v, options, chunk):
+    adds = False
+
+    def __call__(self, q, k, v, options, chunk, plain):
         segments = self.segments.get(chunk)
         if not segments:
             return None
-        region_frame = self._region_frame(q, options, chunk)
+        region_frame = frame_of(q, options, chunk, self.run)
+        if region_frame is None and self._has_regions() and self.run.once("regions"):
+            log.warning(
+                "MRSA: regions of references are off where another patch cuts the picture into tiles, merges its "
+                "tokens or samples an unknown part of it"
+            )
         if chunk.role == COND:
             return self._attend(q, k, v, options, segments, region_frame)
 
@@ -46,9 +54,8 @@ class ReferenceBranch:
             by_fidelity[segment.style_fidelity].append(segment)
         if set(by_fidelity) == {0.0}:
             return self._attend(q, k, v, options, segments, region_frame)
-        plain = plain_attention(q, k, v, options)
-        return plain + sum(
-            (1 - fidelity) * (self._attend(q, k, v, options, group, region_frame) - plain)
+        return plain() + sum(
+            (1 - fidelity) * (self._attend(q, k, v, options, group, region_frame) - plain())
             for fidelity, group in by_fidelity.items()
         )
 
@@ -72,25 +79,8 @@ class ReferenceBranch:
             attention=exact_attention(options),
         )
 
-    def _region_frame(self, q, options, chunk):
-        """The part of the result that these rows show, in 0..1, or None where regions cannot be placed."""
-        height, width = options["activations_shape"][-2:]
-        if q.shape[0] != chunk.stop - chunk.start or q.shape[1] != height * width:
-            return self._no_regions("another patch cuts the picture into tiles or merges its tokens")
-        shown = tuple(options["original_shape"][-2:])
-        whole = self.run.latent_size or shown
-        if shown == whole:
-            return WHOLE
-        if chunk.area is None or len(chunk.area) != 4:
-            return self._no_regions("only an unknown part of the picture is sampled")
-        top, left = chunk.area[2:]
-        bottom, right = top + shown[0], left + shown[1]
-        return top / whole[0], left / whole[1], bottom / whole[0], right / whole[1]
-
-    def _no_regions(self, reason):
-        has_regions = any(segment.region is not None for group in self.segments.values() for segment in group)
-        if has_regions and self.run.once(reason):
-            log.warning("MRSA: regions of references are off where %s", reason)
+    def _has_regions(self):
+        return any(segment.region is not None for group in self.segments.values() for segment in group)
 
 
 def _log_region(region, grid, frame):

@@ -55,7 +55,7 @@ def rows_of(model, clip, vae, references, weight):
     weight: the logit that one reference of strength 1 gets; `ln strength` comes on top.
     """
     base = model.model
-    prompts = [r.prompt or r.word for r in references for _ in range(pictures_of((r,)))]
+    prompts = [r.prompt or r.word for r in references for _ in range(count_of_pictures((r,)))]
     rows, texts = [], {}
     for index, (view, prompt) in enumerate(zip(views_of(references, native_area(model)), prompts, strict=True)):
         latent = _latent(base, vae.encode(view.pixels), view.label)
@@ -72,7 +72,7 @@ def native_area(model):
     return NATIVE.get(family_of(model), NATIVE["SD1.5"]) ** 2
 
 
-def pictures_of(references):
+def count_of_pictures(references):
     """How many pictures a chain holds; an image batch counts each of its own."""
     return sum(r.image.shape[0] if r.image.ndim == 4 else 1 for r in references)
 

@@ -57,6 +57,18 @@ def chunks_of(options, batch, conds):
     return tuple(chunks)
 
 
+def coupled_chunks(options, batch):
+    """The chunks of `batch` rows at a block where a node that couples prompts to parts of the picture has put in more.
+
+    Such a node lists them in the block's options: 0 for a conditional, 1 for an unconditional one. () if none did.
+    """
+    order = options.get("cond_or_uncond_couple") or ()
+    if not order or batch % len(order):
+        return ()
+    size = batch // len(order)
+    return tuple(Chunk(i * size, (i + 1) * size, UNCOND if index == 1 else COND) for i, index in enumerate(order))
+
+
 def entry_of(chunk, conds):
     """The entry whose text a chunk's rows carry, None if nobody knows it; conds as for `chunks_of`.
 

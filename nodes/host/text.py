@@ -3,11 +3,16 @@
 from .say import refusal
 
 
-def encoded(clip, text):
-    """The conditioning of a text: (cross_attn (1, L, D), the dictionary of its other values)."""
+def tokenized(clip, text):
+    """The tokens of a text, as the host's CLIP hands them out."""
     if clip is None:
         raise refusal(
             "clip is empty: this checkpoint holds no text encoder; load one with a CLIP loader and connect it"
         )
-    tensor, values = clip.encode_from_tokens_scheduled(clip.tokenize(text))[0]
+    return clip.tokenize(text)
+
+
+def encoded(clip, text):
+    """The conditioning of a text: (cross_attn (1, L, D), the dictionary of its other values)."""
+    tensor, values = clip.encode_from_tokens_scheduled(tokenized(clip, text))[0]
     return tensor, values

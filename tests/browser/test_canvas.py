@@ -28,6 +28,8 @@ ROOT = Path(__file__).parents[2]
 CANVASES = sorted((ROOT / "workflows").glob("*.json"))
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 GLOBAL_MODULES = ("/usr/local/lib/node_modules", "/usr/lib/node_modules", "/usr/share/nodejs")
+# Model files that other ones stand in for, and where they lie.
+FOLDERS = {"ckpt_name": "checkpoints", "clip_name": "clip_vision"}
 QUIET = {"missing": [], "marked": [], "overlay": None}
 
 pytestmark = pytest.mark.slow
@@ -58,21 +60,19 @@ def server(browser, tmp_path_factory):
         pytest.skip("no ComfyUI: COMFYUI_PATH is not set")
     base = tmp_path_factory.mktemp("browser")
     tiny_files.write(base / "models")
-    # The checkpoints that the workflows name need not be read: it is enough that the loader's list has them.
-    for name in checkpoint_names():
-        (base / "models/checkpoints" / name).touch()
+    # The files that the workflows name need not be read: it is enough that the loaders' lists have them.
+    for path in CANVASES:
+        for _, socket, name in names_in(path):
+            (base / "models" / FOLDERS[socket] / name).touch()
     packs = {"comfyui-personalization": ROOT}
     with Server(host, sys.executable, base, cpu=not torch.cuda.is_available(), packs=packs) as server:
         yield server
 
 
-def checkpoint_names():
-    return {name for path in CANVASES for name in names_in(path)}
-
-
 def names_in(path):
-    """The checkpoints that a workflow names."""
-    return set(filter(None, (node["inputs"].get("ckpt_name") for node in api_twin(path).values())))
+    """(type of node, socket, name) of the model files in a workflow that others stand in for."""
+    nodes = api_twin(path).values()
+    return [(n["class_type"], s, n["inputs"][s]) for n in nodes for s in FOLDERS if s in n["inputs"]]
 
 
 def api_twin(path):
@@ -80,10 +80,10 @@ def api_twin(path):
 
 
 def opened_and_run(path, server, environment):
-    """What canvas.mjs saw of a workflow, run in small with the tiny checkpoint."""
-    (checkpoint,) = names_in(path)
+    """What canvas.mjs saw of a workflow, run in small with the tiny files."""
     small = canvas.small(side=128, steps=2)
-    small["CheckpointLoaderSimple"] = {"ckpt_name": tiny_files.checkpoint_for(checkpoint)}
+    for kind, socket, name in names_in(path):
+        small[kind] = {socket: tiny_files.stand_in(socket, name)}
     screenshot = ROOT / "output" / f"canvas_{path.stem}.png"
     screenshot.parent.mkdir(exist_ok=True)
     command = ["node", Path(__file__).with_name("canvas.mjs"), server.url, path, screenshot, json.dumps(small)]

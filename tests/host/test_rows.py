@@ -2,7 +2,7 @@
 
 from uuid import uuid4
 
-from pack.nodes.host.rows import COND, NAMES, UNCOND, chunks_of, entry_of, names_of
+from pack.nodes.host.rows import COND, NAMES, UNCOND, chunks_of, coupled_chunks, entry_of, names_of
 
 P, P2, N = uuid4(), uuid4(), uuid4()
 CONDS = {"positive": [{"uuid": P}, {"uuid": P2}], "negative": [{"uuid": N}]}
@@ -65,6 +65,17 @@ def test_an_area_comes_with_its_chunk():
     conds = {"positive": [{"uuid": P, "area": (4, 8, 0, 8)}], "negative": [{"uuid": N}]}
     chunks = chunks_of({"cond_or_uncond": [1, 0], "uuids": [N, P]}, 2, conds)
     assert [c.area for c in chunks] == [None, (4, 8, 0, 8)]
+
+
+def test_rows_that_a_couple_node_put_in():
+    options = {"cond_or_uncond_couple": [1, 0, 0]}
+    assert [(c.start, c.stop, c.role) for c in coupled_chunks(options, 6)] == [
+        (0, 2, UNCOND),
+        (2, 4, COND),
+        (4, 6, COND),
+    ]
+    # nobody says whose they are, or it does not add up
+    assert coupled_chunks({}, 6) == () == coupled_chunks(options, 4)
 
 
 def test_the_text_of_a_chunk():

@@ -5,9 +5,18 @@ from fractions import Fraction
 
 import pytest
 import torch
+import torch.nn.functional as F
 from golden_data import case
 
-from pack.kernels.masks import area_resize, box_mask, is_binary, kept_tokens, nearest_resize, token_mask
+from pack.kernels.masks import (
+    area_resize,
+    bilinear_resize,
+    box_mask,
+    is_binary,
+    kept_tokens,
+    nearest_resize,
+    token_mask,
+)
 
 
 @pytest.mark.parametrize("image", [0, 1])
@@ -85,3 +94,20 @@ def test_box_mask():
     assert soft[32, 32] == 1 and 0 < soft[32, 17] < soft[32, 20] < 1 and soft[32, 10] == 0
     # a box that fills the picture has no edge to soften
     assert torch.equal(box_mask((8, 8), (0, 0, 1, 1), feather=0.5), torch.ones(8, 8))
+
+
+@pytest.mark.parametrize("size", [(8, 8), (5, 11), (64, 40), (1, 1)])
+def test_bilinear_resize_is_torchs(size):
+    masks = torch.rand(2, 13, 17, generator=torch.Generator().manual_seed(0))
+    expected = F.interpolate(masks[None], size=size, mode="bilinear", align_corners=False)[0]
+    assert torch.equal(bilinear_resize(masks, size), expected)
+    # the same by the way that frames go
+    torch.testing.assert_close(bilinear_resize(masks, size, (0.0, 0.0, 1.0, 1.0 - 1e-9)), expected)
+
+
+def test_bilinear_resize_of_a_part():
+    """A part on its own grid is the same part of the whole on the whole's grid."""
+    masks = torch.rand(2, 13, 17, generator=torch.Generator().manual_seed(0))
+    whole = bilinear_resize(masks, (16, 24))
+    part = bilinear_resize(masks, (8, 6), (0.25, 0.5, 0.75, 0.75))
+    torch.testing.assert_close(part, whole[:, 4:12, 12:18])

@@ -22,6 +22,10 @@ SOCKETS = {
     "PersonalizationResAdapter": "model adapter_set alpha norms norm_strength link_norms",
     "PersonalizationResAdapterExport": "adapter_set file_name model",
     "PersonalizationResolution": "model adapter_set aspect megapixels custom_width custom_height batch_size",
+    "PersonalizationImageAdapterLoader": "adapter_file",
+    "PersonalizationMIPAdapter": "model adapter clip clip_vision scale merge merge_power phrase_source text_gate "
+    "start_percent end_percent prompt references",
+    "PersonalizationMIPMaps": "model samples images",
     "PersonalizationNPNetLoader": "npnet_file",
     "PersonalizationGoldenNoise": "noise npnet conditioning strength size_mode long_prompt device",
     "PersonalizationGoldenNoiseModel": "model npnet conditioning strength size_mode long_prompt device",

@@ -40,14 +40,12 @@ def tiny(graph, seed=1):
     """A graph that asks for nothing this server lacks, and for little."""
     values = canvas.small(side=64, steps=2)
     values[canvas.ALL] = {"seed": seed, "noise_seed": seed}
-    return {node: with_tiny_checkpoint(said) for node, said in canvas.with_values(graph, values).items()}
+    return {node: with_tiny_files(said) for node, said in canvas.with_values(graph, values).items()}
 
 
-def with_tiny_checkpoint(node):
-    wanted = node["inputs"].get("ckpt_name")
-    if wanted is None:
-        return node
-    return dict(node, inputs={**node["inputs"], "ckpt_name": tiny_files.checkpoint_for(wanted)})
+def with_tiny_files(node):
+    inputs = {name: tiny_files.stand_in(name, value) for name, value in node["inputs"].items()}
+    return dict(node, inputs=inputs)
 
 
 def painted(server, graph):

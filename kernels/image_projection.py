@@ -1,0 +1,151 @@
+"""From what a vision encoder sees in a picture to the image tokens that cross-attention reads (IP-Adapter family).
+
+Weights are a dict of tensors under the published names, of any float type; everything is computed in float32.
+Sources: IP-Adapter (arXiv 2308.06721, section 3.2), its Resampler after Flamingo (arXiv 2204.14198, section 3.1).
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+
+# Width of a head in the Resampler; how many heads there are follows from the shapes.
+HEAD = 64
+# "full-face" keeps one token per patch and one for the class: ViT at 224 pixels and 14 x 14 patches.
+FULL_TOKENS = 257
+EPS = 1e-5
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """T (tokens of one picture), D (their width), E (width of what the encoder gives), and the Resampler's inside."""
+
+    variant: str  # "base", "plus" or "full-face"
+    tokens: int
+    width: int
+    embed: int
+    dim: int = 0
+    inner: int = 0
+    hidden: int = 0
+    depth: int = 0
+
+
+def sizes_of(shapes, width):
+    """The Sizes that {name: shape} speak of, for tokens `width` wide.
+
+    KeyError names a tensor that is missing for it, ValueError says what does not fit; None: no variant has such names.
+    """
+    if "proj.weight" in shapes:
+        rows, embed = _matrix(shapes, "proj.weight")
+        if rows % width:
+            raise ValueError(f"proj.weight makes {rows} numbers, which are no whole tokens {width} wide")
+        return Sizes("base", rows // width, width, embed)
+    if "latents" in shapes:
+        dim, embed = _matrix(shapes, "proj_in.weight")
+        inner = _matrix(shapes, "layers.0.0.to_q.weight")[0]
+        if inner % HEAD:
+            raise ValueError(f"layers.0.0.to_q.weight has {inner} rows, which are no whole heads {HEAD} wide")
+        hidden = _matrix(shapes, "layers.0.1.1.weight")[0]
+        depth = len({name.split(".")[1] for name in shapes if name.startswith("layers.")})
+        tokens = shapes["latents"][1] if len(shapes["latents"]) == 3 else 0
+        return Sizes("plus", tokens, width, embed, dim, inner, hidden, depth)
+    if "proj.3.weight" in shapes:
+        hidden, embed = _matrix(shapes, "proj.0.weight")
+        return Sizes("full-face", FULL_TOKENS, width, embed, hidden=hidden)
+    return None
+
+
+def expected_shapes(sizes):
+    """{name: shape} of every tensor that the projection reads."""
+    if sizes.variant == "base":
+        return _linear_shapes("proj", sizes.tokens * sizes.width, sizes.embed) | _norm_shapes("norm", sizes.width)
+    if sizes.variant == "full-face":
+        shapes = _linear_shapes("proj.0", sizes.hidden, sizes.embed)
+        return shapes | _linear_shapes("proj.2", sizes.width, sizes.hidden) | _norm_shapes("proj.3", sizes.width)
+    dim = sizes.dim
+    shapes = {"latents": (1, sizes.tokens, dim)} | _linear_shapes("proj_in", dim, sizes.embed)
+    shapes |= _linear_shapes("proj_out", sizes.width, dim) | _norm_shapes("norm_out", sizes.width)
+    for layer in range(sizes.depth):
+        name = f"layers.{layer}"
+        for norm in ("0.norm1", "0.norm2", "1.0"):
+            shapes |= _norm_shapes(f"{name}.{norm}", dim)
+        shapes[f"{name}.0.to_q.weight"] = (sizes.inner, dim)
+        shapes[f"{name}.0.to_kv.weight"] = (2 * sizes.inner, dim)
+        shapes[f"{name}.0.to_out.weight"] = (dim, sizes.inner)
+        shapes[f"{name}.1.1.weight"] = (sizes.hidden, dim)
+        shapes[f"{name}.1.3.weight"] = (dim, sizes.hidden)
+    return shapes
+
+
+def image_tokens(embeds, weights, sizes):
+    """Image tokens (m, T, D) float32 of m pictures, on the device of `embeds`.
+
+    embeds: image_embeds (m, E) for "base"; hidden states (m, t, E) before the encoder's last layer for the others
+    ("full-face" has T = t). weights: {published name: tensor}; sizes: their `sizes_of`.
+    """
+    weights = {name: t.to(embeds.device, torch.float32) for name, t in weights.items()}
+    embeds = embeds.float()
+    if sizes.variant == "base":
+        return projected(embeds, weights, sizes.width)
+    return resampled(embeds, weights) if sizes.variant == "plus" else transformed(embeds, weights)
+
+
+def projected(embeds, weights, width):
+    """layernorm(W e + b) with W e + b cut into T tokens: (m, T, D) of embeds (m, E); D is `width`."""
+    tokens = rearrange(_linear(embeds, weights, "proj"), "m (t d) -> m t d", d=width)
+    return _norm(tokens, weights, "norm")
+
+
+def transformed(hidden, weights):
+    """layernorm(W2 gelu(W0 x + b0) + b2) of each token by itself: (m, t, D) of hidden states (m, t, E)."""
+    inner = F.gelu(_linear(hidden, weights, "proj.0"))
+    return _norm(_linear(inner, weights, "proj.2"), weights, "proj.3")
+
+
+def resampled(hidden, weights):
+    """T learned queries gather from the hidden states: (m, T, D) of hidden states (m, t, E).
+
+    Per layer: l += attention(l; x, l), then l += W3 gelu(W1 layernorm(l)); at the end layernorm(W_out l + b_out).
+    """
+    x = _linear(hidden, weights, "proj_in")
+    latents = weights["latents"].expand(len(x), -1, -1)
+    layer = 0
+    while f"layers.{layer}.0.to_q.weight" in weights:
+        latents = latents + _gathered(x, latents, weights, f"layers.{layer}.0")
+        inner = F.gelu(_linear(_norm(latents, weights, f"layers.{layer}.1.0"), weights, f"layers.{layer}.1.1"))
+        latents = latents + _linear(inner, weights, f"layers.{layer}.1.3")
+        layer += 1
+    return _norm(_linear(latents, weights, "proj_out"), weights, "norm_out")
+
+
+def _gathered(x, latents, weights, name):
+    """W_out softmax(q kT / sqrt(d)) v, q of norm2(l), k and v of both norm1(x) and norm2(l); l (m, T, dim)."""
+    latents = _norm(latents, weights, f"{name}.norm2")
+    both = torch.cat([_norm(x, weights, f"{name}.norm1"), latents], dim=1)
+    q = rearrange(_linear(latents, weights, f"{name}.to_q"), "m t (h d) -> m h t d", d=HEAD)
+    k, v = rearrange(_linear(both, weights, f"{name}.to_kv"), "m t (two h d) -> two m h t d", two=2, d=HEAD)
+    out = rearrange(F.scaled_dot_product_attention(q, k, v), "m h t d -> m t (h d)")
+    return _linear(out, weights, f"{name}.to_out")
+
+
+def _linear(x, weights, name):
+    return F.linear(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
+
+
+def _norm(x, weights, name):
+    return F.layer_norm(x, x.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"], EPS)
+
+
+def _matrix(shapes, name):
+    if len(shapes[name]) != 2:
+        raise ValueError(f"{name} has the shape {list(shapes[name])}, which is no matrix")
+    return shapes[name]
+
+
+def _linear_shapes(name, out, inner):
+    return {f"{name}.weight": (out, inner), f"{name}.bias": (out,)}
+
+
+def _norm_shapes(name, width):
+    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
