@@ -1,6 +1,5 @@
 """Concept Conductor costs what its method must cost: counted FLOPs of a step against the floor."""
 
-import uuid
 from contextlib import suppress
 from functools import lru_cache
 from types import SimpleNamespace
@@ -9,26 +8,19 @@ import comfy.ldm.modules.attention as attention
 import comfy.model_management as mm
 import pytest
 import torch
+from bench.concept_flops import WIDTH, conducting, floor, hollow, options, parts, step_flops, text
 from bench.flops import host_model
 from comfy.ldm.modules.attention import BasicTransformerBlock
-from concepts import strip
-from loras import Maker, loaded
 from subjects import draw
-from tiny import conditioning, execute
+from tiny import conditioning
 from torch.utils.flop_counter import FlopCounterMode
 
-from pack.nodes.concept_conductor import ConceptConductor
-from pack.nodes.concepts import AddConcept
 from pack.nodes.host import concept_conductor
-from pack.nodes.host.attach import techniques_of
 from pack.nodes.host.normal_tensors import differentiable
-from pack.nodes.host.run import Run, call_of, step_of
+from pack.nodes.host.run import Run, step_of
 
 # A step costs at most this many times the floor.
 LIMIT = 1.05
-SIDE, RANK, WIDTH = {"sd15": 64, "sdxl": 128}, {"sd15": 4, "sdxl": 32}, {"sd15": 768, "sdxl": 2048}
-ENDS = ("to_q", "to_k", "to_v", "to_out.0")
-META = torch.device("meta")
 
 
 @pytest.fixture(autouse=True)
@@ -38,87 +30,11 @@ def _counted_attention(monkeypatch):
     monkeypatch.setattr(mm, "get_free_memory", lambda *args, **kwargs: 1e18)
 
 
-@lru_cache(maxsize=2)
-def hollow(kind):
-    return host_model(kind, device="meta")
-
-
-def text(kind, rows, device, tokens=77):
-    y = torch.zeros(rows, 2816, device=device) if kind == "sdxl" else None
-    return torch.zeros(rows, tokens, WIDTH[kind], device=device), y
-
-
-def chain_of(model, kind, count):
-    names = [name for name, _ in model.model.diffusion_model.named_modules() if ".attn" in name and name.endswith(ENDS)]
-    values = {"pooled_output": torch.zeros(1, 1280)} if kind == "sdxl" else {}
-    chain = ()
-    for number in range(count):
-        (chain,) = execute(
-            AddConcept,
-            model=loaded(model, Maker(model, number)("lora", names, rank=RANK[kind])),
-            positive=conditioning(draw(1, 77, WIDTH[kind], seed=number), **values),
-            negative=conditioning(draw(1, 77, WIDTH[kind], seed=50 + number), **values),
-            mask=strip(number, count),
-            concepts=chain,
-        )
-    return chain
-
-
-def conducting(model, kind, count, size, **inputs):
-    """(technique, run) of a conducted MODEL, as in a run of the host that has just begun."""
-    values = {"refine_start": 1.0, "refine_end": 0.0, "cache_mb": 0, **inputs}
-    patched = execute(ConceptConductor, model=model, concepts=chain_of(model, kind, count), **values)[0]
-    (technique,) = techniques_of(patched)
-    guider = SimpleNamespace(conds={}, model_patcher=patched, inner_model=model.model)
-    run = Run(guider, (1, 4, size, size))
-    technique.begin(run)
-    return technique, run
-
-
-def options():
-    return {
-        "sigmas": torch.tensor([5.0]),
-        "sample_sigmas": torch.tensor([5.0, 0.0]),
-        "cond_or_uncond": [1, 0],
-        "uuids": [uuid.uuid4(), uuid.uuid4()],
-    }
-
-
-@lru_cache(maxsize=2)
-def parts(kind):
-    """FLOPs of one row of the true UNet: all of it, up to the first text, up to the last fused attention."""
-    unet = hollow(kind).model.diffusion_model
-    seen = {}
-    layers = [m for m in unet.modules() if isinstance(m, BasicTransformerBlock)]
-    with FlopCounterMode(display=False) as counter:
-
-        def note(name):
-            return lambda *args: seen.update({name: counter.get_total_flops()})
-
-        decoder = [m for m in unet.output_blocks.modules() if isinstance(m, BasicTransformerBlock)]
-        handles = [
-            layers[0].attn2.register_forward_pre_hook(note("first text")),
-            decoder[-1].attn2.register_forward_hook(note("last fused")),
-        ]
-        context, y = text(kind, 1, META)
-        unet(torch.zeros(1, 4, SIDE[kind], SIDE[kind], device=META), torch.zeros(1, device=META), context, y)
-    for handle in handles:
-        handle.remove()
-    return {**seen, "all": counter.get_total_flops()}
-
-
-def lora_flops(kind):
-    """Of one row and all of its adapters: 0.285 and 2.59 GF per unit of rank."""
-    return RANK[kind] * {"sd15": 0.285e9, "sdxl": 2.59e9}[kind]
-
-
-def floor(kind, count):
-    part = parts(kind)
-    floor = 2 * part["all"] + 2 * count * (part["last fused"] + lora_flops(kind))
-    if kind == "sd15":
-        # without pooled text, the two rows of CFG are one up to the first text
-        floor -= (1 + count) * part["first text"]
-    return floor
+@pytest.fixture(scope="module", autouse=True)
+def _let_the_models_go():
+    yield
+    hollow.cache_clear()
+    narrow.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -137,25 +53,9 @@ def test_the_floor(kind, whole, floors):
 )
 def test_step(kind, count, foreign):
     """Together with the picture's rows, or (where another patch stands) ahead of them."""
-    model = hollow(kind)
-    technique, run = conducting(model, kind, count, SIDE[kind])
-    unet, calls = model.model.diffusion_model, []
-
-    def forward(x, t, context, y, control, options):
-        calls.append(len(x))
-        return unet._forward(x, t, context, y, control, options)
-
-    x, t = torch.zeros(2, 4, SIDE[kind], SIDE[kind], device=META), torch.zeros(2, device=META)
-    context, y = text(kind, 2, META)
-    said = options()
-    if foreign:
-        said["patches"] = {"attn1_output_patch": [lambda n, options: n]}
-    call = call_of(run, model.model, unet._forward, x, t, context, y, said)
-    with FlopCounterMode(display=False) as counter:
-        out = technique.around(call, forward)(x, t, context, y, None, said)
-    assert out.shape == x.shape
-    assert calls == [2 if foreign else 2 * (1 + count)]
-    assert counter.get_total_flops() <= LIMIT * floor(kind, count)
+    flops, passes = step_flops(kind, count, foreign)
+    assert passes == [2 if foreign else 2 * (1 + count)]
+    assert flops <= LIMIT * floor(kind, count)
 
 
 @pytest.mark.parametrize("count", [1, 3])
