@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PRODUCT = sorted([ROOT / "__init__.py", *(ROOT / "nodes").rglob("*.py"), *(ROOT / "kernels").rglob("*.py")])
-TECHNIQUES = ("mrsa", "resadapter", "npnet", "mip_adapter", "edlora")
+TECHNIQUES = ("mrsa", "resadapter", "npnet", "mip_adapter", "edlora", "concept_conductor")
 # a technique that only changes weights and prompts costs nothing at sampling time: there is nothing to measure
 FREE = ("resadapter", "edlora")
 TOP = {"__init__.py", "nodes", "kernels", "README.md", "pyproject.toml", "workflows", "tests", "LICENSE"}

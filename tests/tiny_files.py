@@ -27,6 +27,9 @@ def write(models):
     unet, text = dict(checkpoint.unet_shapes("sd15")), dict(checkpoint.clip_shapes("sd1_clip_config.json"))
     dog = edloras.random_parts(checkpoint.UNETS["sd15"], unet, [text], ("<chow_dog_1>", "<chow_dog_2>"), size=0.02)
     edloras.put(models / "loras" / "chow_dog.pth", dog)
+    cat = ("<siberian_cat_1>", "<siberian_cat_2>")
+    cat = edloras.random_parts(checkpoint.UNETS["sd15"], unet, [text], cat, size=0.02, seed=1)
+    edloras.put(models / "loras" / "siberian_cat.pth", cat)
     save_lora(models / "loras" / LORA)
     npnets.save_recipe(models / "npnet" / "sdxl.pth")
 

@@ -4,6 +4,7 @@ import logging
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 
 from ...kernels.attention_map import head_mean_map
@@ -67,9 +68,9 @@ class Fusion:
         def keep(n, options):
             block = (*options["block"], options["block_index"])
             if block in self.layers.fused and self._fits(n, options, len(paths)):
-                masks = row_masks(self.masks, n, options, self.rows)
+                masks = self.masks.at(tuple(options["activations_shape"][-2:]), torch.device("cpu"))
                 for group, path in enumerate(paths):
-                    tokens = masks[list(path.concepts)].any(1).any(0).nonzero()[:, 0]
+                    tokens = masks[list(path.concepts)].any(1).any(0).nonzero()[:, 0].to(n.device)
                     mine = n[group * self.rows : (group + 1) * self.rows]
                     # index_select copies: the rest of the layer's output can be freed
                     self.stored.features[attention, block, path] = n.shape[1], tokens, mine.index_select(1, tokens)

@@ -165,11 +165,11 @@ class LayoutGuidance:
             tensor, values = self.layout_text
             self._text = unet_inputs(step.base, tensor, values, latent.float().cpu())
         block = self.conducting.layers.guidance
-        weights = weights_key(step.base.current_patcher)
-        contents = digest(latent, self._text.context, self._text.y, self._text.layers)
-        key = "layout keys", weights, float(timestep[0]), dtype, block, contents
-        bank, budget = bank_of(step.base), self.settings.cache_bytes
-        found = bank.get(key, step.run, device) if budget else None
+        bank, budget, found = bank_of(step.base), self.settings.cache_bytes, None
+        if budget:
+            contents = digest(latent, self._text.context, self._text.y, self._text.layers)
+            key = "layout keys", weights_key(step.base.current_patcher), float(timestep[0]), dtype, block, contents
+            found = bank.get(key, step.run, device)
         if found is None:
             inputs = latent.to(device, dtype)
             if self._text.concat is not None:

@@ -35,6 +35,12 @@ SOCKETS = {
     "PersonalizationEDLoRALoader": "model clip edlora_file strength_model strength_clip pooled",
     "PersonalizationEDLoRAConvert": "edlora_file file_name",
     "PersonalizationRedenoise": "noise model positive negative guidance inverse_guidance steps repeats",
+    "PersonalizationConcept": "model positive word strength negative mask concepts",
+    "PersonalizationConceptConductor": "model guidance_weight guidance_end guidance_interval custom_factor "
+    "gradient_space refine_start refine_end refine_interval iou_threshold kmeans_restarts rect_mask use_loss_mask "
+    "inversion_steps concepts layout_image layout_positive vae unmatched close_seams cache_mb",
+    "PersonalizationLayoutMask": "model vae layout_image layout_positive x y clusters",
+    "PersonalizationConceptMasks": "model samples images",
 }
 
 schemas = pytest.mark.parametrize("schema", [node.GET_SCHEMA() for node in NODES], ids=lambda schema: schema.node_id)
