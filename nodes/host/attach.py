@@ -6,18 +6,11 @@ there runs first, with all rows; then each of our techniques, in the order of th
 attention) to the rows that it plans. So the order of nodes does not matter, and no patch of another pack is lost.
 """
 
-import logging
-from functools import cache, partial
-from operator import getitem
-
-import torch
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 
-from .attention import plain_attention
-from .rows import NAMES, coupled_chunks, names_of
+from .joined import Joined
+from .rows import NAMES, names_of
 from .run import Run, call_of, step_of
-
-log = logging.getLogger(__name__)
 
 KEY = "personalization"
 RUN = "personalization_run"
@@ -207,53 +200,3 @@ def _with_patches(options, ours):
     for slot, patch in (pair for several in reversed(ours) for pair in several.items()):
         patches.setdefault(slot, []).insert(0, patch)
     return {**options, "patches": patches}
-
-
-class Joined:
-    """The callable at one block for one call of the UNet: what stood there, and our branches."""
-
-    def __init__(self, inner, branches, call):
-        self.inner = inner
-        self.branches = branches
-        self.call = call
-
-    def __call__(self, q, k, v, options):
-        standing = self.inner(q, k, v, options) if self.inner else None
-        chunks, rows = self.call.chunks, self.call.x.shape[0]
-        if k.shape[0] != rows:
-            chunks, rows = coupled_chunks(options, k.shape[0]), k.shape[0]
-        if not chunks or q.shape[0] % rows:
-            self._leave_out("another patch changed the number of rows")
-            return plain_attention(q, k, v, options) if standing is None else standing
-        # HyperTile cuts q into tiles as further rows; the host's attention then reads k and v in as many strips
-        tiles = q.shape[0] // rows
-        k, v = (t.reshape(q.shape[0], -1, t.shape[-1]) for t in (k, v))
-        if standing is not None and standing.shape != q.shape:
-            self._leave_out("another patch returned an attention of another shape")
-            return standing
-
-        plain_of_all = plain_attention(q, k, v, options) if any(branch.adds for branch in self.branches) else None
-        out = torch.empty_like(q)
-        for chunk in chunks:
-            own = slice(chunk.start * tiles, chunk.stop * tiles)
-            mine = q[own], k[own], v[own], options
-            plain = (
-                cache(partial(plain_attention, *mine)) if plain_of_all is None else partial(getitem, plain_of_all, own)
-            )
-            ours = [o for o in (branch(*mine, chunk, plain) for branch in self.branches) if o is not None]
-            out[own] = _composed(standing[own] if standing is not None else None, ours, plain)
-        return out
-
-    def _leave_out(self, reason):
-        if self.call.run.once(reason):
-            log.warning("%s; our attention is left out at its blocks", reason)
-
-
-def _composed(standing, ours, plain):
-    if standing is None:
-        if not ours:
-            return plain()
-        if len(ours) == 1:
-            return ours[0]
-        standing = plain()
-    return standing + sum(o - plain() for o in ours)
