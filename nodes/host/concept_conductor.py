@@ -8,7 +8,7 @@ moves the latent towards the layout of another picture; a few steps later the ma
 import torch
 
 from ...kernels.kmeans import kmeans
-from .attach import Technique, attach
+from .attach import attach
 from .blocks import grid_at, unet_of
 from .concept_masks import ConceptMasks, latent_masks
 from .concept_passes import ConductedCall
@@ -18,6 +18,7 @@ from .conductor_layers import layers_of
 from .own_forward import OwnForward
 from .row_adapters import RowAdapters
 from .say import refusal, tell
+from .technique import Technique
 
 NAME = "concept_conductor"
 

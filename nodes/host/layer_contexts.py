@@ -8,10 +8,10 @@ import logging
 
 import torch
 
-from .attach import Technique
 from .blocks import attention_blocks
 from .rows import entry_of
 from .say import refusal
+from .technique import Technique
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import comfy.model_management
 import torch
 
-from .attach import Technique, attach, techniques_of
+from .attach import attach, techniques_of
 from .heat_maps import heat_maps
 from .image_adapter_fit import check_fits
 from .image_branch import ImageBranch
@@ -23,6 +23,7 @@ from .image_words import check_words, read_words
 from .merge_maps import keep_maps, maps_of
 from .pictures import LATENT_STEP, label_of, region_of
 from .say import refusal
+from .technique import Technique
 from .when import Window
 
 MERGES = ("weighted", "joint")

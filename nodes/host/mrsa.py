@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from .attach import Technique, attach
+from .attach import attach
 from .bank import bank_of, digest
 from .blocks import attention_blocks, chosen_blocks, grid_at, unet_of
 from .reference_branch import ReferenceBranch, Segment
@@ -19,6 +19,7 @@ from .reference_rows import count_of_pictures, rows_of
 from .rows import COND, UNCOND
 from .say import refusal, tell
 from .seeded import seeded_noise
+from .technique import Technique
 from .weights import weights_key
 from .when import Window
 
