@@ -6,7 +6,9 @@
 A step is one call of the UNet with both rows of CFG, run by the host's sampler on a UNet of random weights: speed does
 not depend on them. "first" reads the words by the text's matrices, "further" is every later step. "concatenated" is
 what an IP-Adapter does with several pictures: their tokens in one attention beside the text's, keys and values anew at
-each step. All kinds of steps and plain ones take turns. Without further options: SD1.5 of half its width on the CPU.
+each step. "image parts" is what our own code takes of a first step beside the text's attention, measured within that
+step: on a shared machine the surest figure. All kinds of steps and plain ones take turns. Without further options:
+SD1.5 of half its width on the CPU.
 """
 
 import json
@@ -50,13 +52,35 @@ def concatenated(model, references, tokens):
     return patched
 
 
+class OwnTime:
+    """While it is open: the seconds that the image parts of all layers take, on the bench's clock."""
+
+    def __init__(self, options):
+        self.watch = timing.Stopwatch(options.device, options.clock)
+
+    def __enter__(self):
+        from pack.nodes.host.image_branch import ImageBranch
+
+        self.branch, self.image = ImageBranch, ImageBranch._image
+        ImageBranch._image = lambda *args: self.watch(self.image, *args)
+        return self
+
+    def __exit__(self, *error):
+        self.branch._image = self.image
+
+    @property
+    def seconds(self):
+        return sum(self.watch.seconds)
+
+
 def measured(options):
-    """{(references, tokens): {"plain", "first", "further", "concatenated": [seconds]}}, in turns."""
+    """{(references, tokens): {"plain", "first", "further", "concatenated": [seconds], "own": [share]}}, in turns."""
     from bench.image_flops import with_images
 
     model = random_model(options)
     settings = [(references, tokens) for tokens in options.tokens for references in options.references]
-    times = {setting: {"plain": [], "first": [], "further": [], "concatenated": []} for setting in settings}
+    kinds = ("plain", "first", "further", "concatenated", "own")
+    times = {setting: {kind: [] for kind in kinds} for setting in settings}
     step_seconds(model, options, seed=0)  # the first of all only warms up
     for _ in range(options.repeats):
         for references, tokens in settings:
@@ -67,9 +91,12 @@ def measured(options):
                 "further": step_seconds(ours, options, seed=0, steps=2),
                 "concatenated": step_seconds(concatenated(model, references, tokens), options, seed=0),
             }
+            with OwnTime(options) as own:
+                whole = step_seconds(ours, options, seed=0)
+            turn["own"] = own.seconds / whole
             for kind, seconds in turn.items():
                 times[references, tokens][kind].append(seconds)
-            told = ", ".join(f"{kind} {seconds:.3g} s" for kind, seconds in turn.items())
+            told = ", ".join(f"{kind} {seconds:.3g}" for kind, seconds in turn.items())
             sys.stderr.write(f"{references} references of {tokens} tokens: {told}\n")
     return times
 
@@ -97,15 +124,17 @@ def counted(options):
 def table(times, counts, plain):
     """Markdown. Times are compared with the plain step of the same turn, FLOPs with those of a plain step."""
     lines = [
-        "| references | tokens of each | step | time, x plain | added FLOPs, % of plain | added FLOPs / least |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| references | tokens of each | step | time, x plain | image parts, % of the step | added FLOPs, % of plain "
+        "| added FLOPs / least |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for (references, tokens), found in times.items():
         for kind in ("first", "further", "concatenated"):
             ratios = [seconds / alone for seconds, alone in zip(found[kind], found["plain"], strict=True)]
             added, least = counts[references, tokens].get(kind, (None, None))
             flops = f"{100 * added / plain:.3f} | {added / least:.3f}" if added else "| "
-            lines.append(f"| {references} | {tokens} | {kind} | {statistics.median(ratios):.3f} | {flops} |")
+            own = f"{100 * statistics.median(found['own']):.2f}" if kind == "first" else ""
+            lines.append(f"| {references} | {tokens} | {kind} | {statistics.median(ratios):.3f} | {own} | {flops} |")
     return "\n".join(lines)
 
 
