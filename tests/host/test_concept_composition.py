@@ -9,6 +9,7 @@ import torch
 from comfy.ldm.modules.attention import BasicTransformerBlock
 from concepts import conducted, random_concepts, random_lora, strip, with_lora
 from host.composition import foreign
+from image_prompts import with_pictures
 from subjects import draw, prompt, references, with_references
 from tiny import execute, random_weights, recording, sample, tiny_model
 
@@ -151,6 +152,20 @@ def test_references_belong_to_the_pictures_rows(model, order):
     # the references' noise is drawn in single precision, and their keys are computed once per run
     assert differ(ours, expected) < PATCHED
     assert differ(ours, evaluation(conducted(model, chain))) > 1e-3
+
+
+@pytest.mark.parametrize("order", ["pictures first", "concepts first"])
+def test_image_prompts_belong_to_the_pictures_rows(order):
+    """MIP-Adapter acts on the picture's rows as it does alone, and the concepts' rows know nothing of it."""
+    model = tiny_model("sd15")
+    chain = random_concepts(model, 1)
+    if order == "pictures first":
+        both = conducted(with_pictures(model), chain)
+    else:
+        both = with_pictures(conducted(model, chain))
+    ours = evaluation(both)
+    assert differ(ours, Expectation(chain)(with_pictures(model))) < 1e-3
+    assert differ(ours, evaluation(conducted(model, chain))) > 1e-2
 
 
 @pytest.mark.parametrize(

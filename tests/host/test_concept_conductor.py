@@ -1,5 +1,7 @@
 """Concept Conductor by property: off is nothing, one batch is as many, every size, dtype, batch and sampler works."""
 
+from types import SimpleNamespace
+
 import comfy.model_management as mm
 import pytest
 import torch
@@ -9,6 +11,7 @@ from tiny import execute, recording, sample, tiny_model
 
 from pack.nodes.concepts import AddConcept
 from pack.nodes.host import concept_conductor, layout_guidance, mask_pictures
+from pack.nodes.host.run import Run, call_of, step_of
 
 # The random UNets multiply what differs by rounding a thousandfold: where two ways must give the same, they compute in
 # double precision, and only rounding of that is allowed.
@@ -308,7 +311,6 @@ def schedule(steps):
 @pytest.mark.parametrize(
     ("steps", "guided", "refined"),
     [
-        (200, list(range(61)), list(range(50, 81, 5))),
         (30, list(range(10)), list(range(8, 13))),
         (20, list(range(7)), list(range(5, 9))),
     ],
@@ -319,6 +321,24 @@ def test_windows_are_fractions_of_the_steps(steps, guided, refined, monkeypatch)
     patched = conducted(model, random_concepts(model, 1), layout=True, refine_start=0.25, refine_end=0.40)
     picture(patched, sigmas=schedule(steps))
     assert (seen.guided, seen.refined) == (guided, refined)
+
+
+def test_windows_of_the_published_200_steps(model):
+    """61 guided steps, and a refinement in every fifth step from 50 to 80."""
+    patched = conducted(model, random_concepts(model, 1), layout=True, refine_start=0.25, refine_end=0.40)
+    (technique,) = mask_pictures.techniques_of(patched)
+    levels = schedule(200)
+    run = Run(SimpleNamespace(conds={}, model_patcher=patched), (1, 4, 8, 8))
+    technique.begin(run)
+    conducting = run.state(technique.name, lambda: None)
+    guided, refined = [], []
+    for number, sigma in enumerate(levels[:-1]):
+        said = {"sample_sigmas": levels, "sigmas": sigma[None], "cond_or_uncond": [1, 0]}
+        if conducting.guidance._due(step_of(run, model.model, draw(1, 4, 8, 8), sigma[None], said)):
+            guided.append(number)
+        if conducting.refines(call_of(run, model.model, None, draw(2, 4, 8, 8), None, None, None, said)):
+            refined.append(number)
+    assert guided == list(range(61)) and refined == list(range(50, 81, 5))
 
 
 def test_guidance_interval(model, monkeypatch):
