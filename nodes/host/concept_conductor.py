@@ -5,6 +5,8 @@ attentions in the decoder give is blended into the image's rows where their mask
 moves the latent towards the layout of another picture; a few steps later the masks follow the shapes that show.
 """
 
+import logging
+
 import torch
 
 from ...kernels.kmeans import kmeans
@@ -18,6 +20,8 @@ from .conductor_layers import layers_of
 from .own_forward import OwnForward
 from .row_adapters import RowAdapters
 from .say import refusal, tell
+
+log = logging.getLogger(__name__)
 
 NAME = "concept_conductor"
 
@@ -126,6 +130,13 @@ class ConceptConductor(Technique):
             return forward
         if any(chunk.area is not None for chunk in call.chunks):
             raise refusal("a prompt has an area: Concept Conductor needs the whole picture; take areas off")
+        if tuple(call.x.shape[-2:]) != call.run.latent_size:
+            if call.run.once("parts"):
+                log.warning(
+                    "Concept Conductor: another patch runs parts of the picture or other sizes, where nobody knows the "
+                    "concepts' places; concepts are left out there"
+                )
+            return forward
         conducting.prepare(call.base)
         return ConductedCall(conducting, call, forward)
 

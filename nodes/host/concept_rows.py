@@ -117,11 +117,12 @@ def tokens_together(counts):
 
 
 def batch_of(blocks, layers):
-    """The Batch of some Blocks in their order, whose lengths `tokens_together` allows; layers: of the UNet.
+    """The Batch of some Blocks in their order; layers: of the UNet.
 
-    A text that is repeated gives the same attention: each of its tokens is there as often as every other.
+    A text that is repeated gives the same attention: each of its tokens is there as often as every other. Lengths that
+    `tokens_together` does not allow work too, at a higher cost: one concept's prompts may have no shorter way.
     """
-    tokens = tokens_together([block.context.shape[1] for block in blocks])
+    tokens = math.lcm(*(block.context.shape[1] for block in blocks))
     layered, start = [], 0
     for block in blocks:
         rows = slice(start, start + len(block.context))
