@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
+import comfy.utils
 import torch
 
 from .bank import digest
@@ -84,8 +85,10 @@ class Block:
 
 def block_of(inputs, rows, like):
     """The Block of `rows` rows of one text, on the device and in the dtype of `like`."""
-    context = inputs.context.to(like).expand(rows, -1, -1)
-    y = inputs.y.to(like).expand(rows, -1) if inputs.y is not None else None
+    # a text of several rows goes round the pictures, as in the host
+    context, y = (
+        None if t is None else comfy.utils.repeat_to_batch_size(t, rows).to(like) for t in (inputs.context, inputs.y)
+    )
     return Block(context, y, inputs.layers.to(like) if inputs.layers is not None else None)
 
 

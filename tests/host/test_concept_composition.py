@@ -15,6 +15,8 @@ from tiny import execute, random_weights, recording, sample, tiny_model
 
 from nodes import ConditioningSetArea, ControlNetApplyAdvanced
 from pack.nodes.concepts import AddConcept
+from pack.nodes.host.attach import attach
+from pack.nodes.host.layer_contexts import LayerContexts
 
 # The host patches weights in single precision.
 PATCHED = 1e-5
@@ -228,6 +230,28 @@ def test_prompts_of_lengths_that_the_host_would_not_batch(model, alone):
     ours = evaluation(patch(conducted(model, chain(1))), *texts)
     repeated = [[[tensor.repeat(1, 3, 1), values]] for ((tensor, values),) in texts]
     assert differ(ours, evaluation(patch(conducted(model, chain(5))), *repeated)) < PATCHED
+
+
+def test_what_a_concept_does_not_take_is_said(model, caplog):
+    (area,) = ConditioningSetArea().append(prompt(model, 300), 32, 32, 0, 0, 1.0)
+    conducted(model, random_concepts(model, 1))
+    assert not caplog.text
+    conducted(model, random_concepts(model, 1, positive=[area + prompt(model, 301)]))
+    assert "the prompt of concept 1 carries 2 combined prompts, of which the first counts, an area" in caplog.text
+
+
+def test_an_ed_lora_without_its_words_is_said(model, caplog):
+    taught = attach(model, LayerContexts())
+    layers = torch.cat([prompt(model, seed)[0][0] for seed in range(16)])
+
+    def chain(positive):
+        return execute(AddConcept, model=taught, positive=positive, mask=strip(0, 2))[0]
+
+    conducted(model, chain([[layers[:1], {"personalization_layers": layers}]]))
+    conducted(taught, chain(prompt(model, 300)))
+    assert not caplog.text
+    conducted(model, chain(prompt(model, 300)))
+    assert "its model holds an ED-LoRA, but its prompt none of the words" in caplog.text
 
 
 def test_areas_are_refused(model):
