@@ -54,7 +54,7 @@ class Attached:
         guider = executor.class_obj
         # the guider's options are its own copy for this run
         options = guider.model_options["transformer_options"]
-        run = options[RUN] = Run(guider, tuple(noise.shape), masked=denoise_mask is not None)
+        run = options[RUN] = Run(guider, tuple(noise.shape), denoise_mask is not None, sampler)
         try:
             for technique in self.techniques:
                 technique.begin(run)

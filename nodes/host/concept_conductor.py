@@ -5,6 +5,8 @@ attentions in the decoder give is blended into the image's rows where their mask
 moves the latent towards the layout of another picture; a few steps later the masks follow the shapes that show.
 """
 
+import logging
+
 import torch
 
 from ...kernels.kmeans import kmeans
@@ -12,6 +14,7 @@ from .attach import attach
 from .blocks import grid_at, unet_of
 from .concept_masks import ConceptMasks, latent_masks
 from .concept_passes import ConductedCall
+from .concept_prompts import tell_of_prompts
 from .concept_rows import paths_of
 from .concept_run import INVERSION, RESTARTS, Conducting
 from .conductor_layers import layers_of
@@ -20,7 +23,11 @@ from .row_adapters import RowAdapters
 from .say import refusal, tell
 from .technique import Technique
 
+log = logging.getLogger(__name__)
+
 NAME = "concept_conductor"
+# Samplers that show the model a copy of their latent: moving that would push the wrong way.
+COPYING = ("sample_unipc", "sample_unipc_bh2")
 
 
 def layout_latent(step, timestep):
@@ -53,6 +60,7 @@ def attach_conductor(model, concepts, settings, layout=None):
     for label, concept in acting.items():
         if not concept.mask.any():
             raise refusal(f"the mask of {label} is empty; paint it white where the concept stands")
+        tell_of_prompts(model, label, concept)
     return attach(model, ConceptConductor(model, acting, settings, layers_of(unet), layout))
 
 
@@ -101,6 +109,12 @@ class ConceptConductor(Technique):
         )
         conducting = run.state(self.name, lambda: Conducting(self, run, masks, grids, *_seams()))
         self.record.start, self.record.end = conducting.masks.first, conducting.masks.latest
+        if conducting.guidance is not None and run.sampler in COPYING:
+            tell(
+                "layout guidance is off: this sampler (uni_pc) works on a copy of the latent, which cannot be moved; "
+                "take another sampler such as euler or dpmpp_2m"
+            )
+            conducting.guidance = None
         if conducting.guidance is not None:
             # before the model is loaded: the VAE needs the memory for a moment
             self.layout.latent(run.guider.model_patcher.model, run.latent_size)
@@ -127,6 +141,13 @@ class ConceptConductor(Technique):
             return forward
         if any(chunk.area is not None for chunk in call.chunks):
             raise refusal("a prompt has an area: Concept Conductor needs the whole picture; take areas off")
+        if tuple(call.x.shape[-2:]) != call.run.latent_size:
+            if call.run.once("parts"):
+                log.warning(
+                    "Concept Conductor: another patch runs parts of the picture or other sizes, where nobody knows the "
+                    "concepts' places; concepts are left out there"
+                )
+            return forward
         conducting.prepare(call.base)
         return ConductedCall(conducting, call, forward)
 

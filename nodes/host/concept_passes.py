@@ -28,7 +28,8 @@ class ConductedCall:
         self.conducting, self.call, self.forward = conducting, call, forward
         self.unet = call.base.diffusion_model
         self.layers = conducting.layers
-        self.maps, self.grid = {}, None
+        # the attention maps of this call, and the grids that they are on
+        self.maps, self.grids = {}, set()
 
     def __call__(self, x, timesteps, context, y, control, options):
         conducting, run = self.conducting, self.call.run
@@ -44,8 +45,10 @@ class ConductedCall:
         groups = {path: number for number, path in enumerate(riding, 1)}
         fusion = Fusion(conducting.paths, self.layers, conducting.masks, self.rows, run, groups, stored)
         out = self._run_image(fusion, x, timesteps, context, y, control, options)
-        if self.wanted and self.grid is not None:
-            conducting.refine(self.call.moment.step, self.grid, self.maps)
+        # another patch may have cut, merged or resized the tokens of some rows: such maps cannot be compared
+        grid = conducting.grid_of(self.layers.map)
+        if self.wanted and self.grids == {grid}:
+            conducting.refine(self.call.moment.step, grid, self.maps)
         return out
 
     def _split(self, x, context, options):
@@ -100,7 +103,7 @@ class ConductedCall:
         control = concept_control(self.call, control, x, batch, many, options)
         with self.conducting.weights(paths, self.rows, self.call.base) as unet, suppress(AllStored):
             unet(*inputs, control, clean)
-        self.grid = catcher.grid if catcher else None
+        self.grids |= {catcher.grid} if catcher else set()
 
     def _run_image(self, fusion, x, timesteps, context, y, control, options):
         """The image's rows, with those of the paths that ride along."""
@@ -134,7 +137,7 @@ class ConductedCall:
                 )
                 inputs = x.repeat(many, 1, 1, 1), timesteps.repeat(many), batch.context, batch.y
                 out = self.forward(*inputs, control, options)[: self.rows]
-        self.grid = catcher.grid if catcher else None
+        self.grids |= {catcher.grid} if catcher else set()
         return out
 
     def _with_map(self, options, owners):

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
+import comfy.utils
 import torch
 
 from .bank import digest
@@ -84,8 +85,10 @@ class Block:
 
 def block_of(inputs, rows, like):
     """The Block of `rows` rows of one text, on the device and in the dtype of `like`."""
-    context = inputs.context.to(like).expand(rows, -1, -1)
-    y = inputs.y.to(like).expand(rows, -1) if inputs.y is not None else None
+    # a text of several rows goes round the pictures, as in the host
+    context, y = (
+        None if t is None else comfy.utils.repeat_to_batch_size(t, rows).to(like) for t in (inputs.context, inputs.y)
+    )
     return Block(context, y, inputs.layers.to(like) if inputs.layers is not None else None)
 
 
@@ -117,11 +120,12 @@ def tokens_together(counts):
 
 
 def batch_of(blocks, layers):
-    """The Batch of some Blocks in their order, whose lengths `tokens_together` allows; layers: of the UNet.
+    """The Batch of some Blocks in their order; layers: of the UNet.
 
-    A text that is repeated gives the same attention: each of its tokens is there as often as every other.
+    A text that is repeated gives the same attention: each of its tokens is there as often as every other. Lengths that
+    `tokens_together` does not allow work too, at a higher cost: one concept's prompts may have no shorter way.
     """
-    tokens = tokens_together([block.context.shape[1] for block in blocks])
+    tokens = math.lcm(*(block.context.shape[1] for block in blocks))
     layered, start = [], 0
     for block in blocks:
         rows = slice(start, start + len(block.context))

@@ -79,12 +79,15 @@ class ImageRun:
         total, count = self._shares.get(key, (0, 0))
         self._shares[key] = total + shares, count + 1
 
-    def mean_shares(self, member, size):
-        """(b, r, h, w) on the CPU: the mean of what was noted over layers and steps, None if nothing was."""
-        noted = {key[1:]: value for key, value in self._shares.items() if key[0] is member}
+    def mean_shares(self, member, rows, size):
+        """(rows, r, h, w) on the CPU: the mean of what was noted over layers and steps, None if nothing was.
+
+        rows: the pictures of the batch; a single reference has one map for all of them. Other packs may run another
+        number of rows, of which nobody knows the picture.
+        """
+        noted = {key[1:]: value for key, value in self._shares.items() if key[0] is member and key[1] in (1, rows)}
         if not noted:
             return None
-        rows = max(count for count, _, _ in noted)
         total = torch.zeros(rows, len(member.strengths), *size)
         weight = torch.zeros(*size)
         for (batch, grid, frame), (shares, count) in noted.items():

@@ -11,12 +11,19 @@ from .unet_inputs import compute_dtype, unet_inputs
 
 def levels_of(sampling, steps, schedule):
     """The noise levels (sigmas, ascending) of an inversion: `steps` evenly spaced ones from timestep 1 on, or (0) those
-    of a sampler's schedule.
+    of a sampler's schedule. Where `steps` divides 1000 there are as many; others go on to the last timestep.
     """
     if not steps:
         return sorted({float(sigma) for sigma in schedule if sigma > 0})
     stride = 1000 // steps
-    return [float(sampling.sigmas[t]) for t in range(1, min(1000, 1 + stride * steps), stride)]
+    return sorted({level_at(sampling, t) for t in range(1, 1000, stride)})
+
+
+def level_at(sampling, timestep):
+    """The noise level (sigma) of one of the 1000 timesteps; distilled models have fewer levels than that."""
+    if len(sampling.sigmas) == 1000:
+        return float(sampling.sigmas[timestep])
+    return float(sampling.sigma(torch.tensor([timestep]))[0])
 
 
 def inverted(base, latent, text, levels, layers):

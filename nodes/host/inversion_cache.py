@@ -68,9 +68,12 @@ def save(key, latents, budget):
         _make_room(place, budget - size)
         # written beside and renamed, so that nobody ever reads half a file
         unfinished = place / f"{key}.{os.getpid()}.part"
-        save_file({"latents": latents.contiguous()}, unfinished)
-        unfinished.replace(place / f"{key}.safetensors")
-    except OSError as error:
+        try:
+            save_file({"latents": latents.contiguous()}, unfinished)
+            unfinished.replace(place / f"{key}.safetensors")
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except (OSError, SafetensorError) as error:
         log.warning("the inverted layout picture cannot be kept in %s (%s)", place, error)
 
 

@@ -11,7 +11,7 @@ from .blocks import unet_of
 from .concept_passes import run_to
 from .concept_rows import batch_of, block_of
 from .conductor_layers import layers_of
-from .inversion import inverted
+from .inversion import inverted, level_at
 from .layout_picture import LayoutPicture
 from .pictures import LATENT_STEP
 from .say import refusal
@@ -38,7 +38,7 @@ def layout_mask(model, vae, pixels, text, point, clusters):
     base = model.model
     latent = LayoutPicture(pixels, text, vae, 0, 0).latent(base, size)
     mm.load_models_gpu([model], memory_required=base.memory_required([1, *latent.shape[1:]]))
-    levels = [float(base.model_sampling.sigmas[TIMESTEP * (i + 1) // STEPS]) for i in range(STEPS)]
+    levels = [level_at(base.model_sampling, TIMESTEP * (i + 1) // STEPS) for i in range(STEPS)]
     noisy = inverted(base, latent, text, levels, layers)[-1:]
 
     like = torch.empty(0, device=mm.get_torch_device(), dtype=compute_dtype(base))

@@ -145,7 +145,8 @@ class MIPAdapter(Technique):
 
     def finished(self, run, latents):
         state = run.state(self.name, ImageRun)
-        maps = [(m.words, state.mean_shares(m, tuple(latents.shape[-2:]))) for m in self.members]
+        rows, size = len(latents), tuple(latents.shape[-2:])
+        maps = [(m.words, state.mean_shares(m, rows, size)) for m in self.members]
         keep_maps(self, latents, [(words, shares) for words, shares in maps if shares is not None])
 
 

@@ -22,7 +22,7 @@ class OwnForward:
             )
         self._own = deltas.own_model(base)
         self._elsewhere = self._own.model is not base.model
-        self._keys = [key for key in deltas.patches if key.startswith(UNET)]
+        self._patches = {key: several for key, several in deltas.patches.items() if key.startswith(UNET)}
         self._weights = {}
 
     def models(self):
@@ -41,7 +41,7 @@ class OwnForward:
         modules = dict(unet.named_modules())
         standing = []
         try:
-            for key in self._keys:
+            for key in self._patches:
                 name, _, kind = key.removeprefix(UNET).rpartition(".")
                 module = modules[name]
                 weight = self._weight(key, module._parameters[kind])
@@ -63,9 +63,10 @@ class OwnForward:
             patcher = self._own.model.current_patcher
             kept = patcher.backup.get(key) if patcher is not None else None
             clean = kept.weight if kept is not None else standing
-            patched = comfy.lora.calculate_weight(
-                self._own.patches[key], clean.to(standing.device, torch.float32, copy=True), key
-            )
+            # what runs may have more patches than the base that came in: nodes behind us belong to all paths
+            shared = patcher.patches.get(key, ()) if patcher is not None else ()
+            patches = [*shared, *self._patches[key]]
+            patched = comfy.lora.calculate_weight(patches, clean.to(standing.device, torch.float32, copy=True), key)
             self._weights[key] = patched.to(standing.dtype)
         return self._weights[key].to(standing.device)
 

@@ -48,7 +48,9 @@ class Deltas:
     @cached_property
     def digest(self):
         """A hash of the contents."""
-        others = tuple(id(one) for one in _replaced(self.concept)) if self.needs_own_forward else ()
+        others = ()
+        if self.needs_own_forward:
+            others = id(getattr(self.concept, "model", None)), frozenset(id(one) for one in _replaced(self.concept))
         return digest_of(self.patches), self.needs_own_forward, others
 
     def own_model(self, base):

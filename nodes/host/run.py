@@ -11,13 +11,15 @@ from .when import Moment, moment_of
 class Run:
     """State of one sampling run; `close` drops it, however the run ends."""
 
-    def __init__(self, guider=None, shape=None, masked=False):
+    def __init__(self, guider=None, shape=None, masked=False, sampler=None):
         self.guider = guider
         # of the latents, and (height, width) of each; None outside a sampler
         self.shape = shape
         self.latent_size = shape[-2:] if shape else None
         # whether a noise mask keeps a part of the picture
         self.masked = masked
+        # the host's name of the function that samples, "" of an unknown one
+        self.sampler = getattr(getattr(sampler, "sampler_function", None), "__name__", "")
         self._states = {}
         self._schedule = None
         self._told = set()

@@ -7,6 +7,7 @@ import comfy.ops
 import pytest
 import torch
 from comfy.ldm.modules.attention import BasicTransformerBlock
+from comfy_extras.nodes_model_downscale import PatchModelAddDownscale
 from concepts import conducted, random_concepts, random_lora, strip, with_lora
 from host.composition import foreign
 from image_prompts import with_pictures
@@ -15,6 +16,8 @@ from tiny import execute, random_weights, recording, sample, tiny_model
 
 from nodes import ConditioningSetArea, ControlNetApplyAdvanced
 from pack.nodes.concepts import AddConcept
+from pack.nodes.host.attach import attach
+from pack.nodes.host.layer_contexts import LayerContexts
 
 # The host patches weights in single precision.
 PATCHED = 1e-5
@@ -195,6 +198,77 @@ def test_packs_beside_us_in_either_order(patch):
         assert torch.isfinite(out).all()
 
 
+@pytest.mark.parametrize(("factor", "end"), [(2.0, 0.35), (2.0, 1.0), (1.5, 1.0)])
+def test_refinement_beside_other_sizes_inside_the_unet(factor, end):
+    """Maps on other grids than the plain UNet's are not looked at; those of later steps are."""
+    patched = conducted(tiny_model("sd15"), refine_start=0.0, refine_end=1.0, refine_interval=0.1)
+    shrink = foreign.by_node(PatchModelAddDownscale, 2, factor, 0.0, end, True, "bicubic", "bicubic")
+    shrunk = shrink(patched)
+    out = sample(shrunk, prompt(shrunk, 100), prompt(shrunk, 200), steps=4)
+    assert torch.isfinite(out).all()
+
+
+def test_parts_of_the_picture_are_left_alone(model, caplog):
+    """A pack that cuts the picture into tiles: nobody knows where a tile lies."""
+
+    def tiled(apply, args):
+        left, right = (
+            apply(part, args["timestep"], **args["c"]) for part in args["input"].split(args["input"].shape[-1] // 2, -1)
+        )
+        return torch.cat([left, right], -1)
+
+    def cut(model):
+        clone = model.clone()
+        clone.set_model_unet_function_wrapper(tiled)
+        return clone
+
+    texts = prompt(model, 100), prompt(model, 200)
+    assert torch.equal(sample(cut(conducted(model)), *texts, steps=1), sample(cut(model), *texts, steps=1))
+    assert "another patch runs parts of the picture" in caplog.text
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_prompts_of_lengths_that_the_host_would_not_batch(model, alone):
+    """A concept's rows read its own prompt of 3 tokens and the picture's negative one of 5; repeated to 15, both are
+    the same to an attention.
+    """
+
+    def chain(repeats):
+        own = [[[tensor.repeat(1, repeats, 1), values]] for ((tensor, values),) in custom]
+        return random_concepts(model, positive=own, negative=[None, None])
+
+    custom = prompt(model, 300, 3), prompt(model, 301, 3)
+    texts = prompt(model, 100, 5), prompt(model, 200, 5)
+    patch = (
+        foreign.override(lambda function, *args, **kwargs: function(*args, **kwargs)) if alone else torch.nn.Identity()
+    )
+    ours = evaluation(patch(conducted(model, chain(1))), *texts)
+    repeated = [[[tensor.repeat(1, 3, 1), values]] for ((tensor, values),) in texts]
+    assert differ(ours, evaluation(patch(conducted(model, chain(5))), *repeated)) < PATCHED
+
+
+def test_what_a_concept_does_not_take_is_said(model, caplog):
+    (area,) = ConditioningSetArea().append(prompt(model, 300), 32, 32, 0, 0, 1.0)
+    conducted(model, random_concepts(model, 1))
+    assert not caplog.text
+    conducted(model, random_concepts(model, 1, positive=[area + prompt(model, 301)]))
+    assert "the prompt of concept 1 carries 2 combined prompts, of which the first counts, an area" in caplog.text
+
+
+def test_an_ed_lora_without_its_words_is_said(model, caplog):
+    taught = attach(model, LayerContexts())
+    layers = torch.cat([prompt(model, seed)[0][0] for seed in range(16)])
+
+    def chain(positive):
+        return execute(AddConcept, model=taught, positive=positive, mask=strip(0, 2))[0]
+
+    conducted(model, chain([[layers[:1], {"personalization_layers": layers}]]))
+    conducted(taught, chain(prompt(model, 300)))
+    assert not caplog.text
+    conducted(model, chain(prompt(model, 300)))
+    assert "its model holds an ED-LoRA, but its prompt none of the words" in caplog.text
+
+
 def test_areas_are_refused(model):
     (area,) = ConditioningSetArea().append(prompt(model, 100), 32, 32, 0, 0, 1.0)
     with pytest.raises(ValueError, match="has an area"):
@@ -248,3 +322,23 @@ def test_adapters_that_need_the_weights(model, loaded):
     mm.unload_all_models()
     for key, weight in model.model.diffusion_model.state_dict().items():
         assert torch.equal(weight, before[key]), key
+
+
+def test_loras_behind_the_conductor_act_on_all_paths(model):
+    """Also on those that need the weights."""
+    style = random_lora(model, 7)
+
+    def chain(base):
+        (chain,) = execute(
+            AddConcept,
+            model=with_lora(base, dora(random_lora(base, 5)), 1.0),
+            positive=prompt(model, 305),
+            mask=strip(1, 2),
+            concepts=random_concepts(base, 1),
+        )
+        return chain
+
+    styled = with_lora(model, style, 0.5)
+    before = evaluation(conducted(styled, chain(styled)))
+    behind = evaluation(with_lora(conducted(model, chain(model)), style, 0.5))
+    assert differ(behind, before) < PATCHED

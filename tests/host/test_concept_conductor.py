@@ -367,3 +367,22 @@ def test_no_factor_no_concepts_in_the_gradient(model):
     picture(patched, steps=1)
     # the inversion, the layout picture's keys, the gradient, the step
     assert rows == [1, 1, 1, 6]
+
+
+@pytest.mark.parametrize("sampler", ["uni_pc", "uni_pc_bh2"])
+def test_samplers_whose_latent_cannot_be_moved(model, sampler, caplog):
+    """They show the model a copy: guidance is off there, and that is said."""
+    without = picture(conducted(model), sampler=sampler)
+    assert torch.equal(picture(conducted(model, layout=True), sampler=sampler), without)
+    assert "layout guidance is off" in caplog.text
+
+
+def test_a_prompt_of_several_rows_goes_round_the_pictures(model):
+    rows = [prompt(model, 300 + i)[0][0] for i in range(2)]
+    chain = random_concepts(model, 1, positive=[[[torch.cat(rows), {}]]])
+    ours = picture(conducted(model, chain), latent=(2, 4, 8, 8), steps=1, cfg=1.0)
+    for i, row in enumerate(rows):
+        alone = random_concepts(model, 1, positive=[[[row, {}]]])
+        whole = picture(conducted(model, alone), latent=(2, 4, 8, 8), steps=1, cfg=1.0)
+        assert differ(ours[i], whole[i]) < 1e-4
+    assert torch.isfinite(picture(conducted(model, chain), steps=1)).all()

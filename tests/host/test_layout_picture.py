@@ -1,9 +1,12 @@
 """The layout picture: fitted, encoded, inverted, kept on disk."""
 
+import resource
+
 import comfy.model_management as mm
 import folder_paths
 import pytest
 import torch
+from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 from concepts import conducted, golden_case, golden_model, random_concepts, text_of
 from subjects import PixelVAE, draw, prompt
 from tiny import StubVAE, execute, sample, tiny_model
@@ -80,6 +83,26 @@ def test_own_levels_are_the_samplers():
     table = sampling.sigmas
     schedule = [float(table[1 + 20 * i]) for i in reversed(range(50))] + [0.0]
     assert inversion.levels_of(sampling, 0, schedule) == inversion.levels_of(sampling, 50, [])
+
+
+@pytest.mark.parametrize("steps", [1, 30, 300, 600, 998])
+def test_levels_reach_the_most_noise_whatever_the_steps(steps):
+    """The sampler's first level is looked up in them: the nearest must not be far off."""
+    sampling = tiny_model("sd15").get_model_object("model_sampling")
+    levels = inversion.levels_of(sampling, steps, [])
+    gap = 1000 // steps
+    assert [float(sampling.sigmas[1 + gap * i]) for i in range(len(levels))] == levels
+    assert len(levels) >= steps and float(sampling.timestep(torch.tensor([levels[-1]]))) > 999 - gap
+
+
+def test_levels_of_a_distilled_model():
+    """LCM knows 50 levels for its 1000 timesteps."""
+    (lcm,) = ModelSamplingDiscrete().patch(tiny_model("sd15"), "lcm", False)
+    sampling = lcm.get_model_object("model_sampling")
+    assert len(sampling.sigmas) == 50
+    levels = inversion.levels_of(sampling, 100, [])
+    assert levels == sorted(set(levels)) and levels[-1] == pytest.approx(float(sampling.sigmas[-1]), rel=0.2)
+    assert inversion.level_at(sampling, 999) == pytest.approx(float(sampling.sigmas[-1]))
 
 
 def with_layout(model, **inputs):
@@ -159,6 +182,22 @@ def test_a_broken_file_is_made_anew(folder):
     assert inversion_cache.load("broken") is None
     inversion_cache.save("broken", draw(1, 4, 8, 8), 1 << 20)
     assert inversion_cache.load("broken") is not None
+
+
+def test_a_file_that_cannot_be_written_is_no_failure(folder, caplog):
+    """A full disk, and a folder where the file shall be."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        inversion_cache.save("full", draw(2, 4, 64, 64), 1 << 20)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "cannot be kept" in caplog.text
+    caplog.clear()
+    (folder / "key.safetensors").mkdir()
+    inversion_cache.save("key", draw(1, 4, 8, 8), 1 << 20)
+    assert "cannot be kept" in caplog.text
+    assert [path.name for path in folder.iterdir()] == ["key.safetensors"]
 
 
 def test_no_cache_leaves_no_file(model, folder):

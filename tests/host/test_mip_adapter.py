@@ -413,6 +413,14 @@ def test_maps_over_images(model):
     assert not torch.equal(drawn, maps(patched, samples))
 
 
+def test_a_single_reference_has_a_map_for_every_picture(model):
+    latent = (2, 4, 8, 8)
+    alone = with_pictures(model, ("red car",))
+    assert len(maps(alone, picture(alone, latent=latent))) == 2
+    beside = with_pictures(with_pictures(model), ("red car",), scale=0.4)
+    assert len(maps(beside, picture(beside, latent=latent))) == 6
+
+
 def test_maps_of_something_else_are_refused(model):
     patched = with_pictures(model)
     picture(patched)

@@ -419,6 +419,9 @@ def test_a_patch_that_does_not_fit_is_left_out_as_in_the_host(base, caplog):
 def test_another_checkpoint(base):
     twin = tiny_model(seed=1)
     assert concept_deltas(base, loaded(twin, Maker(base)("lora"))).needs_own_forward == ("another checkpoint",)
+    # two other checkpoints without patches are not one
+    assert concept_deltas(base, twin) == concept_deltas(base, twin.clone())
+    assert concept_deltas(base, twin) != concept_deltas(base, tiny_model(seed=2))
     with pytest.raises(ValueError, match="the concept's model is another one .*load the concept's LoRA on the same"):
         concept_deltas(base, tiny_model("sdxl"))
 
