@@ -49,7 +49,7 @@ def _model(folder):
     check(model.diffusion_model, tensors, "unet")
     regroup(model.diffusion_model, int(metadata["groups"]))
     model.load_model_weights(tensors, "")
-    return ModelPatcher(model.eval(), load_device=device, offload_device=offload)
+    return ModelPatcher(model, load_device=device, offload_device=offload)
 
 
 def _clip(folder):
