@@ -14,7 +14,7 @@ from fetch import gather
 from judge import WEIGHTS as JUDGE
 from judge import load as load_judge
 from parts import AUTOENCODER, AUTOENCODER_GROUPS, SCALE, autoencoder
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from things import WORDS
 from training import Training, half, options, prepare
 from world import draw_scenes, load_things, render
@@ -99,15 +99,27 @@ def measure(model, things, count, seed=10**6):
     return {"l1": l1 / count, "psnr": psnr / count}
 
 
+def begin():
+    """An untrained autoencoder with little noise on its latents, or nothing would get through at first."""
+    model = autoencoder()
+    with torch.no_grad():
+        model.quant_conv.bias[4:] -= 5
+    return model
+
+
+def load(path, device="cpu"):
+    """The trained autoencoder."""
+    model = autoencoder()
+    model.load_state_dict({k: v.float() for k, v in load_file(path).items()})
+    return model.to(device).eval().requires_grad_(False)
+
+
 def train(args):
     """Trains and writes the weights; returns (Training, figures)."""
     things = load_things(gather(args.cache), args.device)
     judge = load_judge(args.judge, args.device)
     torch.manual_seed(0)
-    model = autoencoder()
-    with torch.no_grad():
-        # little noise on the latents at first, or nothing gets through
-        model.quant_conv.bias[4:] -= 5
+    model = load(args.start).requires_grad_(True) if args.start else begin()
     training = Training("autoencoder", model, args)
 
     def loss_of(step):

@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 
 import torch
+from autoencoder import load as load_autoencoder
 from autoencoder import moments
 from fetch import gather
-from parts import AUTOENCODER, SCALE, TEXT_ENCODER, UNET, UNET_GROUPS, autoencoder, text_encoder, unet
+from parts import SCALE, TEXT_ENCODER, UNET, UNET_GROUPS, text_encoder, unet
 from safetensors.torch import load_file, save_file
 from torch import nn
 from training import Training, half, options, prepare
@@ -84,13 +85,6 @@ def alphas_bar(device="cpu"):
     return (1 - betas).cumprod(0).float().to(device)
 
 
-def load_autoencoder(path, device="cpu"):
-    """The trained autoencoder."""
-    model = autoencoder(AUTOENCODER)
-    model.load_state_dict({k: v.float() for k, v in load_file(path).items()})
-    return model.to(device).eval().requires_grad_(False)
-
-
 def export(denoiser, folder):
     """Writes text_encoder.safetensors and unet.safetensors, as the pack loads them, in half precision."""
     state = {k: v.half().cpu().contiguous() for k, v in denoiser.unet.state_dict().items()}
@@ -105,12 +99,28 @@ def export(denoiser, folder):
     save_file(state, folder / "text_encoder.safetensors", config)
 
 
+def load(folder):
+    """The Denoiser whose weights export() wrote."""
+    denoiser = Denoiser()
+    denoiser.unet.load_state_dict({k: v.float() for k, v in load_file(folder / "unet.safetensors").items()})
+    state = {k: v.float() for k, v in load_file(folder / "text_encoder.safetensors").items()}
+    table = denoiser.text_encoder.get_input_embeddings().weight
+    row_of = {number: row for row, number in enumerate(ROWS.values())}
+    rows = [row_of[number] for number in state.pop("token_ids").int().tolist()]
+    with torch.no_grad():
+        table[rows] = state.pop("token_rows")
+    state["text_model.embeddings.token_embedding.weight"] = table.detach()
+    state["text_projection.weight"] = denoiser.text_encoder.text_projection.weight
+    denoiser.text_encoder.load_state_dict(state)
+    return denoiser
+
+
 def train(args):
     """Trains and writes the weights; returns the Training."""
     things = load_things(gather(args.cache), args.device)
     vae = load_autoencoder(args.autoencoder, args.device)
     torch.manual_seed(0)
-    training = Training("denoiser", Denoiser(), args, decay=0.9995)
+    training = Training("denoiser", load(args.start) if args.start else Denoiser(), args, decay=0.9995)
     pool = Pool(args.pool, things, vae, seed=1 + training.steps)
     bar = alphas_bar(args.device)
 
@@ -139,9 +149,9 @@ if __name__ == "__main__":
     parser.add_argument("--folder", type=Path, default=Path("output/pocket"), help="where the weights go")
     parser.add_argument("--pool", type=int, help="latents kept (default: by device)")
     parser.add_argument("--new", type=int, help="new latents per step (default: by device)")
-    args = prepare(parser.parse_args(), batches=(48, 512))
+    args = prepare(parser.parse_args(), batches=(48, 1024))
     on_cuda = args.device.startswith("cuda")
     args.pool = args.pool or (65536 if on_cuda else 6144)
-    args.new = args.new or (128 if on_cuda else 6)
+    args.new = args.new or (64 if on_cuda else 6)
     done = train(args)
     print(f"{done.steps} steps", done.notes)

@@ -110,7 +110,7 @@ def worn(pictures, generator):
     smaller = F.interpolate(F.avg_pool2d(pictures, 4), size=(h, w), mode="bilinear")
     mix = torch.where(draw[:, :1] < 0.15, 1.0, draw[:, 2:] * 0.9)[..., None, None]
     soft = torch.where((draw[:, 1] < 0.25)[:, None, None, None], smaller, small)
-    grain = torch.randn(pictures.shape, generator=generator).to(pictures.device) * 0.06 * draw[:, 2, None, None, None]
+    grain = torch.randn_like(pictures) * 0.06 * draw[:, 2, None, None, None]
     return torch.where((draw[:, 0] < 0.5)[:, None, None, None], pictures.lerp(soft, mix) + grain, pictures).clamp(0, 1)
 
 
@@ -145,7 +145,7 @@ def train(args):
     """Trains and writes the weights; returns the accuracy."""
     things = load_things(gather(args.cache), args.device)
     torch.manual_seed(0)
-    training = Training("judge", Judge(), args)
+    training = Training("judge", load(args.start).requires_grad_(True) if args.start else Judge(), args)
     # most cells show nothing
     weight = torch.ones(1 + len(WORDS), device=args.device)
     weight[0] = 0.3

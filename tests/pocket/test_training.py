@@ -17,7 +17,16 @@ from pack.nodes.host.pocket import load_pocket
 
 
 def options(cache, **more):
-    common = {"minutes": 1, "steps": 2, "batch": 4, "rate": 1e-3, "device": "cpu", "threads": None, "fresh": False}
+    common = {
+        "minutes": 1,
+        "steps": 2,
+        "batch": 4,
+        "rate": 1e-3,
+        "device": "cpu",
+        "threads": None,
+        "fresh": False,
+        "start": None,
+    }
     common["measure"] = 20
     return argparse.Namespace(cache=cache, **(common | more))
 
@@ -81,9 +90,21 @@ def test_a_training_goes_on_from_its_checkpoint(trained):
         assert judge.Training("judge", judge.Judge(), options(cache, fresh=True)).steps == 0
 
 
+def test_a_training_begins_with_given_weights(trained):
+    cache, _, _, three = trained
+    with torch.inference_mode(False):
+        given = denoiser.load(cache)
+    for name, value in given.state_dict().items():
+        wanted = three.average[name]
+        if name.endswith("token_embedding.weight"):
+            # words that nobody knows have no row of their own
+            value, wanted = (torch.cat([t[:2], t[3:]]) for t in (value, wanted))
+        assert torch.equal(value, wanted.half().float()), name
+
+
 def test_latents_have_unit_variance(trained):
     cache, *_ = trained
-    vae = denoiser.load_autoencoder(cache / "autoencoder.safetensors")
+    vae = autoencoder.load(cache / "autoencoder.safetensors")
     things = load_things(cache / "things.npz")
     scenes = draw_scenes(64, torch.Generator().manual_seed(9), things=range(len(WORDS)))
     latents = autoencoder.moments(vae, render(scenes, things)[0])[0] * denoiser.SCALE

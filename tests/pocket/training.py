@@ -25,6 +25,7 @@ def options(description, **defaults):
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, help="CPU threads (default: what PyTorch takes)")
     parser.add_argument("--measure", type=int, default=1000, help="fresh pictures to measure the result on")
+    parser.add_argument("--start", type=Path, help="weights to begin with where there is no checkpoint to go on from")
     parser.add_argument("--fresh", action="store_true", help="do not go on from the checkpoint in the cache")
     return parser
 
@@ -57,7 +58,8 @@ class Training:
     def __init__(self, name, network, args, decay=0.999, weight_decay=0.01):
         self.args, self.decay = args, decay
         self.path = args.cache / f"{name}.checkpoint"
-        self.network = network.to(args.device)
+        layout = torch.channels_last if args.device.startswith("cuda") else torch.contiguous_format
+        self.network = network.to(args.device, memory_format=layout)
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         fused = {"fused": True} if args.device.startswith("cuda") else {"foreach": True}
         matrices = [p for p in network.parameters() if p.ndim > 1]
@@ -65,8 +67,6 @@ class Training:
         groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=args.rate, betas=(0.9, 0.99), **fused)
         self.steps, self.seconds, self.notes = 0, 0.0, {}
-        if args.device.startswith("cuda"):
-            network.to(memory_format=torch.channels_last)
         if self.path.is_file() and not args.fresh:
             self._load()
 
