@@ -14,6 +14,8 @@ from comfy.utils import calculate_parameters
 
 from .pocket_files import FOLDER, all_tokens, check, read_part, regroup, widen_text_encoder, widen_unet
 
+# the side of the pictures that it was trained on
+NATIVE_SIDE = 128
 # {folder: what was loaded from it}, for as long as a MODEL, CLIP or VAE of it lives
 _LOADED = weakref.WeakValueDictionary()
 
@@ -49,6 +51,7 @@ def _model(folder):
     check(model.diffusion_model, tensors, "unet")
     regroup(model.diffusion_model, int(metadata["groups"]))
     model.load_model_weights(tensors, "")
+    model.native_side = NATIVE_SIDE
     return ModelPatcher(model, load_device=device, offload_device=offload)
 
 

@@ -15,7 +15,7 @@ from things import HELD_OUT
 from vocabulary import CLIP_IDS, END, ROWS, rows_of
 
 from pack.nodes.host import pocket_files
-from pack.nodes.host.families import family_of
+from pack.nodes.host.families import family_of, native_side
 from pack.nodes.host.pocket import load_pocket
 
 PROMPT = "a dog on the left and a small pizza on the right, blue background"
@@ -90,7 +90,7 @@ def test_the_widened_unet_predicts_what_the_narrow_one_does(narrow, folder):
 
 def test_the_host_takes_it_for_sd15(folder):
     model, _, vae = load_pocket(folder)
-    assert family_of(model) == "SD1.5"
+    assert family_of(model) == "SD1.5" and native_side(model) == 128
     assert model.model.model_config.unet_config["context_dim"] == 768
     assert vae.downscale_ratio == 8 and vae.latent_channels == 4
     assert model.get_model_object("latent_format").scale_factor == parts.SCALE
