@@ -1,11 +1,13 @@
 """The pocket model as the host's own MODEL, CLIP and VAE."""
 
+import copy
 import weakref
 from functools import partial
 
 import comfy.model_management as mm
 import comfy.sd
 import folder_paths
+from comfy.ldm.models.autoencoder import AutoencoderKL
 from comfy.model_patcher import ModelPatcher
 from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer, SDClipModel
 from comfy.supported_models import SD15
@@ -74,7 +76,8 @@ def _clip(folder):
 
 def _vae(folder):
     tensors, config, metadata = read_part("autoencoder", folder)
+    # the host would only log what is missing
+    check(AutoencoderKL(**copy.deepcopy(config)), tensors, "autoencoder")
     vae = comfy.sd.VAE(sd=dict(tensors), config={"params": config})
-    check(vae.first_stage_model, tensors, "autoencoder")
     regroup(vae.first_stage_model, int(metadata["groups"]))
     return vae

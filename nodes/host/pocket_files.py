@@ -12,6 +12,12 @@ from .seeded import seeded_noise
 FOLDER = Path(__file__).parent.parent / "pocket"
 # the width of SD1.5's prompts, and CLIP's vocabulary
 WIDTH, VOCABULARY = 768, 49408
+# what the metadata of each file must say
+SAID = {
+    "unet": ("config", "groups"),
+    "text_encoder": ("config", "deviation"),
+    "autoencoder": ("config", "groups"),
+}
 TABLE = "text_model.embeddings.token_embedding.weight"
 
 
@@ -21,7 +27,7 @@ def read_part(name, folder=FOLDER):
     if not path.is_file():
         raise refusal(f"the pocket model's file {path} is missing; get the pack again, its weights come with it")
     tensors, metadata = read_tensors(path)
-    if "config" not in metadata:
+    if not set(SAID[name]) <= set(metadata):
         raise refusal(f"{path.name} does not say what network it is for; get the pack again")
     return tensors, json.loads(metadata["config"]), metadata
 
@@ -35,6 +41,8 @@ def check(module, tensors, name):
         if tuple(tensors[key].shape) != shape:
             found = list(tensors[key].shape)
             raise refusal(f"{name}.safetensors has {key} of shape {found}, not {list(shape)}; get the pack again")
+    for key in tensors.keys() - wanted.keys():
+        raise refusal(f"{name}.safetensors of the pocket model has {key} too many; get the pack again")
 
 
 def regroup(module, groups):

@@ -4,6 +4,7 @@ import gc
 import json
 import weakref
 
+import comfy.sd
 import parts
 import pytest
 import torch
@@ -103,6 +104,22 @@ def test_it_draws(folder, size):
     assert not torch.equal(picture[0], picture[1])
 
 
+def test_a_lora_for_prompts_of_sd15s_width_acts(folder):
+    model, clip, vae = load_pocket(folder)
+    generator = torch.Generator().manual_seed(3)
+    name = "lora_unet_up_blocks_3_attentions_1_transformer_blocks_0_attn2_to_v"
+    text = "lora_te_text_model_encoder_layers_1_mlp_fc1"
+    shapes = {f"{name}.lora_down": (4, 768), f"{name}.lora_up": (64, 4)}
+    shapes |= {f"{text}.lora_down": (4, 768), f"{text}.lora_up": (384, 4)}
+    lora = {f"{key}.weight": torch.randn(shape, generator=generator) for key, shape in shapes.items()}
+    with_lora = (*comfy.sd.load_lora_for_models(model, clip, lora, 1.0, 1.0), vae)
+    assert len(with_lora[0].patches) == 1 and len(with_lora[1].patcher.patches) == 1
+    chosen = ((model, clip, vae), with_lora, (model, clip, vae))
+    plain, changed, again = (draw(parts, PROMPT, [1], steps=2) for parts in chosen)
+    assert not torch.allclose(plain, changed, atol=1e-3)
+    torch.testing.assert_close(plain, again, atol=1e-5, rtol=0)
+
+
 def test_loading_twice_gives_one_copy_and_nothing_stays(folder):
     first, second = load_pocket(folder), load_pocket(folder)
     assert first[0].model is second[0].model and first[0] is not second[0]
@@ -142,6 +159,12 @@ def test_what_is_wrong_with_a_file_is_said(folder, tmp_path, name):
     lost = next(key for key in tensors if key.endswith("weight"))
     save_file({k: v for k, v in tensors.items() if k != lost}, path, metadata)
     with pytest.raises(ValueError, match=f"lacks {lost}"):
+        load_pocket(tmp_path)
+    save_file(tensors | {"more": torch.zeros(1)}, path, metadata)
+    with pytest.raises(ValueError, match="has more too many"):
+        load_pocket(tmp_path)
+    save_file({k: v[..., :1].contiguous() if k == lost else v for k, v in tensors.items()}, path, metadata)
+    with pytest.raises(ValueError, match=rf"has {lost} of shape"):
         load_pocket(tmp_path)
     save_file(tensors, path)
     with pytest.raises(ValueError, match="does not say what network it is for"):

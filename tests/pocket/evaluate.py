@@ -9,11 +9,13 @@ import math
 import time
 from pathlib import Path
 
+import autoencoder
 import torch
-from judge import WEIGHTS, load
+from fetch import gather
+from judge import WEIGHTS, accuracy, load
 from samples import ROOT, draw, pack, sheet
 from things import COLOURS, KNOWN, WORDS
-from world import one_of
+from world import load_things, one_of
 
 # what the model has to reach: shares of pictures
 NEEDED = {"single": 0.9, "pair": 0.6, "background": 0.95}
@@ -74,6 +76,7 @@ if __name__ == "__main__":
     parser.add_argument("--cfg", type=float, default=4.0)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--sheet", type=Path, help="also write the first 64 pictures")
+    parser.add_argument("--cache", type=Path, help="also measure judge and autoencoder, on the things kept there")
     parser.add_argument("--threads", type=int)
     args = parser.parse_args()
     if args.threads:
@@ -81,9 +84,14 @@ if __name__ == "__main__":
     pack()
     from pack.nodes.host.pocket import load_pocket
 
+    judge = load(args.judge)
+    if args.cache:
+        things, vae = load_things(gather(args.cache)), autoencoder.load(args.folder / "autoencoder.safetensors")
+        print("judge:", json.dumps(accuracy(judge, things, 1000)))
+        print("autoencoder:", json.dumps(autoencoder.measure(vae, things, 200)))
     began = time.monotonic()
     parts = load_pocket(args.folder)
-    tally, shown = measure(parts, load(args.judge), args.count, cfg=args.cfg, steps=args.steps)
+    tally, shown = measure(parts, judge, args.count, cfg=args.cfg, steps=args.steps)
     for what, (right, count) in tally.items():
         low, high = wilson(right, count)
         needed = f", needed {NEEDED[what]:.0%}" if what in NEEDED else ""
