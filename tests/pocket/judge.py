@@ -17,7 +17,7 @@ from world import COLOUR_NAMES, draw_scenes, load_things, render
 
 WEIGHTS = Path(__file__).parent / "judge.safetensors"
 # pixels of a cell's side; cells that must agree before a thing counts as seen
-CELL, ENOUGH = 8, 5
+CELL, ENOUGH = 8, 8
 
 
 class Block(nn.Module):

@@ -1,6 +1,6 @@
 """Writes the few sample pictures of the world that are kept beside the tests, and reads them.
 
-    python tests/pocket/pictures.py --cache output/pocket
+python tests/pocket/pictures.py --cache output/pocket
 """
 
 import argparse

@@ -2,16 +2,18 @@
 
 from pathlib import Path
 
+import autoencoder
 import judge
 import pytest
 from pictures import of_held_out, read
 from things import COLOURS, WORDS
 
-import autoencoder
 from pack.nodes.host.pocket_files import FOLDER
 
 # megabytes of all weights of the pocket model together
 ROOM = 25
+# of pictures that went through the autoencoder: decibels, and the share of things that the judge still finds
+LEAST_PSNR, LEAST_FOUND = 22, 0.7
 
 
 @pytest.fixture(scope="module")
