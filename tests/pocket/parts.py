@@ -102,8 +102,9 @@ def text_encoder(rows, config=TEXT_ENCODER):
     model = CLIPTextModel(config, torch.float32, "cpu", operations)
     model.set_input_embeddings(operations.Embedding(rows, config["hidden_size"], dtype=torch.float32))
     _fresh(model)
-    for embedding in (model.get_input_embeddings(), model.text_model.embeddings.position_embedding):
-        torch.nn.init.normal_(embedding.weight, std=0.05)
+    # words louder than places, or all captions begin nearly alike
+    torch.nn.init.normal_(model.get_input_embeddings().weight, std=0.2)
+    torch.nn.init.normal_(model.text_model.embeddings.position_embedding.weight, std=0.02)
     # nothing learns the projection of the pooled output, which SD1.5 does not use
     torch.nn.init.eye_(model.text_projection.weight).requires_grad_(False)
     for layer in model.modules():
