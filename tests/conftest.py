@@ -11,7 +11,7 @@ import torch
 ROOT = Path(__file__).parent.parent
 HOST = os.environ.get("COMFYUI_PATH")
 
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "pocket")]
 if HOST:
     # before the current folder: `nodes` must mean ComfyUI's nodes.py
     sys.path.insert(0, HOST)
@@ -22,7 +22,7 @@ spec = spec_from_file_location("pack", ROOT / "__init__.py", submodule_search_lo
 sys.modules["pack"] = module_from_spec(spec)
 spec.loader.exec_module(sys.modules["pack"])
 
-NEEDS_HOST = ("host", "nodes", "server", "browser")
+NEEDS_HOST = ("host", "nodes", "pocket", "server", "browser")
 
 
 def pytest_ignore_collect(collection_path, config):

@@ -7,6 +7,12 @@ from comfy.supported_models import SD15, SD20, SDXL
 NATIVE = {"SD1.5": 512, "SD2.x": 768, "SDXL": 1024}
 
 
+def native_side(model):
+    """The side in pixels of the square pictures that a MODEL was trained on; of an unknown family as SD1.5."""
+    own = getattr(model.model, "native_side", None)
+    return own or NATIVE.get(family_of(model), NATIVE["SD1.5"])
+
+
 def family_of(model):
     """ "SD1.5", "SD2.x" or "SDXL"; for another model the name of its class.
 

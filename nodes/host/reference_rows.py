@@ -8,7 +8,7 @@ import torch
 
 from ...kernels.masks import kept_tokens
 from .bank import digest
-from .families import NATIVE, family_of
+from .families import native_side
 from .pictures import views_of
 from .say import refusal
 from .text import encoded
@@ -68,8 +68,8 @@ def rows_of(model, clip, vae, references, weight):
 
 
 def native_area(model):
-    """Pixels of the pictures a MODEL was trained on; of an unknown family as SD1.5."""
-    return NATIVE.get(family_of(model), NATIVE["SD1.5"]) ** 2
+    """Pixels of the pictures that a MODEL was trained on."""
+    return native_side(model) ** 2
 
 
 def count_of_pictures(references):

@@ -5,7 +5,7 @@ import math
 import comfy.model_management
 import torch
 
-from .families import NATIVE
+from .families import native_side
 from .resadapter_fit import check_family, check_model
 from .resadapter_published import PUBLISHED
 from .resadapter_sets import read_set
@@ -36,14 +36,14 @@ def sized(model, choice, *, aspect, megapixels, width, height):
             f"{width} x {height} became {rounded[0]} x {rounded[1]}: sides of {family} are multiples of {multiple}"
         )
     if choice == NONE:
-        warnings += _without(family, *rounded)
+        warnings += _without(model, family, *rounded)
     else:
         adapter = read_set(choice)
         check_family(adapter, model)
         warnings += _outside(PUBLISHED[adapter.like or GENERAL[family]], choice, *rounded)
     if warnings:
         tell(f"Resolution: {'; '.join(warnings)}")
-    return *rounded, suggested_alpha(model, family, *rounded), "; ".join(warnings)
+    return *rounded, suggested_alpha(model, *rounded), "; ".join(warnings)
 
 
 def empty_latent(width, height, batch_size):
@@ -52,9 +52,9 @@ def empty_latent(width, height, batch_size):
     return {"samples": torch.zeros(batch_size, 4, height // 8, width // 8, device=device)}
 
 
-def suggested_alpha(model, family, width, height):
+def suggested_alpha(model, width, height):
     """ResAdapter's alpha for a size: the further above the native size, the less."""
-    side, native = math.sqrt(width * height), NATIVE[family]
+    side, native = math.sqrt(width * height), native_side(model)
     alpha = 1.0 if side <= native else 0.7 if side <= 1.25 * native else 0.5
     return min(alpha, WITH_ACCELERATION) if _samples_by_lcm(model) else alpha
 
@@ -74,8 +74,8 @@ def _samples_by_lcm(model):
     return any(kind.__name__ == "LCM" for kind in type(sampling).__mro__)
 
 
-def _without(family, width, height):
-    side, native = math.sqrt(width * height), NATIVE[family]
+def _without(model, family, width, height):
+    side, native = math.sqrt(width * height), native_side(model)
     if not native / ALONE <= side <= native * ALONE:
         yield f"without a ResAdapter {family} draws well near {native} x {native} only"
 

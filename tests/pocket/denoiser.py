@@ -1,0 +1,157 @@
+"""Trains the pocket model's text encoder and UNet together, on latents of the trained autoencoder.
+
+COMFYUI_PATH=... python tests/pocket/denoiser.py --cache output/pocket --minutes 60
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from autoencoder import load as load_autoencoder
+from autoencoder import moments
+from fetch import gather
+from parts import SCALE, TEXT_ENCODER, UNET, UNET_GROUPS, text_encoder, unet
+from safetensors.torch import load_file, save_file
+from torch import nn
+from training import Training, half, options, prepare
+from vocabulary import ROWS, UNKNOWN, rows_of
+from world import captions, draw_scenes, load_things, render
+
+# shares of captions that are dropped, for guidance, and that hold words nobody knows
+DROPPED, STRANGE = 0.1, 0.15
+# the signal-to-noise ratio from which on steps count less (Hang et al. 2023, min-SNR)
+GAMMA = 5.0
+
+
+class Denoiser(nn.Module):
+    """Text encoder and UNet as one network that learns."""
+
+    def __init__(self):
+        super().__init__()
+        self.text_encoder = text_encoder(len(ROWS))
+        self.unet = unet()
+
+    def context(self, rows):
+        """What the UNet reads of captions (b, 77) of row numbers: (b, 77, width)."""
+        table = self.text_encoder.get_input_embeddings().weight
+        embedded = table[rows]
+        strange = torch.randn_like(embedded) * table.detach().std()
+        embedded = torch.where((rows == UNKNOWN)[..., None], strange, embedded)
+        return self.text_encoder.text_model(embeds=embedded, num_tokens=[1] * len(rows), dtype=embedded.dtype)[0]
+
+    def forward(self, noisy, timesteps, rows):
+        return self.unet(noisy, timesteps, self.context(rows))
+
+
+class Pool:
+    """Latents and captions that are drawn from in random order while new ones replace the oldest."""
+
+    def __init__(self, size, things, vae, seed):
+        self.things, self.vae = things, vae
+        device = things[0].device
+        self.latents = torch.empty(size, 4, 16, 16, device=device)
+        self.rows = torch.empty(size, 77, dtype=torch.long, device=device)
+        self.next, self.generator = 0, torch.Generator().manual_seed(seed)
+        for start in range(0, size, 256):
+            self.add(min(256, size - start))
+
+    @torch.no_grad()
+    def add(self, count):
+        """Draws so many new pictures in place of the oldest."""
+        g = self.generator
+        scenes = draw_scenes(count, g)
+        rows = []
+        for text in captions(scenes, g):
+            chance, before, after = torch.rand(3, generator=g).tolist()
+            strange = (int(before * 3), int(after * 3)) if chance < STRANGE else (0, 0)
+            rows.append(rows_of("" if chance > 1 - DROPPED else text, *strange))
+        pictures, _ = render(scenes, self.things)
+        with half(pictures.device):
+            latents = moments(self.vae, pictures)[0].float() * SCALE
+        where = torch.arange(self.next, self.next + count) % len(self.latents)
+        where = where.to(pictures.device)
+        self.latents[where], self.rows[where] = latents, torch.stack(rows).to(pictures.device)
+        self.next = (self.next + count) % len(self.latents)
+
+    def draw(self, count, generator):
+        """(latents, rows) of so many pictures."""
+        which = torch.randint(len(self.latents), (count,), generator=generator).to(self.latents.device)
+        return self.latents[which], self.rows[which]
+
+
+def alphas_bar(device="cpu"):
+    """Share of the signal's variance at each of SD1.5's 1000 timesteps."""
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    return (1 - betas).cumprod(0).float().to(device)
+
+
+def export(denoiser, folder):
+    """Writes text_encoder.safetensors and unet.safetensors, as the pack loads them, in half precision."""
+    state = {k: v.half().cpu().contiguous() for k, v in denoiser.unet.state_dict().items()}
+    save_file(state, folder / "unet.safetensors", {"config": json.dumps(UNET), "groups": str(UNET_GROUPS)})
+    state = {k: v.half().cpu().contiguous() for k, v in denoiser.text_encoder.state_dict().items()}
+    del state["text_projection.weight"]
+    table = state.pop("text_model.embeddings.token_embedding.weight")
+    known = [i for i, number in enumerate(ROWS.values()) if number >= 0]
+    state["token_rows"] = table[known]
+    state["token_ids"] = torch.tensor([number for number in ROWS.values() if number >= 0])
+    config = {"config": json.dumps(TEXT_ENCODER), "deviation": repr(table.float().std().item())}
+    save_file(state, folder / "text_encoder.safetensors", config)
+
+
+def load(folder):
+    """The Denoiser whose weights export() wrote."""
+    denoiser = Denoiser()
+    denoiser.unet.load_state_dict({k: v.float() for k, v in load_file(folder / "unet.safetensors").items()})
+    state = {k: v.float() for k, v in load_file(folder / "text_encoder.safetensors").items()}
+    table = denoiser.text_encoder.get_input_embeddings().weight
+    row_of = {number: row for row, number in enumerate(ROWS.values())}
+    rows = [row_of[number] for number in state.pop("token_ids").int().tolist()]
+    with torch.no_grad():
+        table[rows] = state.pop("token_rows")
+    state["text_model.embeddings.token_embedding.weight"] = table.detach()
+    state["text_projection.weight"] = denoiser.text_encoder.text_projection.weight
+    denoiser.text_encoder.load_state_dict(state)
+    return denoiser
+
+
+def train(args):
+    """Trains and writes the weights; returns the Training."""
+    things = load_things(gather(args.cache), args.device)
+    vae = load_autoencoder(args.autoencoder, args.device)
+    torch.manual_seed(0)
+    training = Training("denoiser", load(args.start) if args.start else Denoiser(), args, decay=0.9995)
+    pool = Pool(args.pool, things, vae, seed=1 + training.steps)
+    bar = alphas_bar(args.device)
+
+    def loss_of(step):
+        pool.add(args.new)
+        generator = torch.Generator().manual_seed(step)
+        latents, rows = pool.draw(args.batch, generator)
+        spread = (torch.arange(args.batch) + torch.rand(args.batch, generator=generator)) / args.batch
+        timesteps = (spread * 1000).long().to(args.device)
+        signal = bar[timesteps][:, None, None, None]
+        noise = torch.randn_like(latents)
+        with half(args.device):
+            made = training.network(signal.sqrt() * latents + (1 - signal).sqrt() * noise, timesteps, rows)
+        error = (made.float() - noise).square().mean((1, 2, 3))
+        ratio = (bar / (1 - bar))[timesteps]
+        return (error * (GAMMA / ratio).clamp_max(1)).mean(), {"mse": error.mean().detach()}
+
+    training.run(loss_of)
+    export(training.network, args.folder)
+    return training
+
+
+if __name__ == "__main__":
+    parser = options(__doc__, rate=1e-3)
+    parser.add_argument("--autoencoder", type=Path, default=Path("output/pocket/autoencoder.safetensors"))
+    parser.add_argument("--folder", type=Path, default=Path("output/pocket"), help="where the weights go")
+    parser.add_argument("--pool", type=int, help="latents kept (default: by device)")
+    parser.add_argument("--new", type=int, help="new latents per step (default: by device)")
+    args = prepare(parser.parse_args(), batches=(48, 1024))
+    on_cuda = args.device.startswith("cuda")
+    args.pool = args.pool or (65536 if on_cuda else 6144)
+    args.new = args.new or (64 if on_cuda else 6)
+    done = train(args)
+    print(f"{done.steps} steps", done.notes)

@@ -1,0 +1,81 @@
+"""Draws sheets of sample pictures with the pocket model on the real host.
+
+COMFYUI_PATH=... python tests/pocket/samples.py --folder output/pocket --out output/samples.png
+"""
+
+import argparse
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import torch
+from parts import host
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent.parent
+PROMPTS = (
+    "a dog on a blue background", "a rocket on a black background", "a big pizza on a green background",
+    "a crown on a purple background", "a penguin on an orange background", "a robot on a yellow background",
+    "a tree on a white background", "a small car on a pink background",
+    "a dog on the left and a pizza on the right on a blue background",
+    "a cat at the top and a bus at the bottom on a green background",
+    "a heart on the left and a key on the right on a white background",
+    "an apple and a clock on a gray background",
+    "a whale at the bottom and a star at the top on a black background",
+    "a horse on the right and a cake on the left on a teal background",
+    "a sun on the left and a moon on the right on a purple background",
+    "a panda and an umbrella on a red background",
+)  # fmt: skip
+
+
+def pack():
+    """Loads the pack as the tests do, under the name `pack`, on the real host."""
+    host()
+    if "pack" not in sys.modules:
+        spec = spec_from_file_location("pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
+        sys.modules["pack"] = module_from_spec(spec)
+        spec.loader.exec_module(sys.modules["pack"])
+
+
+def encode(clip, text):
+    """A conditioning, as CLIP Text Encode makes it."""
+    return clip.encode_from_tokens_scheduled(clip.tokenize(text))
+
+
+@torch.inference_mode()
+def draw(parts, prompt, seeds, steps=20, cfg=4.0, size=(128, 128), sampler="dpmpp_2m", scheduler="karras"):
+    """Pictures (b, h, w, 3) of one prompt, one for each seed, with the host's sampling."""
+    import comfy.sample
+
+    model, clip, vae = parts
+    latent = torch.zeros(len(seeds), 4, size[0] // 8, size[1] // 8)
+    noise = torch.cat([comfy.sample.prepare_noise(latent[:1], seed) for seed in seeds])
+    positive, negative = encode(clip, prompt), encode(clip, "")
+    samples = comfy.sample.sample(
+        model, noise, steps, cfg, sampler, scheduler, positive, negative, latent, disable_pbar=True, seed=seeds[0]
+    )
+    return vae.decode(samples)
+
+
+def sheet(pictures, columns):
+    """One PIL picture of pictures (b, h, w, 3) in 0..1."""
+    rows = [torch.cat(list(row), 1) for row in pictures.split(columns)]
+    rows[-1] = torch.nn.functional.pad(rows[-1], (0, 0, 0, rows[0].shape[1] - rows[-1].shape[1]))
+    return Image.fromarray((torch.cat(rows) * 255).round().byte().numpy())
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=ROOT / "nodes" / "pocket", help="where the weights are")
+    parser.add_argument("--out", type=Path, default=Path("output/samples.png"))
+    parser.add_argument("--seeds", type=int, default=2, help="pictures of each prompt")
+    parser.add_argument("--threads", type=int)
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    pack()
+    from pack.nodes.host.pocket import load_pocket
+
+    parts = load_pocket(args.folder)
+    pictures = [draw(parts, prompt, list(range(args.seeds))) for prompt in PROMPTS]
+    sheet(torch.cat(pictures), 4 * args.seeds).save(args.out)

@@ -1,0 +1,142 @@
+"""A few steps of each training, one after the other, from pictures to a model that the host loads."""
+
+import argparse
+
+import autoencoder
+import denoiser
+import judge
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from samples import draw
+from things import WORDS
+from world import draw_scenes, load_things, render
+
+from pack.nodes.host.pocket import load_pocket
+
+
+def options(cache, **more):
+    common = {
+        "minutes": 1,
+        "steps": 2,
+        "batch": 4,
+        "rate": 1e-3,
+        "device": "cpu",
+        "threads": None,
+        "fresh": False,
+        "start": None,
+    }
+    common["measure"] = 20
+    return argparse.Namespace(cache=cache, **(common | more))
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """A folder with smooth blobs of random colours in place of the emoji, so that no network is needed."""
+    folder = tmp_path_factory.mktemp("cache")
+    generator = torch.Generator().manual_seed(0)
+    ticks = torch.linspace(-1, 1, 128)
+    alpha = ((1 - (ticks**2 + ticks[:, None] ** 2).sqrt()) * 8).clamp(0, 1)
+    blobs = {}
+    for word in WORDS:
+        colours = torch.nn.functional.interpolate(torch.rand(1, 3, 4, 4, generator=generator), 128, mode="bilinear")[0]
+        blobs[word] = (torch.cat([colours, alpha[None]]) * 255).byte().movedim(0, -1).numpy()
+    np.savez_compressed(folder / "things.npz", **blobs)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(cache):
+    """(cache, Training of the judge, of the autoencoder, of the denoiser) after two steps each."""
+    with torch.inference_mode(False), torch.enable_grad():
+        one, accuracy = judge.train(options(cache, weights=cache / "judge.safetensors", batch=8))
+        assert set(accuracy) == {"regions", "pictures", "backgrounds"}
+        files = {"judge": cache / "judge.safetensors", "weights": cache / "autoencoder.safetensors"}
+        two, quality = autoencoder.train(options(cache, **files, steps=3))
+        assert 0 < quality["l1"] < 1
+        files = {"autoencoder": cache / "autoencoder.safetensors", "folder": cache}
+        three = denoiser.train(options(cache, **files, pool=16, new=2))
+    return cache, one, two, three
+
+
+def test_steps_change_weights_and_are_counted(trained):
+    _, one, two, three = trained
+    assert (one.steps, two.steps, three.steps) == (2, 3, 2)
+    for training in (one, two, three):
+        state = torch.load(training.path, weights_only=True)
+        moved = [k for k, v in state["network"].items() if not torch.equal(v, state["average"][k])]
+        learning = [k for k, p in training.network.named_parameters() if p.requires_grad]
+        # what begins as zero keeps what stands behind it still for a step
+        assert len(moved) > 0.4 * len(learning)
+        assert all(v.isfinite().all() for v in state["average"].values())
+
+
+def test_the_host_draws_with_what_was_trained(trained):
+    cache, *_ = trained
+    pictures = draw(load_pocket(cache), "a dog on a blue background", [0], steps=2)
+    assert pictures.shape == (1, 128, 128, 3) and pictures.isfinite().all()
+
+
+def test_a_training_goes_on_from_its_checkpoint(trained):
+    cache, *_ = trained
+    before = torch.load(cache / "judge.checkpoint", weights_only=True)
+    with torch.inference_mode(False), torch.enable_grad():
+        again = judge.Training("judge", judge.Judge(), options(cache))
+        assert again.steps == before["steps"]
+        for name, value in again.network.state_dict().items():
+            assert torch.equal(value, before["network"][name])
+        assert again.optimizer.state_dict()["state"][0]["step"] == before["steps"]
+        assert judge.Training("judge", judge.Judge(), options(cache, fresh=True)).steps == 0
+
+
+def test_a_training_begins_with_given_weights(trained):
+    cache, _, _, three = trained
+    with torch.inference_mode(False):
+        given = denoiser.load(cache)
+    for name, value in given.state_dict().items():
+        wanted = three.average[name]
+        if name.endswith("token_embedding.weight"):
+            # words that nobody knows have no row of their own
+            value, wanted = (torch.cat([t[:2], t[3:]]) for t in (value, wanted))
+        assert torch.equal(value, wanted.half().float()), name
+
+
+def test_latents_have_unit_variance(trained):
+    cache, *_ = trained
+    vae = autoencoder.load(cache / "autoencoder.safetensors")
+    things = load_things(cache / "things.npz")
+    scenes = draw_scenes(64, torch.Generator().manual_seed(9), things=range(len(WORDS)))
+    latents = autoencoder.moments(vae, render(scenes, things)[0])[0] * denoiser.SCALE
+    assert latents.mean((0, 2, 3)).abs().max() < 0.3
+    assert (latents.std((0, 2, 3)) - 1).abs().max() < 0.3
+
+
+def test_standardizing_changes_no_picture(cache):
+    torch.manual_seed(0)
+    with torch.inference_mode(False):
+        model = autoencoder.autoencoder().requires_grad_(False).eval()
+        pictures = torch.rand(4, 3, 64, 64)
+        before = autoencoder.decode(model, autoencoder.moments(model, pictures)[0])
+        spread = autoencoder.moments(model, pictures)[1]
+        autoencoder.standardize(model, pictures)
+        mean, wider = autoencoder.moments(model, pictures)
+    torch.testing.assert_close(autoencoder.decode(model, mean), before, atol=1e-4, rtol=1e-4)
+    scaled = mean * denoiser.SCALE
+    torch.testing.assert_close(scaled.std((0, 2, 3)), torch.ones(4), atol=1e-3, rtol=0)
+    torch.testing.assert_close(scaled.mean((0, 2, 3)), torch.zeros(4), atol=1e-3, rtol=0)
+    # the noise on the latents grows with them
+    assert (wider - spread).std((0, 2, 3)).max() < 1e-4
+
+
+def test_the_schedule_is_the_hosts(trained):
+    model, _, _ = load_pocket(trained[0])
+    host = model.get_model_object("model_sampling").sigmas
+    bar = denoiser.alphas_bar()
+    torch.testing.assert_close(((1 - bar) / bar).sqrt(), host.float(), atol=1e-4, rtol=1e-4)
+
+
+def test_weights_carry_what_the_loader_needs(trained):
+    for name, keys in {"unet": {"config", "groups"}, "text_encoder": {"config", "deviation"}}.items():
+        with safe_open(trained[0] / f"{name}.safetensors", "pt") as file:
+            assert keys <= set(file.metadata())

@@ -1,0 +1,143 @@
+"""What all trainings share: how long, on what, the learning rate, the running average, checkpoints, the bar."""
+
+import argparse
+import contextlib
+import math
+import time
+from pathlib import Path
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from tqdm import tqdm
+
+# seconds between checkpoints; share of a run over which the rate falls to zero
+SAVE_EVERY, COOL_DOWN = 120, 0.4
+
+
+def options(description, **defaults):
+    """The command line of a training; `defaults` are those of steps, minutes, batch, rate."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cache", type=Path, default=Path("output/pocket"), help="folder for data and checkpoints")
+    parser.add_argument("--minutes", type=float, default=30, help="how long this run lasts")
+    parser.add_argument("--steps", type=int, help="how many steps this run has, instead of minutes")
+    parser.add_argument("--batch", type=int, help="pictures per step (default: by device)")
+    parser.add_argument("--rate", type=float, default=defaults.pop("rate"), help="the highest learning rate")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: what PyTorch takes)")
+    parser.add_argument("--measure", type=int, default=1000, help="fresh pictures to measure the result on")
+    parser.add_argument("--start", type=Path, help="weights to begin with where there is no checkpoint to go on from")
+    parser.add_argument("--fresh", action="store_true", help="do not go on from the checkpoint in the cache")
+    return parser
+
+
+def prepare(args, batches):
+    """Fills in what depends on the device; `batches` = (on a CPU, on CUDA)."""
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if args.batch is None:
+        args.batch = batches[args.device.startswith("cuda")]
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
+    args.cache.mkdir(parents=True, exist_ok=True)
+    return args
+
+
+def half(device):
+    """Autocast to bfloat16, which is faster on both kinds of device."""
+    return torch.autocast(torch.device(device).type, dtype=torch.bfloat16)
+
+
+def attention(device):
+    """The attention that learns fastest: on a CPU the fused one is slow in the backward pass."""
+    return contextlib.nullcontext() if device.startswith("cuda") else sdpa_kernel(SDPBackend.MATH)
+
+
+class Training:
+    """A network under training: `network` learns, `average` is its running average, `steps` counts over all runs."""
+
+    def __init__(self, name, network, args, decay=0.999, weight_decay=0.01):
+        self.args, self.decay = args, decay
+        self.path = args.cache / f"{name}.checkpoint"
+        layout = torch.channels_last if args.device.startswith("cuda") else torch.contiguous_format
+        self.network = network.to(args.device, memory_format=layout)
+        self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
+        fused = {"fused": True} if args.device.startswith("cuda") else {"foreach": True}
+        matrices = [p for p in network.parameters() if p.ndim > 1]
+        others = [p for p in network.parameters() if p.ndim <= 1]
+        groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=args.rate, betas=(0.9, 0.99), **fused)
+        self.steps, self.seconds, self.notes = 0, 0.0, {}
+        if self.path.is_file() and not args.fresh:
+            self._load()
+
+    def run(self, loss_of):
+        """Trains; loss_of(step) gives (loss, {name: value to show}). Ctrl-C saves and ends."""
+        begin = time.monotonic()
+        self.network.train()
+        try:
+            self._run(loss_of, begin)
+        except KeyboardInterrupt:
+            print(f"stopped after {self.steps} steps; the same command goes on from here")
+        self.save(time.monotonic() - begin)
+        self.network.load_state_dict(self.average)
+        self.network.eval()
+
+    def _run(self, loss_of, begin):
+        args, first, saved, shown = self.args, self.steps, begin, {}
+        bar = tqdm(total=args.steps or round(args.minutes * 60), unit="step" if args.steps else "s", smoothing=0)
+        while True:
+            now = time.monotonic()
+            done = (self.steps - first) / args.steps if args.steps else (now - begin) / (args.minutes * 60)
+            if done >= 1:
+                break
+            with attention(args.device):
+                loss, values = loss_of(self.steps)
+            self._step(loss, done)
+            for name, value in {"loss": loss.detach(), **values}.items():
+                # stays on the device: reading it each step would wait for the device
+                shown[name] = value if name not in shown else shown[name].lerp(value, 0.02)
+            if self.steps % 20 == 0:
+                bar.n = min(bar.total, self.steps - first if args.steps else round(now - begin))
+                self.notes = {name: round(float(value), 4) for name, value in shown.items()}
+                bar.set_postfix(step=self.steps, **self.notes)
+            if now - saved > SAVE_EVERY:
+                self.save(now - begin)
+                saved = now
+        bar.n = bar.total
+        bar.close()
+
+    def _step(self, loss, done):
+        warm = min(1.0, (self.steps + 1) / 200)
+        cool = 0.5 + 0.5 * math.cos(math.pi * max(0.0, (done - 1 + COOL_DOWN) / COOL_DOWN))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.args.rate * warm * max(cool, 0.01)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.optimizer.step()
+        self.steps += 1
+        keep = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        state = self.network.state_dict()
+        with torch.no_grad():
+            torch._foreach_lerp_([self.average[k] for k in state], list(state.values()), 1 - keep)
+
+    def save(self, seconds):
+        """Writes the checkpoint whole or not at all."""
+        state = {
+            "network": self.network.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+            "steps": self.steps,
+            "seconds": self.seconds + seconds,
+            "notes": self.notes,
+        }
+        part = self.path.with_suffix(".part")
+        torch.save(state, part)
+        part.replace(self.path)
+
+    def _load(self):
+        state = torch.load(self.path, map_location=self.args.device, weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self.average = state["average"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.steps, self.seconds = state["steps"], state["seconds"]
