@@ -77,14 +77,15 @@ def test(options):
     # Tiny tensors: threads would spend their time waiting for each other.
     threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     tests = clean_environment(COMFYUI_PATH=str(host), **hidden, **threads)
-    # Named files or folders stand in for the whole suite.
-    named = any((ROOT / argument.split("::")[0]).exists() for argument in options.rest)
-    whole = [] if named else ["tests", *workers(python, cpu)]
-    return run([python, "-m", "pytest", *whole, *options.rest], cwd=ROOT, env=tests)
+    # Named files or folders stand in for the whole suite; a few files are not worth sharing out.
+    named = [ROOT / argument.split("::")[0] for argument in options.rest]
+    suite = [] if any(path.exists() for path in named) else ["tests"]
+    shared = [] if any(path.is_file() for path in named) else workers(python, cpu)
+    return run([python, "-m", "pytest", *suite, *shared, *options.rest], cwd=ROOT, env=tests)
 
 
 def workers(python, cpu):
-    """Options that share the whole suite out among the cores, whole files each; none where that brings nothing."""
+    """Options that share tests out among the cores, whole files each; none where that brings nothing."""
     count = min(os.cpu_count() or 1, MOST_WORKERS)
     if count < 2 or not cpu or lacks(python, "xdist"):
         return []

@@ -19,6 +19,9 @@ from pack.nodes.host import concept_conductor
 from pack.nodes.host.normal_tensors import differentiable
 from pack.nodes.host.run import Run, step_of
 
+# FLOPs are the same on every host; true sizes take their time
+pytestmark = pytest.mark.slow
+
 # A step costs at most this many times the floor.
 LIMIT = 1.05
 

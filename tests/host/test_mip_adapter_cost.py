@@ -12,6 +12,9 @@ from image_prompts import adapter_of, with_pictures
 from subjects import picture
 from tiny import tiny_model
 
+# FLOPs are the same on every host; true sizes take their time
+pytestmark = pytest.mark.slow
+
 LIMIT = 1.1
 SIGMAS = [5.0, 2.0]
 hollow = lru_cache(hollow_model)

@@ -10,6 +10,9 @@ from tiny import StubCLIP, StubVAE, conditioning, execute, sample, tiny_model
 from pack.nodes.mrsa import MultiReferenceSelfAttention
 from pack.nodes.references import AddReference
 
+# FLOPs are the same on every host; true sizes take their time
+pytestmark = pytest.mark.slow
+
 # A step costs at most this many times the floor.
 LIMIT = 1.03
 SD15 = "sd15", 512, "published", range(10, 16)
