@@ -9,73 +9,31 @@ swapped in and out, without any blending. Steps of all kinds take turns. FLOPs a
 further options: SD1.5 of half its width on the CPU at 256 pixels, a few minutes.
 """
 
-import argparse
 import json
-import os
-import platform
 import statistics
 import sys
 import time
-from pathlib import Path
 
-SIGMA = 5.0
+import timing
+from timing import SIGMA
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--comfyui", metavar="PATH", default=os.environ.get("COMFYUI_PATH"), help="ComfyUI's folder")
-    parser.add_argument("--kind", choices=["sd15", "sdxl"], default="sd15")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--width", type=int, help="channels of the first level: 320 is the true UNet (cpu: 160)")
-    parser.add_argument("--size", type=int, help="pixels of the picture's sides (cpu: 256; 512, sdxl: 1024)")
+    parser = timing.parser(__doc__)
     parser.add_argument("--concepts", type=int, nargs="+", default=[1, 2, 3, 4], metavar="N")
-    parser.add_argument("--repeats", type=int, help="steps of each kind (cpu: 3, cuda: 20)")
-    parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], help="cpu: float32, cuda: float16")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="all times, for further work")
-    options = parser.parse_args()
-    on_gpu = options.device == "cuda"
-    if not options.comfyui:
-        parser.error("name ComfyUI's folder with --comfyui")
-    if options.width and options.width % 32:
-        parser.error("the width must be a multiple of 32")
-    defaults = {
-        "width": 320 if on_gpu else 160,
-        "size": (1024 if options.kind == "sdxl" else 512) if on_gpu else 256,
-        "repeats": 20 if on_gpu else 3,
-        "dtype": "float16" if on_gpu else "float32",
-    }
-    for name, value in defaults.items():
-        if getattr(options, name) is None:
-            setattr(options, name, value)
-    return options
-
-
-def load_host(options):
-    """ComfyUI and the pack, as the tests load them."""
-    os.environ["COMFYUI_PATH"] = options.comfyui
-    if options.device == "cpu":
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    sys.path.insert(0, str(Path(__file__).parent.parent))
-    import conftest  # noqa: F401
+    # its gradient takes more: smaller pictures, more turns
+    return timing.parsed(parser, cpu_size=256, cpu_repeats=3)
 
 
 class Bench:
     """One MODEL of random weights, LoRAs for it, and the three ways of a step."""
 
     def __init__(self, options):
-        import torch
-        from bench import concept_flops, flops
+        from bench import concept_flops
         from loras import Maker
 
         self.options = options
-        device = torch.device(options.device)
-        dtype = getattr(torch, options.dtype)
-        self.model = flops.host_model(options.kind, options.width, dtype, device, load_device=device)
-        for name, weight in self.model.model.diffusion_model.named_parameters():
-            if weight.ndim > 1:
-                weight.normal_(std=weight[0].numel() ** -0.5)
-            else:
-                weight.fill_(float(name.endswith("weight")))
+        self.model = timing.random_model(options)
         self.kind, self.rank = options.kind, concept_flops.RANK[options.kind]
         unet = self.model.model.diffusion_model
         layers = [n for n, _ in unet.named_modules() if ".attn" in n and n.endswith(concept_flops.ENDS)]
@@ -203,22 +161,6 @@ def counted(options):
     return counts, 2 * concept_flops.parts(kind)["all"]
 
 
-def setting(options):
-    """One line: on what this was measured."""
-    import comfyui_version
-    import torch
-
-    if options.device == "cuda":
-        machine = torch.cuda.get_device_name()
-    else:
-        machine = f"{platform.machine()}, {torch.get_num_threads()} of {os.cpu_count()} cores"
-    unet = {"sd15": "SD1.5", "sdxl": "SDXL"}[options.kind] + (f" at width {options.width}" * (options.width != 320))
-    return (
-        f"{machine}; torch {torch.__version__}, ComfyUI {comfyui_version.__version__}, {options.dtype}; {unet}, "
-        f"{options.size}x{options.size}; median of {options.repeats}; FLOPs of the true UNet"
-    )
-
-
 def table(times, counts, plain_flops):
     """Markdown; times and FLOPs are compared with the plain step."""
     lines = [
@@ -242,15 +184,16 @@ def table(times, counts, plain_flops):
 
 def main():
     options = arguments()
-    load_host(options)
+    timing.load_host(options)
     import torch
 
     with torch.inference_mode():
         times = measured(options)
         counts, plain_flops = counted(options)
-    print(f"{setting(options)}\n\n{table(times, counts, plain_flops)}")
+    setting = timing.setting(options, ", FLOPs of the true UNet")
+    print(f"{setting}\n\n{table(times, counts, plain_flops)}")
     if options.json:
-        result = {"setting": setting(options), "plain_flops": plain_flops, "times": times, "flops_and_floor": counts}
+        result = {"setting": setting, "plain_flops": plain_flops, "times": times, "flops_and_floor": counts}
         options.json.write_text(json.dumps(result, indent=1))
 
 

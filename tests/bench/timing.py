@@ -17,8 +17,8 @@ def parser(description):
     found.add_argument("--kind", choices=["sd15", "sdxl"], default="sd15")
     found.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     found.add_argument("--width", type=int, help="channels of the first level: 320 is the true UNet (cpu: 160)")
-    found.add_argument("--size", type=int, help="pixels of the picture's and the references' sides (512, sdxl: 1024)")
-    found.add_argument("--repeats", type=int, help="steps of each kind (cpu: 2, cuda: 20)")
+    found.add_argument("--size", type=int, help="pixels of the picture's sides (512, sdxl: 1024)")
+    found.add_argument("--repeats", type=int, help="steps of each kind (cpu: a few, cuda: 20)")
     found.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], help="cpu: float32, cuda: float16")
     found.add_argument(
         "--clock",
@@ -30,8 +30,8 @@ def parser(description):
     return found
 
 
-def parsed(parser):
-    """The options, with the defaults that depend on others."""
+def parsed(parser, cpu_size=None, cpu_repeats=2):
+    """The options, with the defaults that depend on others; a bench may want others on a CPU."""
     options = parser.parse_args()
     on_gpu = options.device == "cuda"
     if options.width and options.width % 32:
@@ -42,8 +42,8 @@ def parsed(parser):
         parser.error("a GPU's time is on the wall clock")
     defaults = {
         "width": 320 if on_gpu else 160,
-        "size": 1024 if options.kind == "sdxl" else 512,
-        "repeats": 20 if on_gpu else 2,
+        "size": cpu_size if cpu_size and not on_gpu else 1024 if options.kind == "sdxl" else 512,
+        "repeats": 20 if on_gpu else cpu_repeats,
         "dtype": "float16" if on_gpu else "float32",
     }
     for name, value in defaults.items():

@@ -11,7 +11,7 @@ from comfy_extras.nodes_model_downscale import PatchModelAddDownscale
 from concepts import conducted, random_concepts, random_lora, strip, with_lora
 from host.composition import foreign
 from image_prompts import with_pictures
-from subjects import draw, prompt, references, with_references
+from subjects import differ, draw, prompt, references, with_references
 from tiny import execute, random_weights, recording, sample, tiny_model
 
 from nodes import ConditioningSetArea, ControlNetApplyAdvanced
@@ -26,10 +26,6 @@ PATCHED = 1e-5
 @pytest.fixture(scope="module")
 def model():
     return tiny_model("sd15", dtype=torch.float64)
-
-
-def differ(a, b):
-    return float((a - b).abs().max() / b.abs().max())
 
 
 def evaluation(model, positive=None, negative=None, **kwargs):

@@ -6,7 +6,7 @@ import comfy.model_management as mm
 import pytest
 import torch
 from concepts import conducted, random_concepts, random_lora, strip, with_lora
-from subjects import draw, prompt
+from subjects import differ, draw, prompt
 from tiny import execute, recording, sample, tiny_model
 
 from pack.nodes.concepts import AddConcept
@@ -26,11 +26,6 @@ def model():
 @pytest.fixture(scope="module")
 def exact_model():
     return tiny_model("sd15", dtype=torch.float64)
-
-
-def differ(a, b):
-    """Largest difference, as a part of the largest value."""
-    return float((a - b).abs().max() / b.abs().max())
 
 
 def picture(model, **kwargs):

@@ -7,7 +7,7 @@ import comfy.model_management
 import pytest
 import torch
 from image_prompts import GreyVision, TinyWords, adapter_of, references_of, with_pictures
-from subjects import draw, half_mask, picture, prompt
+from subjects import differ, draw, half_mask, picture, prompt
 from tiny import execute, recording, sample, tiny_model
 
 from pack.nodes.host import image_run, mip_adapter
@@ -23,11 +23,6 @@ def model():
 @pytest.fixture(scope="module")
 def sdxl():
     return tiny_model("sdxl")
-
-
-def differ(a, b):
-    """Largest difference, as a part of the largest value."""
-    return float((a - b).abs().max() / b.abs().max())
 
 
 # off is nothing

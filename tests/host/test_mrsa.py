@@ -3,7 +3,7 @@
 import comfy.model_base
 import pytest
 import torch
-from subjects import PixelVAE, TinyClip, draw, half_mask, picture, prompt, references, with_references
+from subjects import PixelVAE, TinyClip, differ, draw, half_mask, picture, prompt, references, with_references
 from tiny import recording, sample, tiny_model
 
 from pack.nodes.host import mrsa
@@ -12,11 +12,6 @@ from pack.nodes.host import mrsa
 @pytest.fixture(scope="module")
 def model():
     return tiny_model("sd15")
-
-
-def differ(a, b):
-    """Largest difference, as a part of the largest value."""
-    return float((a - b).abs().max() / b.abs().max())
 
 
 # off is nothing
