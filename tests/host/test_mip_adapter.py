@@ -324,6 +324,7 @@ def test_a_joint_merge_reads_no_words(model):
     assert not clip.encoded
 
 
+@pytest.mark.slow
 def test_a_hundred_runs_leave_nothing(model):
     import psutil
 

@@ -307,6 +307,7 @@ def test_a_region_over_nothing_is_no_reference(model):
 # memory and state
 
 
+@pytest.mark.slow
 def test_a_hundred_runs_leave_nothing(model):
     import psutil
 

@@ -97,6 +97,7 @@ def test_workflow_runs(path, server, object_info):
             assert picture.std() > 1, "a picture of one colour"
 
 
+@pytest.mark.slow
 @each_painting
 def test_the_seed_decides_the_picture(path, server):
     graph = api_twin(path)
