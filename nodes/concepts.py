@@ -7,6 +7,7 @@ import torch
 from comfy_api.latest import io
 
 from . import v3
+from .host.pictures import batched, bounded
 from .host.say import refusal
 
 Concepts = io.Custom("PERSONALIZATION_CONCEPTS")
@@ -88,16 +89,12 @@ class AddConcept(io.ComfyNode):
 def _one_mask(mask, label):
     if mask is None:
         return None
-    if mask.ndim == 4 and 1 in (mask.shape[1], mask.shape[-1]):
-        mask = mask.squeeze(1 if mask.shape[1] == 1 else -1)
-    mask = mask[None] if mask.ndim == 2 else mask
+    mask = batched(mask)
     if mask.ndim != 3 or len(mask) != 1:
         raise refusal(
             f"{label} has {len(mask)} masks (shape {tuple(mask.shape)}); connect one MASK (1, height, width) to each"
         )
-    if not torch.isfinite(mask).all():
-        raise refusal(f"the mask of {label} holds values that are not numbers; connect a MASK between 0 and 1")
-    return mask[0].float().clamp(0, 1).cpu()
+    return bounded(mask, label, "mask")[0].cpu()
 
 
 NODES = [AddConcept]

@@ -42,6 +42,11 @@ def techniques_of(model):
     return wrappers[0].__self__.techniques if wrappers else ()
 
 
+def technique_of(model, name):
+    """The technique of this name that a MODEL carries, or None."""
+    return next((technique for technique in techniques_of(model) if technique.name == name), None)
+
+
 class Attached:
     """The techniques of one MODEL and the host's wrappers that serve them. Immutable, so clones may share it."""
 

@@ -1,6 +1,6 @@
 """What is doubtful about a concept's prompts, said on the node before a run."""
 
-from .attach import techniques_of
+from .attach import technique_of
 from .layer_contexts import LayerContexts, contexts_of
 from .say import tell
 
@@ -33,4 +33,4 @@ def tell_of_prompts(model, label, concept):
 
 
 def _has_words(model):
-    return any(technique.name == LayerContexts.name for technique in techniques_of(model))
+    return technique_of(model, LayerContexts.name) is not None

@@ -12,6 +12,7 @@ from .edlora_lora import lora_weights
 from .families import family_of
 from .layer_contexts import LayerContexts
 from .say import refusal, tell
+from .text import check_clip
 
 
 def attach_edlora(model, clip, choice, *, strength_model=0.7, strength_clip=0.7, pooled="concept"):
@@ -25,10 +26,7 @@ def attach_edlora(model, clip, choice, *, strength_model=0.7, strength_clip=0.7,
         if not math.isfinite(value):
             raise refusal(f"{name} is {value}; enter a number")
     unet = unet_of(model, "ED-LoRA")
-    if clip is None:
-        raise refusal(
-            "clip is empty: this checkpoint holds no text encoder; load one with a CLIP loader and connect it"
-        )
+    check_clip(clip)
     edlora = read_edlora(choice)
     _check_family(edlora, model)
     _check_layers(edlora, len(attention_blocks(unet)))

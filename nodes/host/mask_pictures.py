@@ -7,7 +7,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from ...kernels.masks import nearest_resize
-from .attach import techniques_of
+from .attach import technique_of
 from .say import refusal
 
 PANEL, CAPTION, GAP = 384, 26, 8
@@ -21,7 +21,7 @@ def mask_pictures(model, samples, images=None):
 
     Raises ValueError for a MODEL without a Concept Conductor, or one that has not been sampled yet.
     """
-    technique = next((t for t in techniques_of(model) if t.name == "concept_conductor"), None)
+    technique = technique_of(model, "concept_conductor")
     if technique is None:
         raise refusal("this model has no Concept Conductor; connect the MODEL that comes out of it")
     record = technique.record

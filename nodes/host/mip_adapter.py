@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import comfy.model_management
 import torch
 
-from .attach import attach, techniques_of
+from .attach import attach, technique_of
 from .heat_maps import heat_maps
 from .image_adapter_fit import check_fits
 from .image_branch import ImageBranch
@@ -88,7 +88,7 @@ def maps_over(model, latents, images=None):
 
     Raises ValueError for a MODEL without MIP-Adapter, and for latents that it did not make lately.
     """
-    technique = next((t for t in techniques_of(model) if t.name == MIPAdapter.name), None)
+    technique = technique_of(model, MIPAdapter.name)
     if technique is None:
         raise refusal("this MODEL carries no MIP-Adapter; connect the one that comes from MIP-Adapter and was sampled")
     kept = maps_of(technique, latents)

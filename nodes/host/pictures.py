@@ -103,11 +103,21 @@ def _rgb(images, label):
 def _as_masks(mask, label, kind):
     if mask is None:
         return None
-    if mask.ndim == 4 and 1 in (mask.shape[1], mask.shape[-1]):
-        mask = mask.squeeze(1 if mask.shape[1] == 1 else -1)
-    mask = mask[None] if mask.ndim == 2 else mask
+    mask = batched(mask)
     if mask.ndim != 3:
         raise refusal(f"the {kind} of {label} has the shape {tuple(mask.shape)}; connect a MASK (batch, height, width)")
+    return bounded(mask, label, kind)
+
+
+def batched(mask):
+    """A MASK with its batch axis and without one for channels; of another number of axes it stays as it is."""
+    if mask.ndim == 4 and 1 in (mask.shape[1], mask.shape[-1]):
+        mask = mask.squeeze(1 if mask.shape[1] == 1 else -1)
+    return mask[None] if mask.ndim == 2 else mask
+
+
+def bounded(mask, label, kind):
+    """The mask as float32 in 0..1; ValueError for values that are not numbers."""
     if not torch.isfinite(mask).all():
         raise refusal(f"the {kind} of {label} holds values that are not numbers; connect a MASK between 0 and 1")
     return mask.float().clamp(0, 1)

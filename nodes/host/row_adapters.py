@@ -16,6 +16,7 @@ from .adapter_parts import NotAdditiveError, part_of, weight_shape
 from .layer_deltas import LayerDeltas, adapters_patcher
 from .row_groups import RowGroups
 from .say import refusal
+from .unet_inputs import compute_dtype
 from .weight_patches import beyond, digest_of
 
 log = logging.getLogger(__name__)
@@ -150,7 +151,7 @@ class RowAdapters:
                 raise ValueError(f"path {number} cannot share a batch: {', '.join(one.needs_own_forward)}")
         layers = _layers(base)
         names = dict.fromkeys(name for one in deltas for name in one.parts)
-        dtype = dtype or _compute_dtype(base.model)
+        dtype = dtype or _adapter_dtype(base.model)
         self.paths = len(deltas)
         self._layers = {
             name: LayerDeltas(layers[name], {i: one.parts.get(name, ()) for i, one in enumerate(deltas, 1)}, dtype)
@@ -179,18 +180,18 @@ class RowAdapters:
         handles = []
         try:
             if groups.paths:
-                layers = dict(unet.named_modules())
                 for name, deltas in self._layers.items():
                     if deltas.paths & groups.paths:
                         # before the hooks of others, which then see what the layer gives
-                        handles.append(layers[name].register_forward_hook(deltas.hook(groups), prepend=True))
+                        layer = unet.get_submodule(name)
+                        handles.append(layer.register_forward_hook(deltas.hook(groups), prepend=True))
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
 
-def _compute_dtype(base):
-    dtype = getattr(base, "manual_cast_dtype", None) or base.get_dtype()
+def _adapter_dtype(base):
+    dtype = compute_dtype(base)
     # quantized weights: adapters are too small to be worth the rounding
     return dtype if dtype.itemsize > 1 else torch.float16

@@ -5,11 +5,16 @@ from .say import refusal
 
 def tokenized(clip, text):
     """The tokens of a text, as the host's CLIP hands them out."""
+    check_clip(clip)
+    return clip.tokenize(text)
+
+
+def check_clip(clip):
+    """ValueError where no CLIP came."""
     if clip is None:
         raise refusal(
             "clip is empty: this checkpoint holds no text encoder; load one with a CLIP loader and connect it"
         )
-    return clip.tokenize(text)
 
 
 def encoded(clip, text):

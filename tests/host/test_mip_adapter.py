@@ -11,6 +11,7 @@ from subjects import differ, draw, half_mask, picture, prompt
 from tiny import execute, recording, sample, tiny_model
 
 from pack.nodes.host import image_run, mip_adapter
+from pack.nodes.host.attach import techniques_of
 from pack.nodes.host.run import Run
 from pack.nodes.mip_adapter import MIPAdapter, MIPMaps
 
@@ -381,7 +382,7 @@ def test_maps_are_of_the_run_that_made_the_samples(model):
 def test_shares_of_all_references_are_the_whole(model):
     patched = with_pictures(model, ("a cat", "hat", "red car"))
     samples = picture(patched, latent=(2, 4, 9, 12))
-    (technique,) = mip_adapter.techniques_of(patched)
+    (technique,) = techniques_of(patched)
     kept = mip_adapter.maps_of(technique, samples)
     assert [words for words, _ in kept.maps] == ["a cat", "hat", "red car"]
     shares = torch.stack([share for _, share in kept.maps])
@@ -395,7 +396,7 @@ def test_shares_follow_regions(model):
     for inputs in ({"words": ("a cat",), "regions": [left]}, {"regions": [left, left], "merge": "joint"}):
         patched = with_pictures(model, **inputs)
         samples = picture(patched)
-        kept = mip_adapter.maps_of(mip_adapter.techniques_of(patched)[0], samples)
+        kept = mip_adapter.maps_of(techniques_of(patched)[0], samples)
         total = sum(share for _, share in kept.maps)
         assert (total[..., :3] > 0.9).all() and (total[..., -3:] < 0.1).all()
 

@@ -457,3 +457,15 @@ def test_sdxl():
     layers = [name for name, _ in base.model.diffusion_model.named_modules() if name.endswith(("to_q", "proj_in"))]
     concepts = [loaded(base, Maker(base, seed)("lora", layers, rank)) for seed, rank in ((1, 4), (2, 8))]
     check(base, concepts, [2, 0, 1, 1], inputs=unet_inputs(4, kind="sdxl"))
+
+
+@pytest.mark.parametrize(
+    ("weights", "adapters"), [(torch.float8_e4m3fn, torch.float16), (torch.bfloat16, torch.bfloat16)], ids=str
+)
+def test_adapters_are_not_rounded_to_eight_bits(weights, adapters, monkeypatch):
+    model = tiny_model()
+    monkeypatch.setattr(model.model, "manual_cast_dtype", None)
+    monkeypatch.setattr(model.model, "get_dtype", lambda: weights)
+    deltas = concept_deltas(model, loaded(model, Maker(model)("lora")))
+    (patcher,) = RowAdapters(model, [deltas]).models()
+    assert {parameter.dtype for parameter in patcher.model.parameters()} == {adapters}
