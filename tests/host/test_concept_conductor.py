@@ -10,7 +10,8 @@ from subjects import differ, draw, prompt
 from tiny import execute, recording, sample, tiny_model
 
 from pack.nodes.concepts import AddConcept
-from pack.nodes.host import concept_conductor, layout_guidance, mask_pictures
+from pack.nodes.host import concept_conductor, layout_guidance
+from pack.nodes.host.attach import techniques_of
 from pack.nodes.host.run import Run, call_of, step_of
 
 # The random UNets multiply what differs by rounding a thousandfold: where two ways must give the same, they compute in
@@ -223,13 +224,13 @@ def test_each_image_of_a_batch_is_as_alone(exact_model):
     patched = conducted(model, refine_start=0.0, refine_end=1.0, kmeans_restarts=20)
     noise = draw(2, 4, 8, 8)
     together = picture(patched, latent=(2, 4, 8, 8), noise=noise)
-    masks = mask_pictures.techniques_of(patched)[0].record.end
+    masks = techniques_of(patched)[0].record.end
     assert masks.shape == (2, 2, 8, 8) and not torch.equal(masks[:, 0], masks[:, 1])
     for row in range(2):
         alone = picture(patched, noise=noise[row : row + 1])
         # the sampler's own latents are in single precision
         assert differ(together[row], alone[0]) < 1e-5
-        assert torch.equal(mask_pictures.techniques_of(patched)[0].record.end[:, 0], masks[:, row])
+        assert torch.equal(techniques_of(patched)[0].record.end[:, 0], masks[:, row])
 
 
 def test_the_gradient_of_an_image_is_the_same_in_a_batch(exact_model, monkeypatch):
@@ -321,7 +322,7 @@ def test_windows_are_fractions_of_the_steps(steps, guided, refined, monkeypatch)
 def test_windows_of_the_published_200_steps(model):
     """61 guided steps, and a refinement in every fifth step from 50 to 80."""
     patched = conducted(model, random_concepts(model, 1), layout=True, refine_start=0.25, refine_end=0.40)
-    (technique,) = mask_pictures.techniques_of(patched)
+    (technique,) = techniques_of(patched)
     levels = schedule(200)
     run = Run(SimpleNamespace(conds={}, model_patcher=patched), (1, 4, 8, 8))
     technique.begin(run)
