@@ -1,13 +1,12 @@
 """What all trainings share: how long, on what, the learning rate, the running average, checkpoints, the bar."""
 
 import argparse
-import contextlib
 import math
 import time
 from pathlib import Path
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from attention import learning
 from tqdm import tqdm
 
 # seconds between checkpoints; share of a run over which the rate falls to zero
@@ -47,11 +46,6 @@ def half(device):
     return torch.autocast(torch.device(device).type, dtype=torch.bfloat16)
 
 
-def attention(device):
-    """The attention that learns fastest: on a CPU the fused one is slow in the backward pass."""
-    return contextlib.nullcontext() if device.startswith("cuda") else sdpa_kernel(SDPBackend.MATH)
-
-
 class Training:
     """A network under training: `network` learns, `average` is its running average, `steps` counts over all runs."""
 
@@ -61,11 +55,10 @@ class Training:
         layout = torch.channels_last if args.device.startswith("cuda") else torch.contiguous_format
         self.network = network.to(args.device, memory_format=layout)
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
-        fused = {"fused": True} if args.device.startswith("cuda") else {"foreach": True}
         matrices = [p for p in network.parameters() if p.ndim > 1]
         others = [p for p in network.parameters() if p.ndim <= 1]
         groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=args.rate, betas=(0.9, 0.99), **fused)
+        self.optimizer = torch.optim.AdamW(groups, lr=args.rate, betas=(0.9, 0.99), fused=True)
         self.steps, self.seconds, self.notes = 0, 0.0, {}
         if self.path.is_file() and not args.fresh:
             self._load()
@@ -90,7 +83,7 @@ class Training:
             done = (self.steps - first) / args.steps if args.steps else (now - begin) / (args.minutes * 60)
             if done >= 1:
                 break
-            with attention(args.device):
+            with learning(args.device):
                 loss, values = loss_of(self.steps)
             self._step(loss, done)
             for name, value in {"loss": loss.detach(), **values}.items():
