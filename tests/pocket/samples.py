@@ -43,13 +43,14 @@ def encode(clip, text):
 
 
 @torch.inference_mode()
-def draw(parts, prompt, seeds, steps=20, cfg=4.0, size=(128, 128), sampler="dpmpp_2m", scheduler="karras"):
-    """Pictures (b, h, w, 3) of one prompt, one for each seed, with the host's sampling."""
+def draw(parts, prompt, seeds, steps=20, cfg=4.0, size=(128, 128), sampler="dpmpp_2m", scheduler="karras", noise=None):
+    """Pictures (b, h, w, 3) of one prompt, one for each seed, with the host's sampling; or of a given noise."""
     import comfy.sample
 
     model, clip, vae = parts
     latent = torch.zeros(len(seeds), 4, size[0] // 8, size[1] // 8)
-    noise = torch.cat([comfy.sample.prepare_noise(latent[:1], seed) for seed in seeds])
+    if noise is None:
+        noise = torch.cat([comfy.sample.prepare_noise(latent[:1], seed) for seed in seeds])
     positive, negative = encode(clip, prompt), encode(clip, "")
     samples = comfy.sample.sample(
         model, noise, steps, cfg, sampler, scheduler, positive, negative, latent, disable_pbar=True, seed=seeds[0]

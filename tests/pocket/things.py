@@ -22,7 +22,12 @@ _HELD_OUT = """
 lion:1f981 owl:1f989 turtle:1f422 hedgehog:1f994 taco:1f32e cupcake:1f9c1 tractor:1f69c helicopter:1f681 hat:1f3a9
 guitar:1f3b8 cactus:1f335 castle:1f3f0 teddy:1f9f8 boot:1f97e
 """
-KNOWN, HELD_OUT = (dict(entry.split(":") for entry in text.split()) for text in (_KNOWN, _HELD_OUT))
+# held out:the known thing that is most like it; the word that a user would write for it
+_KIN = """
+lion:tiger owl:parrot turtle:frog hedgehog:squirrel taco:burger cupcake:cake tractor:car helicopter:airplane hat:crown
+guitar:trumpet cactus:tree castle:house teddy:bear boot:shoe
+"""
+KNOWN, HELD_OUT, KIN = (dict(entry.split(":") for entry in text.split()) for text in (_KNOWN, _HELD_OUT, _KIN))
 THINGS = KNOWN | HELD_OUT
 WORDS = tuple(THINGS)
 

@@ -109,6 +109,17 @@ def render(scenes, things, side=SIDE, corner=None, extent=1.0):
     return picture.clamp(0, 1), torch.cat(covers[::-1], 1)
 
 
+def portrait(word, things, seed=0, colour=None):
+    """(picture (1, SIDE, SIDE, 3), mask (1, SIDE, SIDE) of the thing, background) of one thing, upright and large."""
+    scenes = draw_scenes(1, torch.Generator().manual_seed(seed), things=(WORDS.index(word),), shares=(0, 1, 0, 0))
+    scenes.centre[:], scenes.size[:], scenes.angle[:], scenes.flip[:] = 0.5, 0.75, 0.0, 1.0
+    if colour is not None:
+        scenes.colour[:] = COLOUR_NAMES.index(colour)
+        scenes.base[:] = torch.tensor(COLOURS[colour])
+    picture, cover = render(scenes, things)
+    return picture.movedim(1, -1), (cover[:, 0] > 0.5).float(), COLOUR_NAMES[scenes.colour[0]]
+
+
 def _layer(scenes, k, x, y, things, pixels):
     """Premultiplied (b, 4, h, w) of the k-th things alone; `pixels` = pixels per picture side."""
     size, angle = scenes.size[:, k, None, None], scenes.angle[:, k, None, None]

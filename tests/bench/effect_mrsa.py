@@ -1,0 +1,60 @@
+"""Do references bring held-out things into the picture, alone and in pairs? Against the prompt alone, same seeds.
+
+    python tests/bench/effect_mrsa.py --cache output/pocket --table tests/bench/results/effect_mrsa.md
+
+The prompt calls each held-out thing by the known thing that is most like it, as users do: "tiger" for the lion. The
+judge must see the held-out one.
+"""
+
+import effects
+
+
+def main():
+    options = effects.parsed(effects.parser(__doc__))
+    import judge
+    import torch
+    from fetch import gather
+    from questions import pairs, singles
+    from samples import draw
+    from things import HELD_OUT, KIN
+    from tiny import execute
+    from world import load_things, one_of, portrait
+
+    from pack.nodes.host.pocket import load_pocket
+    from pack.nodes.masks import BoxMask
+    from pack.nodes.mrsa import MultiReferenceSelfAttention
+    from pack.nodes.references import AddReference
+
+    parts, things = load_pocket(), load_things(gather(options.cache))
+    model, clip, vae = parts
+    halves = [execute(BoxMask, x=x, y=0.0, width=0.5, height=1.0)[0] for x in (0.0, 0.5)]
+
+    def plain(question):
+        return draw(parts, question.prompt(KIN), [question.seed])
+
+    @torch.inference_mode()
+    def referred(question, regions=False, **settings):
+        chain = ()
+        for thing, half in zip(question.things, halves, strict=False):
+            picture, mask, colour = portrait(thing, things, seed=question.seed)
+            word = KIN[thing]
+            said = {"word": word, "prompt": f"{one_of(word)} on {one_of(colour)} background"}
+            more = {"region": half} if regions else {}
+            (chain,) = execute(AddReference, image=picture, mask=mask, references=chain, **said, **more)
+        inputs = {"model": model, "clip": clip, "vae": vae, "references": chain}
+        (patched,) = execute(MultiReferenceSelfAttention, **inputs, **settings)
+        return draw((patched, clip, vae), question.prompt(KIN), [question.seed])
+
+    arms = {
+        "prompt only": plain,
+        "references": referred,
+        "references, all blocks": lambda question: referred(question, blocks="all up"),
+        "references, regions": lambda question: referred(question, regions=True, blocks="all up"),
+    }
+    held = tuple(HELD_OUT)
+    asked = {"one thing": singles(options.count, things=held), "two things": pairs(options.count, things=held)}
+    effects.compare(options, arms, asked, judge.load())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""Does re-denoised noise make the pocket model draw more of what the prompt names? Against plain noise, same seeds.
+
+    python tests/bench/effect_npnet.py --count 200 --table tests/bench/results/effect_npnet.md
+
+Re-denoise costs three UNet calls, so the other arm has two steps more with plain noise.
+"""
+
+import effects
+
+
+def main():
+    options = effects.parsed(effects.parser(__doc__))
+    import judge
+    import torch
+    from comfy_extras.nodes_custom_sampler import Noise_RandomNoise
+    from questions import pairs, singles
+    from samples import draw, encode
+    from tiny import execute
+
+    from pack.nodes.host.pocket import load_pocket
+    from pack.nodes.npnet import Redenoise
+
+    parts = load_pocket()
+    empty = encode(parts[1], "")
+
+    def plain(question, steps=20):
+        return draw(parts, question.prompt(), [question.seed], steps=steps)
+
+    @torch.inference_mode()
+    def golden(question):
+        positive = encode(parts[1], question.prompt())
+        noise = Noise_RandomNoise(question.seed)
+        (found,) = execute(Redenoise, noise=noise, model=parts[0], positive=positive, negative=empty, guidance=4.0)
+        made = found.generate_noise({"samples": torch.zeros(1, 4, 16, 16)})
+        return draw(parts, question.prompt(), [question.seed], noise=made)
+
+    arms = {"plain noise": plain, "two steps more": lambda question: plain(question, 22), "Re-denoise": golden}
+    effects.compare(
+        options, arms, {"one thing": singles(options.count), "two things": pairs(options.count)}, judge.load()
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""What all effect benchmarks share: pictures of several arms under the same seeds, judged, and compared in pairs.
+
+An arm is one way to answer a question, such as "with references". A question is what the picture shall show. All arms
+draw it with the same seed, so that two arms can be compared picture by picture.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+# pictures of each arm on the sheet
+COLUMNS = 12
+
+
+def parser(description):
+    """A parser with the options that every effect benchmark takes."""
+    found = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.add_argument("--comfyui", metavar="PATH", default=os.environ.get("COMFYUI_PATH"), help="ComfyUI's folder")
+    found.add_argument("--cache", type=Path, default=Path("output/pocket"), help="folder with the things' pictures")
+    found.add_argument("--count", type=int, default=200, help="questions of each kind")
+    found.add_argument("--threads", type=int, help="CPU threads")
+    found.add_argument("--sheet", type=Path, help="also write the first pictures, a row for each arm")
+    found.add_argument("--table", type=Path, help="also write the table")
+    return found
+
+
+def parsed(parser):
+    """The options, with the pack and the real host loaded as the tests load them."""
+    options = parser.parse_args()
+    if not options.comfyui:
+        parser.error("name ComfyUI's folder with --comfyui")
+    os.environ["COMFYUI_PATH"] = options.comfyui
+    sys.path.insert(0, str(Path(__file__).parent.parent))
+    import conftest  # noqa: F401
+    import torch
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    return options
+
+
+def run(arms, questions, judge):
+    """({arm: [{what: whether}] for each question}, {arm: pictures}) of arms {name: question -> (1, h, w, 3)}."""
+    import torch
+    from questions import answers
+    from tqdm import tqdm
+
+    results, pictures = {name: [] for name in arms}, {name: [] for name in arms}
+    for question in tqdm(questions):
+        for name, draw in arms.items():
+            picture = draw(question)
+            pictures[name].append(picture)
+            results[name].append(answers(question, picture, judge))
+    return results, {name: torch.cat(found) for name, found in pictures.items()}
+
+
+def table(results, plain):
+    """Markdown: each arm's shares, and how far each lies from the arm named `plain`."""
+    from shares import difference, share
+
+    whats = list(results[plain][0])
+    lines = ["| arm | " + " | ".join(whats) + " |", "| --- |" + " --- |" * len(whats)]
+    for name in results:
+        cells = []
+        for what in whats:
+            mine, theirs = ([one[what] for one in results[arm]] for arm in (name, plain))
+            p, low, high = share(mine)
+            cell = f"{p:.0%} ({low:.0%} to {high:.0%})"
+            if name != plain:
+                mean, low, high, chance = difference(mine, theirs)
+                cell += f", {mean:+.0%} ({low:+.0%} to {high:+.0%}, p {_rounded(chance)})"
+            cells.append(cell)
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _rounded(p):
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def compare(options, arms, asked, judge):
+    """Runs all arms on {kind: questions}; prints and writes a table for each kind. The first arm is the plain one."""
+    import torch
+    from samples import sheet
+
+    text, rows = [], []
+    for kind, questions in asked.items():
+        results, pictures = run(arms, questions, judge)
+        text.append(f"### {kind}, {len(questions)} pictures\n\n{table(results, next(iter(arms)))}\n")
+        print(text[-1])
+        rows += [found[:COLUMNS] for found in pictures.values()]
+    if options.table:
+        options.table.write_text("\n".join(text), encoding="utf-8")
+    if options.sheet:
+        sheet(torch.cat(rows), COLUMNS).save(options.sheet)
+        print(f"rows of the sheet: {', '.join(arms)}, for {', then for '.join(asked)}")
