@@ -9,7 +9,7 @@ import parts
 import pytest
 import torch
 from comfy.sd1_clip import SD1Tokenizer
-from denoiser import Denoiser, export
+from made_up import random_networks, write
 from safetensors.torch import load_file, save_file
 from samples import draw
 from things import HELD_OUT
@@ -24,27 +24,12 @@ PROMPT = "a dog on the left and a small pizza on the right, blue background"
 
 @pytest.fixture(scope="module")
 def narrow():
-    """The networks as they are trained, with random weights."""
-    torch.manual_seed(0)
-    with torch.inference_mode(False):
-        denoiser, vae = Denoiser().requires_grad_(False).eval(), parts.autoencoder().requires_grad_(False).eval()
-        # what begins as zero would hide what stands before it
-        for parameter in denoiser.parameters():
-            if not parameter.any():
-                torch.nn.init.normal_(parameter, std=0.02)
-            # as the files hold them
-            parameter.copy_(parameter.half().float())
-    return denoiser, vae
+    return random_networks()
 
 
 @pytest.fixture(scope="module")
 def folder(narrow, tmp_path_factory):
-    denoiser, vae = narrow
-    folder = tmp_path_factory.mktemp("pocket")
-    export(denoiser, folder)
-    state = {k: v.half() for k, v in vae.state_dict().items()}
-    save_file(state, folder / "autoencoder.safetensors", {"config": json.dumps(parts.AUTOENCODER), "groups": "4"})
-    return folder
+    return write(narrow, tmp_path_factory.mktemp("pocket"))
 
 
 TOKENIZER = SD1Tokenizer()

@@ -85,6 +85,23 @@ def alphas_bar(device="cpu"):
     return (1 - betas).cumprod(0).float().to(device)
 
 
+def noise_loss(network, latents, rows, bar, generator):
+    """(what is trained on, {name: value}) of a network that predicts the noise on latents with captions' rows.
+
+    Timesteps are spread evenly over the batch; errors count by min-SNR. `bar` is what alphas_bar() gives.
+    """
+    device, count = latents.device, len(latents)
+    spread = (torch.arange(count) + torch.rand(count, generator=generator)) / count
+    timesteps = (spread * 1000).long().to(device)
+    signal = bar[timesteps][:, None, None, None]
+    noise = torch.randn_like(latents)
+    with half(device):
+        made = network(signal.sqrt() * latents + (1 - signal).sqrt() * noise, timesteps, rows)
+    error = (made.float() - noise).square().mean((1, 2, 3))
+    ratio = (bar / (1 - bar))[timesteps]
+    return (error * (GAMMA / ratio).clamp_max(1)).mean(), {"mse": error.mean().detach()}
+
+
 def export(denoiser, folder):
     """Writes text_encoder.safetensors and unet.safetensors, as the pack loads them, in half precision."""
     state = {k: v.half().cpu().contiguous() for k, v in denoiser.unet.state_dict().items()}
@@ -127,16 +144,7 @@ def train(args):
     def loss_of(step):
         pool.add(args.new)
         generator = torch.Generator().manual_seed(step)
-        latents, rows = pool.draw(args.batch, generator)
-        spread = (torch.arange(args.batch) + torch.rand(args.batch, generator=generator)) / args.batch
-        timesteps = (spread * 1000).long().to(args.device)
-        signal = bar[timesteps][:, None, None, None]
-        noise = torch.randn_like(latents)
-        with half(args.device):
-            made = training.network(signal.sqrt() * latents + (1 - signal).sqrt() * noise, timesteps, rows)
-        error = (made.float() - noise).square().mean((1, 2, 3))
-        ratio = (bar / (1 - bar))[timesteps]
-        return (error * (GAMMA / ratio).clamp_max(1)).mean(), {"mse": error.mean().detach()}
+        return noise_loss(training.network, *pool.draw(args.batch, generator), bar, generator)
 
     training.run(loss_of)
     export(training.network, args.folder)

@@ -1,13 +1,11 @@
 """A few steps of each training, one after the other, from pictures to a model that the host loads."""
 
-import argparse
-
 import autoencoder
 import denoiser
 import judge
-import numpy as np
 import pytest
 import torch
+from made_up import blobs, options
 from safetensors import safe_open
 from samples import draw
 from things import WORDS
@@ -16,34 +14,9 @@ from world import draw_scenes, load_things, render
 from pack.nodes.host.pocket import load_pocket
 
 
-def options(cache, **more):
-    common = {
-        "minutes": 1,
-        "steps": 2,
-        "batch": 4,
-        "rate": 1e-3,
-        "device": "cpu",
-        "threads": None,
-        "fresh": False,
-        "start": None,
-    }
-    common["measure"] = 20
-    return argparse.Namespace(cache=cache, **(common | more))
-
-
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-    """A folder with smooth blobs of random colours in place of the emoji, so that no network is needed."""
-    folder = tmp_path_factory.mktemp("cache")
-    generator = torch.Generator().manual_seed(0)
-    ticks = torch.linspace(-1, 1, 128)
-    alpha = ((1 - (ticks**2 + ticks[:, None] ** 2).sqrt()) * 8).clamp(0, 1)
-    blobs = {}
-    for word in WORDS:
-        colours = torch.nn.functional.interpolate(torch.rand(1, 3, 4, 4, generator=generator), 128, mode="bilinear")[0]
-        blobs[word] = (torch.cat([colours, alpha[None]]) * 255).byte().movedim(0, -1).numpy()
-    np.savez_compressed(folder / "things.npz", **blobs)
-    return folder
+    return blobs(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="module")
