@@ -7,7 +7,7 @@ from .host.concept_words import POOLED
 from .host.edlora import attach_edlora
 from .host.edlora_file import KIND
 from .host.edlora_lora import convert_edlora
-from .host.model_files import choices, file_names, not_found, stamp
+from .host.model_files import choices, file_names, stamp, valid
 
 CATEGORY = "personalization/concept_conductor"
 
@@ -27,8 +27,7 @@ class _WithFile(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, edlora_file=None):
-        found = file_names(KIND)
-        return edlora_file in (None, *found) or not_found("edlora_file", edlora_file, found, KIND)
+        return valid("edlora_file", edlora_file, KIND)
 
     @classmethod
     def fingerprint_inputs(cls, edlora_file=None, **_):

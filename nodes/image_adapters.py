@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from . import v3
 from .host.image_adapter import KINDS, read_image_adapter
-from .host.model_files import choices, file_names, not_found, stamp
+from .host.model_files import choices, file_names, stamp, valid
 
 ImageAdapter = io.Custom("PERSONALIZATION_IMAGE_ADAPTER")
 
@@ -34,8 +34,7 @@ class ImageAdapterLoader(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, adapter_file=None):
-        found = file_names(*KINDS)
-        return adapter_file in (None, *found) or not_found("adapter_file", adapter_file, found, *KINDS)
+        return valid("adapter_file", adapter_file, *KINDS)
 
     @classmethod
     def fingerprint_inputs(cls, adapter_file=None):

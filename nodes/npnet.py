@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from . import v3
-from .host.model_files import choices, file_names, not_found, stamp
+from .host.model_files import choices, file_names, stamp, valid
 from .host.npnet import DEVICES, LONG_PROMPTS, SIZE_MODES, GoldenNoise, improvement_of
 from .host.npnet_file import KINDS, load_npnet
 from .host.npnet_model import attach_golden_noise
@@ -37,8 +37,7 @@ class NPNetLoader(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, npnet_file=None):
-        found = file_names(*KINDS)
-        return npnet_file in (None, *found) or not_found("npnet_file", npnet_file, found, *KINDS)
+        return valid("npnet_file", npnet_file, *KINDS)
 
     @classmethod
     def fingerprint_inputs(cls, npnet_file=None):

@@ -48,6 +48,12 @@ def not_found(what, name, names, *kinds):
     return f'{what} "{name}" is not in {folders} ({there}); put it there and refresh the page, or choose another'
 
 
+def valid(what, name, *kinds):
+    """True if the choice of the input `what` is on this machine or comes from a wire; else what to say."""
+    found = file_names(*kinds)
+    return name in (None, *found) or not_found(what, name, found, *kinds)
+
+
 def path_of(name, *kinds):
     """The path of a listed file; ValueError if it is gone."""
     path = _path(name, kinds)
