@@ -9,6 +9,8 @@ from .host.files import mask_file, picture_file
 
 FOLDER = Path(__file__).parent.parent / "workflows" / "images"
 PICTURES = ("cat", "coffee", "astronaut", "rocket")
+# things that the pocket model has never seen
+POCKET_PICTURES = ("pocket_lion", "pocket_castle")
 
 
 class SamplePicture(io.ComfyNode):
@@ -18,10 +20,17 @@ class SamplePicture(io.ComfyNode):
             node_id="PersonalizationSample",
             display_name="Sample Picture",
             category="personalization",
-            description="A photograph in the public domain with the mask of its subject, to try the nodes with.",
-            inputs=[io.Combo.Input("picture", options=list(PICTURES), default="cat", tooltip="Which of the pictures.")],
+            description="A free picture with the mask of its subject, to try the nodes with.",
+            inputs=[
+                io.Combo.Input(
+                    "picture",
+                    options=[*PICTURES, *POCKET_PICTURES],
+                    default="cat",
+                    tooltip="A photograph, or for Pocket Model one of the pictures that begin with its name.",
+                )
+            ],
             outputs=[
-                io.Image.Output(display_name="image", tooltip="The photograph."),
+                io.Image.Output(display_name="image", tooltip="The picture."),
                 io.Mask.Output(display_name="mask", tooltip="White where its subject is."),
             ],
         )

@@ -21,7 +21,7 @@ def parser(description):
     found.add_argument("--count", type=int, default=200, help="questions of each kind")
     found.add_argument("--threads", type=int, help="CPU threads")
     found.add_argument("--sheet", type=Path, help="also write the first pictures, a row for each arm")
-    found.add_argument("--table", type=Path, help="also write the table")
+    found.add_argument("--table", type=Path, help="also write the tables, at the end of this file")
     return found
 
 
@@ -91,7 +91,8 @@ def compare(options, arms, asked, judge):
         print(text[-1])
         rows += [found[:COLUMNS] for found in pictures.values()]
     if options.table:
-        options.table.write_text("\n".join(text), encoding="utf-8")
+        with options.table.open("a", encoding="utf-8") as file:
+            file.write("\n".join(text) + "\n")
     if options.sheet:
         sheet(torch.cat(rows), COLUMNS).save(options.sheet)
         print(f"rows of the sheet: {', '.join(arms)}, for {', then for '.join(asked)}")

@@ -3,10 +3,10 @@
 import pytest
 from tiny import execute
 
-from pack.nodes.samples import PICTURES, SamplePicture
+from pack.nodes.samples import PICTURES, POCKET_PICTURES, SamplePicture
 
 
-@pytest.mark.parametrize("picture", PICTURES)
+@pytest.mark.parametrize("picture", PICTURES + POCKET_PICTURES)
 def test_picture_and_mask_fit(picture):
     image, mask = execute(SamplePicture, picture=picture)
     assert image.shape == (*mask.shape, 3) and image.std() > 0.1

@@ -19,8 +19,10 @@ from world import captions, draw_scenes, load_things, render
 
 # shares of captions that are dropped, for guidance, and that hold words nobody knows
 DROPPED, STRANGE = 0.1, 0.15
-# the signal-to-noise ratio from which on steps count less (Hang et al. 2023, min-SNR)
-GAMMA = 5.0
+# How errors of the predicted noise count, by signal-to-noise ratio r: min(r + MORE, GAMMA) / r, at most MOST. GAMMA
+# keeps steps of little noise from ruling (Hang et al. 2023, min-SNR). MORE lets those of much noise count, where only
+# the caption can say what is in the picture.
+GAMMA, MORE, MOST = 5.0, 0.5, 50.0
 
 
 class Denoiser(nn.Module):
@@ -88,7 +90,7 @@ def alphas_bar(device="cpu"):
 def noise_loss(network, latents, rows, bar, generator):
     """(what is trained on, {name: value}) of a network that predicts the noise on latents with captions' rows.
 
-    Timesteps are spread evenly over the batch; errors count by min-SNR. `bar` is what alphas_bar() gives.
+    Timesteps are spread evenly over the batch; `bar` is what alphas_bar() gives.
     """
     device, count = latents.device, len(latents)
     spread = (torch.arange(count) + torch.rand(count, generator=generator)) / count
@@ -99,7 +101,8 @@ def noise_loss(network, latents, rows, bar, generator):
         made = network(signal.sqrt() * latents + (1 - signal).sqrt() * noise, timesteps, rows)
     error = (made.float() - noise).square().mean((1, 2, 3))
     ratio = (bar / (1 - bar))[timesteps]
-    return (error * (GAMMA / ratio).clamp_max(1)).mean(), {"mse": error.mean().detach()}
+    weight = ((ratio + MORE).clamp_max(GAMMA) / ratio).clamp_max(MOST)
+    return (error * weight).mean(), {"mse": error.mean().detach()}
 
 
 def export(denoiser, folder):

@@ -1,4 +1,4 @@
-"""Writes the few sample pictures of the world that are kept beside the tests, and reads them.
+"""Writes the few pictures of the world that are kept, a sheet for the tests and references for users; reads the sheet.
 
 python tests/pocket/pictures.py --cache output/pocket
 """
@@ -12,10 +12,13 @@ import torch
 from fetch import gather
 from PIL import Image
 from things import HELD_OUT, WORDS
-from world import COLOUR_NAMES, HELD_OUT_INDICES, SIDE, captions, draw_scenes, load_things, render
+from world import COLOUR_NAMES, HELD_OUT_INDICES, SIDE, captions, draw_scenes, load_things, portrait, render
 
 SHEET = Path(__file__).parent / "pictures.png"
 COLUMNS = 6
+# held-out things on other backgrounds than the templates ask for
+REFERENCES = {"lion": "purple", "castle": "green"}
+FOLDER = Path(__file__).parents[2] / "workflows" / "images"
 
 
 def write(things, count=18, seed=4):
@@ -36,6 +39,14 @@ def write(things, count=18, seed=4):
     SHEET.with_suffix(".json").write_text(json.dumps(shown, indent=1) + "\n", encoding="utf-8")
 
 
+def write_references(things):
+    """Each of REFERENCES as a picture with a mask, for Sample Picture."""
+    for word, colour in REFERENCES.items():
+        picture, mask, _ = portrait(word, things, colour=colour)
+        for name, pixels in ((f"pocket_{word}.jpg", picture[0]), (f"pocket_{word}_mask.png", mask[0])):
+            Image.fromarray((pixels * 255).round().byte().numpy()).save(FOLDER / name, quality=95)
+
+
 def read():
     """(pictures (n, 3, SIDE, SIDE) in 0..1, what each shows)"""
     shown = json.loads(SHEET.with_suffix(".json").read_text(encoding="utf-8"))
@@ -53,4 +64,6 @@ def of_held_out(shown):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cache", type=Path, default=Path("output/pocket"), help="folder for data and checkpoints")
-    write(load_things(gather(parser.parse_args().cache)))
+    found = load_things(gather(parser.parse_args().cache))
+    write(found)
+    write_references(found)
