@@ -12,10 +12,11 @@ from autoencoder import moments
 from fetch import gather
 from parts import SCALE, TEXT_ENCODER, UNET, UNET_GROUPS, text_encoder, unet
 from safetensors.torch import load_file, save_file
+from things import WORDS
 from torch import nn
 from training import Training, half, options, prepare
 from vocabulary import ROWS, UNKNOWN, rows_of
-from world import captions, draw_scenes, load_things, render
+from world import COLOUR_NAMES, SIDE, captions, draw_scenes, load_things, one_of, render
 
 # shares of captions that are dropped, for guidance, and that hold words nobody knows
 DROPPED, STRANGE = 0.1, 0.15
@@ -23,6 +24,8 @@ DROPPED, STRANGE = 0.1, 0.15
 # keeps steps of little noise from ruling (Hang et al. 2023, min-SNR). MORE lets those of much noise count, where only
 # the caption can say what is in the picture.
 GAMMA, MORE, MOST = 5.0, 0.5, 50.0
+# every so many steps are on windows
+WINDOWS = 2
 
 
 class Denoiser(nn.Module):
@@ -46,12 +49,15 @@ class Denoiser(nn.Module):
 
 
 class Pool:
-    """Latents and captions that are drawn from in random order while new ones replace the oldest."""
+    """Latents and captions that are drawn from in random order while new ones replace the oldest.
 
-    def __init__(self, size, things, vae, seed):
-        self.things, self.vae = things, vae
+    `compose(count, generator)` gives (Scenes, what render() needs of a window, captions).
+    """
+
+    def __init__(self, size, things, vae, seed, compose, side=SIDE):
+        self.things, self.vae, self.compose = things, vae, compose
         device = things[0].device
-        self.latents = torch.empty(size, 4, 16, 16, device=device)
+        self.latents = torch.empty(size, 4, side // 8, side // 8, device=device)
         self.rows = torch.empty(size, 77, dtype=torch.long, device=device)
         self.next, self.generator = 0, torch.Generator().manual_seed(seed)
         for start in range(0, size, 256):
@@ -61,13 +67,13 @@ class Pool:
     def add(self, count):
         """Draws so many new pictures in place of the oldest."""
         g = self.generator
-        scenes = draw_scenes(count, g)
+        scenes, window, texts = self.compose(count, g)
         rows = []
-        for text in captions(scenes, g):
+        for text in texts:
             chance, before, after = torch.rand(3, generator=g).tolist()
             strange = (int(before * 3), int(after * 3)) if chance < STRANGE else (0, 0)
             rows.append(rows_of("" if chance > 1 - DROPPED else text, *strange))
-        pictures, _ = render(scenes, self.things)
+        pictures, _ = render(scenes, self.things, **window)
         with half(pictures.device):
             latents = moments(self.vae, pictures)[0].float() * SCALE
         where = torch.arange(self.next, self.next + count) % len(self.latents)
@@ -79,6 +85,23 @@ class Pool:
         """(latents, rows) of so many pictures."""
         which = torch.randint(len(self.latents), (count,), generator=generator).to(self.latents.device)
         return self.latents[which], self.rows[which]
+
+
+def whole(count, generator):
+    """Whole pictures of the world."""
+    scenes = draw_scenes(count, generator)
+    return scenes, {}, captions(scenes, generator)
+
+
+def windows(count, generator):
+    """Windows of half the side on single things of the sizes that pairs have: what a word looks like, for less work."""
+    scenes = draw_scenes(count, generator, shares=(0, 1, 0, 0))
+    scenes.size[:] = torch.rand(count, 1, generator=generator) * 0.16 + 0.34
+    scenes.centre[:] = 0.5
+    corner = 0.25 + (torch.rand(count, 2, generator=generator) - 0.5) * 0.1
+    named = zip(scenes.thing[:, 0].tolist(), scenes.colour.tolist(), strict=True)
+    texts = [f"{one_of(WORDS[t])} on {one_of(COLOUR_NAMES[c])} background" for t, c in named]
+    return scenes, {"side": SIDE // 2, "corner": corner, "extent": 0.5}, texts
 
 
 def alphas_bar(device="cpu"):
@@ -141,16 +164,23 @@ def train(args):
     vae = load_autoencoder(args.autoencoder, args.device)
     torch.manual_seed(0)
     training = Training("denoiser", load(args.start) if args.start else Denoiser(), args, decay=0.9995)
-    pool = Pool(args.pool, things, vae, seed=1 + training.steps)
+    # other pictures and other noise in each process
+    torch.manual_seed(1 + training.worker)
+    seed = 1 + training.steps * training.workers + training.worker
+    pools = [Pool(args.pool, things, vae, seed, whole), Pool(args.pool, things, vae, seed, windows, SIDE // 2)]
     bar = alphas_bar(args.device)
 
-    def loss_of(step):
-        pool.add(args.new)
-        generator = torch.Generator().manual_seed(step)
-        return noise_loss(training.network, *pool.draw(args.batch, generator), bar, generator)
+    def loss_of(number):
+        # windows take a quarter of the work, so there are more of them
+        small = number // training.workers % WINDOWS == 0
+        pools[small].add(args.new * (1 + small))
+        generator = torch.Generator().manual_seed(number)
+        latents, rows = pools[small].draw(args.batch * (1 + 2 * small), generator)
+        return noise_loss(training.network, latents, rows, bar, generator)
 
     training.run(loss_of)
-    export(training.network, args.folder)
+    if training.worker == 0:
+        export(training.network, args.folder)
     return training
 
 
