@@ -30,7 +30,9 @@ def options(description, **defaults):
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, help="CPU threads (default: what PyTorch takes)")
     parser.add_argument("--measure", type=int, default=1000, help="fresh pictures to measure the result on")
-    parser.add_argument("--start", type=Path, help="weights to begin with where there is no checkpoint to go on from")
+    parser.add_argument(
+        "--start-from", dest="start", type=Path, help="weights to begin with where there is no checkpoint to go on from"
+    )
     parser.add_argument("--fresh", action="store_true", help="do not go on from the checkpoint in the cache")
     return parser
 

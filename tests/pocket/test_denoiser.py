@@ -1,0 +1,61 @@
+"""What the denoiser learns on, and how errors count."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import denoiser
+import pytest
+import torch
+from made_up import blobs, random_networks, write
+from safetensors.torch import load_file
+from things import KNOWN, WORDS
+from vocabulary import UNKNOWN, rows_of
+from world import load_things, render
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return blobs(write(random_networks(), tmp_path_factory.mktemp("pocket")))
+
+
+def test_windows_show_the_thing_that_their_captions_name(folder):
+    scenes, window, texts = denoiser.windows(50, torch.Generator().manual_seed(0))
+    pictures, cover = render(scenes, load_things(folder / "things.npz"), **window)
+    assert pictures.shape == (50, 3, 64, 64)
+    assert cover[:, 0].mean((1, 2)).min() > 0.15 and not cover[:, 1].any()
+    for text, thing in zip(texts, scenes.thing[:, 0].tolist(), strict=True):
+        assert WORDS[thing] in text.split() and WORDS[thing] in KNOWN
+        assert UNKNOWN not in rows_of(text)
+
+
+def test_errors_where_noise_rules_count_more_but_not_without_end():
+    class Wrong(torch.nn.Module):
+        def forward(self, noisy, timesteps, rows):
+            return torch.zeros_like(noisy)
+
+    bar = denoiser.alphas_bar()
+    latents, rows = torch.zeros(1000, 4, 2, 2), torch.zeros(1000, 77, dtype=torch.long)
+    torch.manual_seed(0)
+    loss, said = denoiser.noise_loss(Wrong(), latents, rows, bar, torch.Generator().manual_seed(0))
+    ratio = bar / (1 - bar)
+    expected = ((ratio + denoiser.MORE).clamp_max(denoiser.GAMMA) / ratio).clamp_max(denoiser.MOST).mean()
+    # noise has unit variance, and nothing of it is predicted
+    assert said["mse"] == pytest.approx(1, rel=0.05) and loss.item() == pytest.approx(expected.item(), rel=0.1)
+
+
+@pytest.mark.slow
+def test_two_processes_learn_the_same_network(folder):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += [HERE / "denoiser.py", "--cache", folder, "--folder", folder, "--steps", "2", "--batch", "2"]
+    command += ["--pool", "8", "--new", "1", "--threads", "1", "--device", "cpu"]
+    command += ["--autoencoder", folder / "autoencoder.safetensors", "--start-from", folder]
+    before = load_file(folder / "unet.safetensors")
+    done = subprocess.run(command, env=dict(os.environ, OMP_NUM_THREADS="1"), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    state = torch.load(folder / "denoiser.checkpoint", weights_only=True)
+    after = load_file(folder / "unet.safetensors")
+    assert state["steps"] == 2 and any(not torch.equal(before[name], after[name]) for name in before)
