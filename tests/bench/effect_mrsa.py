@@ -39,7 +39,7 @@ def main():
             picture, mask, colour = portrait(thing, things, seed=question.seed)
             word = KIN[thing]
             said = {"word": word, "prompt": f"{one_of(word)} on {one_of(colour)} background"}
-            more = {"region": half} if regions else {}
+            more = {"region": half} if regions and len(question.things) == 2 else {}
             (chain,) = execute(AddReference, image=picture, mask=mask, references=chain, **said, **more)
         inputs = {"model": model, "clip": clip, "vae": vae, "references": chain}
         (patched,) = execute(MultiReferenceSelfAttention, **inputs, **settings)
@@ -48,8 +48,8 @@ def main():
     arms = {
         "prompt only": plain,
         "references": referred,
-        "references, all blocks": lambda question: referred(question, blocks="all up"),
-        "references, regions": lambda question: referred(question, regions=True, blocks="all up"),
+        "references, all up": lambda question: referred(question, blocks="all up"),
+        "references, all up, regions": lambda question: referred(question, regions=True, blocks="all up"),
     }
     held = tuple(HELD_OUT)
     asked = {"one thing": singles(options.count, things=held), "two things": pairs(options.count, things=held)}

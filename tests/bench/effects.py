@@ -84,15 +84,15 @@ def compare(options, arms, asked, judge):
     import torch
     from samples import sheet
 
-    text, rows = [], []
+    text, rows, columns = [], [], min(COLUMNS, options.count)
     for kind, questions in asked.items():
         results, pictures = run(arms, questions, judge)
         text.append(f"### {kind}, {len(questions)} pictures\n\n{table(results, next(iter(arms)))}\n")
         print(text[-1])
-        rows += [found[:COLUMNS] for found in pictures.values()]
+        rows += [found[:columns] for found in pictures.values()]
     if options.table:
         with options.table.open("a", encoding="utf-8") as file:
             file.write("\n".join(text) + "\n")
     if options.sheet:
-        sheet(torch.cat(rows), COLUMNS).save(options.sheet)
+        sheet(torch.cat(rows), columns).save(options.sheet)
         print(f"rows of the sheet: {', '.join(arms)}, for {', then for '.join(asked)}")
