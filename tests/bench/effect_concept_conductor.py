@@ -11,12 +11,10 @@ from pathlib import Path
 
 import effects
 
-COMPANIONS = Path(__file__).parents[1] / "pocket" / "companions"
-
 
 def main():
     parser = effects.parser(__doc__)
-    parser.add_argument("--loras", type=Path, default=COMPANIONS, help="folder with <thing>_lora.safetensors")
+    parser.add_argument("--loras", type=Path, default=effects.COMPANIONS, help="folder with <thing>_lora.safetensors")
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--guidance", type=float, default=60.0, help="guidance_weight with the layout picture")
     options = effects.parsed(parser)

@@ -10,13 +10,11 @@ from pathlib import Path
 
 import effects
 
-COMPANIONS = Path(__file__).parents[1] / "pocket" / "companions"
-
 
 def main():
     parser = effects.parser(__doc__)
     parser.add_argument("--sides", type=int, nargs="+", default=[64, 96, 192, 256], metavar="PIXELS")
-    parser.add_argument("--sets", type=Path, default=COMPANIONS, help="folder that holds resadapter_pocket")
+    parser.add_argument("--sets", type=Path, default=effects.COMPANIONS, help="folder that holds resadapter_pocket")
     options = effects.parsed(parser)
     import folder_paths
     import judge

@@ -11,6 +11,8 @@ from pathlib import Path
 
 # pictures of each arm on the sheet
 COLUMNS = 12
+# files that were trained for the pocket model
+COMPANIONS = Path(__file__).parents[1] / "pocket" / "companions"
 
 
 def parser(description):

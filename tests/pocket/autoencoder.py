@@ -30,6 +30,13 @@ def moments(model, pictures):
     return mean, spread.clamp(-20, 10)
 
 
+@torch.no_grad()
+def latents_of(model, pictures):
+    """Latents (b, 4, h/8, w/8) of pictures in 0..1, as the UNet sees them."""
+    with half(pictures.device):
+        return moments(model, pictures)[0].float() * SCALE
+
+
 def decode(model, latents):
     """Pictures in about 0..1 of latents in the VAE's own units."""
     return (model.decoder(model.post_quant_conv(latents)) + 1) / 2

@@ -12,17 +12,17 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from autoencoder import latents_of
 from autoencoder import load as load_autoencoder
-from autoencoder import moments
 from denoiser import alphas_bar, noise_loss
 from denoiser import load as load_denoiser
 from fetch import gather
-from parts import CONTEXT, SCALE
+from parts import CONTEXT
 from safetensors.torch import save_file
 from samples import pack
 from things import HELD_OUT, WORDS
 from torch import nn
-from training import Training, half, options, prepare
+from training import Training, options, prepare
 from vocabulary import UNKNOWN, rows_of
 from world import captions, draw_scenes, load_things, render
 
@@ -145,10 +145,7 @@ def examples(word, kind, count, things, vae, seed=0):
     scenes = draw_scenes(count, generator, things=(WORDS.index(word),), shares=(0, 1, 0, 0))
     named = word if kind == "lora" else f"<{word}_1> <{word}_2>"
     rows = torch.stack([rows_of(text.replace(word, named)) for text in captions(scenes, generator)])
-    latents = []
-    with torch.no_grad(), half(things[0].device):
-        for pictures in render(scenes, things)[0].split(64):
-            latents.append(moments(vae, pictures)[0].float() * SCALE)
+    latents = [latents_of(vae, pictures) for pictures in render(scenes, things)[0].split(64)]
     return torch.cat(latents), rows.to(things[0].device)
 
 

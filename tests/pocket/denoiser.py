@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 
 import torch
+from autoencoder import latents_of
 from autoencoder import load as load_autoencoder
-from autoencoder import moments
 from fetch import gather
-from parts import SCALE, TEXT_ENCODER, UNET, UNET_GROUPS, text_encoder, unet
+from parts import TEXT_ENCODER, UNET, UNET_GROUPS, text_encoder, unet
 from safetensors.torch import load_file, save_file
 from things import WORDS
 from torch import nn
@@ -74,8 +74,7 @@ class Pool:
             strange = (int(before * 3), int(after * 3)) if chance < STRANGE else (0, 0)
             rows.append(rows_of("" if chance > 1 - DROPPED else text, *strange))
         pictures, _ = render(scenes, self.things, **window)
-        with half(pictures.device):
-            latents = moments(self.vae, pictures)[0].float() * SCALE
+        latents = latents_of(self.vae, pictures)
         where = torch.arange(self.next, self.next + count) % len(self.latents)
         where = where.to(pictures.device)
         self.latents[where], self.rows[where] = latents, torch.stack(rows).to(pictures.device)

@@ -3,7 +3,6 @@
 COMFYUI_PATH=... python tests/pocket/evaluate.py --folder output/pocket --count 200
 """
 
-import argparse
 import json
 import time
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from fetch import gather
 from judge import WEIGHTS, accuracy, load
 from questions import answers, pairs, singles
-from samples import ROOT, draw, pack, sheet
+from samples import draw, loaded, options, sheet
 from shares import share
 from tqdm import tqdm
 from world import load_things
@@ -34,28 +33,22 @@ def measure(parts, judge, count, seed=0, **sampling):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=ROOT / "nodes" / "pocket", help="where the weights are")
+    parser = options(__doc__)
     parser.add_argument("--judge", type=Path, default=WEIGHTS)
     parser.add_argument("--count", type=int, default=200, help="pictures of one thing, and as many of pairs")
     parser.add_argument("--cfg", type=float, default=4.0)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--sheet", type=Path, help="also write the first 24 pictures of each kind")
     parser.add_argument("--cache", type=Path, help="also measure judge and autoencoder, on the things kept there")
-    parser.add_argument("--threads", type=int)
     args = parser.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    pack()
-    from pack.nodes.host.pocket import load_pocket
-
+    parts = loaded(args)
     judge = load(args.judge)
     if args.cache:
         things, vae = load_things(gather(args.cache)), autoencoder.load(args.folder / "autoencoder.safetensors")
         print("judge:", json.dumps(accuracy(judge, things, 1000)))
         print("autoencoder:", json.dumps(autoencoder.measure(vae, things, 200)))
     began = time.monotonic()
-    said, pictures = measure(load_pocket(args.folder), judge, args.count, cfg=args.cfg, steps=args.steps)
+    said, pictures = measure(parts, judge, args.count, cfg=args.cfg, steps=args.steps)
     for what, found in said.items():
         p, low, high = share(found)
         needed = f", needed {NEEDED[what]:.0%}" if what in NEEDED else ""

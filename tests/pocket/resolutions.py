@@ -10,16 +10,15 @@ import math
 from pathlib import Path
 
 import torch
+from autoencoder import latents_of
 from autoencoder import load as load_autoencoder
-from autoencoder import moments
 from denoiser import alphas_bar, noise_loss
 from denoiser import load as load_denoiser
 from fetch import gather
-from parts import SCALE
 from safetensors.torch import save_file
 from torch import nn
 from torch.func import functional_call
-from training import Training, half, options, prepare
+from training import Training, options, prepare
 from vocabulary import rows_of
 from world import captions, draw_scenes, load_things, render
 
@@ -101,8 +100,7 @@ def batch_of(step, area, things, vae):
     scenes = draw_scenes(max(1, round(area * NATIVE**2 / side**2)), generator)
     rows = torch.stack([rows_of(text) for text in captions(scenes, generator)])
     pictures = render(scenes, things, side=side)[0]
-    with torch.no_grad(), half(pictures.device):
-        latents = moments(vae, pictures)[0].float() * SCALE
+    latents = latents_of(vae, pictures)
     return latents, rows.to(latents.device), generator
 
 

@@ -65,18 +65,29 @@ def sheet(pictures, columns):
     return Image.fromarray((torch.cat(rows) * 255).round().byte().numpy())
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options(description):
+    """A parser with the options of everything that draws."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=ROOT / "nodes" / "pocket", help="where the weights are")
-    parser.add_argument("--out", type=Path, default=Path("output/samples.png"))
-    parser.add_argument("--seeds", type=int, default=2, help="pictures of each prompt")
     parser.add_argument("--threads", type=int)
-    args = parser.parse_args()
+    return parser
+
+
+def loaded(args):
+    """(MODEL, CLIP, VAE) as these options say."""
     if args.threads:
         torch.set_num_threads(args.threads)
     pack()
     from pack.nodes.host.pocket import load_pocket
 
-    parts = load_pocket(args.folder)
+    return load_pocket(args.folder)
+
+
+if __name__ == "__main__":
+    parser = options(__doc__)
+    parser.add_argument("--out", type=Path, default=Path("output/samples.png"))
+    parser.add_argument("--seeds", type=int, default=2, help="pictures of each prompt")
+    args = parser.parse_args()
+    parts = loaded(args)
     pictures = [draw(parts, prompt, list(range(args.seeds))) for prompt in PROMPTS]
     sheet(torch.cat(pictures), 4 * args.seeds).save(args.out)

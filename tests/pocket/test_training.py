@@ -80,7 +80,7 @@ def test_latents_have_unit_variance(trained):
     vae = autoencoder.load(cache / "autoencoder.safetensors")
     things = load_things(cache / "things.npz")
     scenes = draw_scenes(64, torch.Generator().manual_seed(9), things=range(len(WORDS)))
-    latents = autoencoder.moments(vae, render(scenes, things)[0])[0] * denoiser.SCALE
+    latents = autoencoder.moments(vae, render(scenes, things)[0])[0] * autoencoder.SCALE
     assert latents.mean((0, 2, 3)).abs().max() < 0.3
     assert (latents.std((0, 2, 3)) - 1).abs().max() < 0.3
 
@@ -95,7 +95,7 @@ def test_standardizing_changes_no_picture(cache):
         autoencoder.standardize(model, pictures)
         mean, wider = autoencoder.moments(model, pictures)
     torch.testing.assert_close(autoencoder.decode(model, mean), before, atol=1e-4, rtol=1e-4)
-    scaled = mean * denoiser.SCALE
+    scaled = mean * autoencoder.SCALE
     torch.testing.assert_close(scaled.std((0, 2, 3)), torch.ones(4), atol=1e-3, rtol=0)
     torch.testing.assert_close(scaled.mean((0, 2, 3)), torch.zeros(4), atol=1e-3, rtol=0)
     # the noise on the latents grows with them
