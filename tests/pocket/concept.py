@@ -24,7 +24,7 @@ from things import HELD_OUT, WORDS
 from torch import nn
 from training import Training, options, prepare
 from vocabulary import UNKNOWN, rows_of
-from world import captions, draw_scenes, load_things, render
+from world import captions, draw_scenes, load_things, render, settled
 
 RANK = 4
 # how wide prompts are where files are used; the pocket model's are narrower and repeat
@@ -142,7 +142,7 @@ def plain_row(word, folder):
 def examples(word, kind, count, things, vae, seed=0):
     """(latents (count, 4, 16, 16), rows (count, 77)) of pictures that show the thing alone, with their captions."""
     generator = torch.Generator().manual_seed(seed)
-    scenes = draw_scenes(count, generator, things=(WORDS.index(word),), shares=(0, 1, 0, 0))
+    scenes = settled(draw_scenes(count, generator, things=(WORDS.index(word),), shares=(0, 1, 0, 0)))
     named = word if kind == "lora" else f"<{word}_1> <{word}_2>"
     rows = torch.stack([rows_of(text.replace(word, named)) for text in captions(scenes, generator)])
     latents = [latents_of(vae, pictures) for pictures in render(scenes, things)[0].split(64)]

@@ -16,7 +16,7 @@ from things import WORDS
 from torch import nn
 from training import Training, half, options, prepare
 from vocabulary import ROWS, UNKNOWN, rows_of
-from world import COLOUR_NAMES, SIDE, captions, draw_scenes, load_things, one_of, render
+from world import COLOUR_NAMES, GRID, SIDE, captions, draw_scenes, load_things, one_of, render, settled
 
 # shares of captions that are dropped, for guidance, and that hold words nobody knows
 DROPPED, STRANGE = 0.1, 0.15
@@ -88,7 +88,7 @@ class Pool:
 
 def whole(count, generator):
     """Whole pictures of the world."""
-    scenes = draw_scenes(count, generator)
+    scenes = settled(draw_scenes(count, generator))
     return scenes, {}, captions(scenes, generator)
 
 
@@ -97,7 +97,8 @@ def windows(count, generator):
     scenes = draw_scenes(count, generator, shares=(0, 1, 0, 0))
     scenes.size[:] = torch.rand(count, 1, generator=generator) * 0.16 + 0.34
     scenes.centre[:] = 0.5
-    corner = 0.25 + (torch.rand(count, 2, generator=generator) - 0.5) * 0.1
+    scenes = settled(scenes)
+    corner = torch.randint(3, 6, (count, 2), generator=generator) * GRID / SIDE
     named = zip(scenes.thing[:, 0].tolist(), scenes.colour.tolist(), strict=True)
     texts = [f"{one_of(WORDS[t])} on {one_of(COLOUR_NAMES[c])} background" for t, c in named]
     return scenes, {"side": SIDE // 2, "corner": corner, "extent": 0.5}, texts

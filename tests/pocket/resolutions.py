@@ -20,7 +20,7 @@ from torch import nn
 from torch.func import functional_call
 from training import Training, options, prepare
 from vocabulary import rows_of
-from world import captions, draw_scenes, load_things, render
+from world import captions, draw_scenes, load_things, render, settled
 
 RANK = 8
 # sides of the pictures in pixels, one of them in each step
@@ -97,7 +97,7 @@ def batch_of(step, area, things, vae):
     """(latents, rows) of pictures of one size; `area` = how many pictures of 128 x 128 they are worth."""
     generator = torch.Generator().manual_seed(step)
     side = SIDES[step % len(SIDES)]
-    scenes = draw_scenes(max(1, round(area * NATIVE**2 / side**2)), generator)
+    scenes = settled(draw_scenes(max(1, round(area * NATIVE**2 / side**2)), generator), side)
     rows = torch.stack([rows_of(text) for text in captions(scenes, generator)])
     pictures = render(scenes, things, side=side)[0]
     latents = latents_of(vae, pictures)

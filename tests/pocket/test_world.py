@@ -1,6 +1,7 @@
 """Pictures and captions of the pocket world say the same."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from fetch import square
 from PIL import Image, ImageDraw
 from things import COLOURS, HELD_OUT, KNOWN, THINGS, WORDS
 from vocabulary import CLIP_IDS
-from world import KNOWN_INDICES, LAYOUTS, captions, draw_scenes, load_things, render
+from world import GRID, KNOWN_INDICES, LAYOUTS, SIZES, captions, draw_scenes, load_things, render, settled
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +89,28 @@ def test_things_are_drawn_where_the_scene_says(things):
     middle = pictures[torch.arange(64), :, at[:, 1], at[:, 0]]
     grey = (drawn.thing[:, 0] + 100) / 255 * drawn.light[:, 0]
     torch.testing.assert_close(middle, grey.clamp(0, 1)[:, None].expand(-1, 3), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("side", [96, 128, 256])
+def test_settled_things_stand_on_whole_cells_in_few_sizes(things, side):
+    drawn, _ = scenes(500, seed=4)
+    kept = settled(drawn, side)
+    assert set(kept.size.flatten().tolist()) == set(torch.tensor(SIZES).tolist())
+    assert (kept.size - drawn.size).abs().max() < 0.1
+    assert (kept.centre * side / GRID).frac().abs().max() == 0 and (kept.centre - drawn.centre).abs().max() <= 4 / side
+    assert torch.equal(kept.thing, drawn.thing) and torch.equal(kept.colour, drawn.colour)
+    # nothing that was inside sticks out by more than the half cell
+    beyond = (kept.centre - 0.5).abs() + kept.size[..., None] / 2 - 0.5
+    assert beyond.max() <= GRID / side
+
+
+def test_a_settled_thing_looks_the_same_wherever_it_stands(things):
+    drawn, _ = scenes(1, seed=5, shares=(0, 1, 0, 0))
+    drawn.size[:], drawn.slope[:] = 0.44, 0
+    near, far = replace(drawn, centre=drawn.centre * 0 + 0.36), replace(drawn, centre=drawn.centre * 0 + 0.61)
+    one, other = (render(settled(drawn), things)[0] for drawn in (near, far))
+    assert not torch.equal(one, other)
+    torch.testing.assert_close(one.roll((32, 32), (2, 3)), other, atol=1e-4, rtol=0)
 
 
 def test_what_lies_in_front_hides_what_lies_behind(things):

@@ -16,6 +16,8 @@ HELD_OUT_INDICES = tuple(WORDS.index(word) for word in HELD_OUT)
 LAYOUTS = ("empty", "one", "beside", "above")
 SHARES = (0.02, 0.48, 0.3, 0.2)
 SMALL, BIG, OFF_CENTRE = 0.42, 0.68, 0.13
+# what settled() keeps of sizes, and of places: multiples of a latent's side in pixels
+SIZES, GRID = (0.375, 0.4375, 0.5625, 0.6875, 0.8125), 8
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,18 @@ def draw_scenes(count, generator, things=KNOWN_INDICES, shares=SHARES):
         layout, thing, torch.stack([x, y], -1), size.expand(count, 2).clone(), flip, uniform(-0.2, 0.2, 2),
         uniform(0.92, 1.06, 2), colour, base, uniform(-0.07, 0.07, 2),
     )  # fmt: skip
+
+
+def settled(scenes, side=SIDE):
+    """The Scenes with things upright, in SIZES, their middles on the GRID of a picture of this side.
+
+    What the UNet learns is then the same latents over and over, moved by whole cells: all it needs to know of a thing.
+    """
+    sizes = torch.tensor(SIZES)
+    size = sizes[(scenes.size[..., None] - sizes).abs().argmin(-1)]
+    centre = (scenes.centre * side / GRID).round() * GRID / side
+    ones = torch.ones_like(size)
+    return replace(scenes, size=size, centre=centre, flip=ones, angle=0 * ones, light=ones)
 
 
 def load_things(path, device="cpu"):
