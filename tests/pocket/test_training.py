@@ -9,6 +9,7 @@ from made_up import blobs, options
 from safetensors import safe_open
 from samples import draw
 from things import WORDS
+from training import optimizers_of
 from world import draw_scenes, load_things, render
 
 from pack.nodes.host.pocket import load_pocket
@@ -59,8 +60,43 @@ def test_a_training_goes_on_from_its_checkpoint(trained):
         assert again.steps == before["steps"]
         for name, value in again.network.state_dict().items():
             assert torch.equal(value, before["network"][name])
-        assert again.optimizer.state_dict()["state"][0]["step"] == before["steps"]
+        assert again.optimizers[0].state_dict()["state"][0]["step"] == before["steps"]
         assert judge.Training("judge", judge.Judge(), options(cache, fresh=True)).steps == 0
+
+
+def test_muon_takes_the_large_matrices_inside_and_adamw_the_rest():
+    network = denoiser.Denoiser()
+    adamw, muon = optimizers_of(network, 1e-3, 0.01, muon=True)
+    names = {id(p): name for name, p in network.named_parameters()}
+    inside = {names[id(p)] for p in muon.weights}
+    outside = {names[id(p)] for group in adamw.param_groups for p in group["params"]}
+    assert not inside & outside
+    assert inside | outside == {name for name, p in network.named_parameters() if p.requires_grad}
+    assert {"unet.input_blocks.0.0.weight", "unet.out.2.weight"} <= outside
+    assert not [name for name in inside if "embedding" in name or "norm" in name or name.endswith("bias")]
+
+
+def test_muon_steps_a_convolution_as_a_matrix():
+    with torch.inference_mode(False), torch.enable_grad():
+        convolution = torch.nn.Conv2d(64, 80, 3, bias=False).to(memory_format=torch.channels_last)
+        alike = torch.nn.Linear(64 * 9, 80, bias=False)
+        alike.weight.data.copy_(convolution.weight.data.flatten(1))
+        adamw, ours = optimizers_of(convolution, 1e-2, 0.01, muon=True)
+        theirs = torch.optim.Muon(alike.parameters(), lr=1e-2, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+        before = convolution.weight.detach().clone()
+        for _ in range(3):
+            convolution.weight.grad = torch.randn_like(convolution.weight)
+            alike.weight.grad = convolution.weight.grad.flatten(1)
+            for optimizer in (adamw, ours, theirs):
+                optimizer.step()
+        assert (convolution.weight - before).abs().mean() > 1e-3
+        torch.testing.assert_close(convolution.weight.flatten(1), alike.weight)
+        # what it remembers of gradients goes into checkpoints and comes back
+        kept = ours.state_dict()
+        (memory,) = (state["momentum_buffer"] for state in kept["state"].values())
+        other = optimizers_of(convolution, 1e-2, 0.01, muon=True)[1]
+        other.load_state_dict(kept)
+        assert torch.equal(other.state_dict()["state"][0]["momentum_buffer"], memory) and memory.any()
 
 
 def test_a_training_begins_with_given_weights(trained):
