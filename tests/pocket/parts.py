@@ -52,6 +52,19 @@ UNET = {
     "adm_in_channels": None,
     "legacy": False,
 }
+# CLIP's vision network at other widths; 8 x 8 patches
+VISION = {
+    "model_type": "clip_vision_model",
+    "hidden_size": 128,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "intermediate_size": 256,
+    "hidden_act": "quick_gelu",
+    "num_channels": 3,
+    "image_size": 96,
+    "patch_size": 12,
+    "projection_dim": 128,
+}
 # groups of the norms, which the loader sets too: the host's 32 would be one channel each where there are 32 channels,
 # and such a norm loses how bright a colour is
 AUTOENCODER_GROUPS, UNET_GROUPS = 4, 16
@@ -107,6 +120,22 @@ def text_encoder(rows, config=TEXT_ENCODER):
     torch.nn.init.normal_(model.text_model.embeddings.position_embedding.weight, std=0.02)
     # nothing learns the projection of the pooled output, which SD1.5 does not use
     torch.nn.init.eye_(model.text_projection.weight).requires_grad_(False)
+    for layer in model.modules():
+        if isinstance(layer, CLIPLayer):
+            layer.forward = _out_of_place(layer)
+    return model
+
+
+def vision(config=VISION):
+    """The host's CLIP vision network with fresh weights."""
+    host()
+    import comfy.ops
+    from comfy.clip_model import CLIPLayer, CLIPVisionModelProjection
+
+    model = _fresh(CLIPVisionModelProjection(config, torch.float32, "cpu", comfy.ops.disable_weight_init))
+    embeddings = model.vision_model.embeddings
+    for begin in (embeddings.class_embedding, embeddings.position_embedding.weight):
+        torch.nn.init.normal_(begin, std=0.02)
     for layer in model.modules():
         if isinstance(layer, CLIPLayer):
             layer.forward = _out_of_place(layer)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
+from looks import turned
 from things import COLOURS, HELD_OUT, KNOWN, WORDS
 
 SIDE = 128
@@ -34,6 +35,7 @@ class Scenes:
     colour: torch.Tensor  # (b,) index in COLOUR_NAMES
     base: torch.Tensor  # (b, 3) the background in the picture's middle
     slope: torch.Tensor  # (b, 2) how much lighter it gets to the right and down
+    turn: torch.Tensor  # (b, 2) radians by which the hues of the thing are turned
 
     def __len__(self):
         return len(self.layout)
@@ -71,7 +73,7 @@ def draw_scenes(count, generator, things=KNOWN_INDICES, shares=SHARES):
     flip = torch.where(uniform(0, 1, 2) < 0.5, -1.0, 1.0)
     return Scenes(
         layout, thing, torch.stack([x, y], -1), size.expand(count, 2).clone(), flip, uniform(-0.2, 0.2, 2),
-        uniform(0.92, 1.06, 2), colour, base, uniform(-0.07, 0.07, 2),
+        uniform(0.92, 1.06, 2), colour, base, uniform(-0.07, 0.07, 2), torch.zeros(count, 2),
     )  # fmt: skip
 
 
@@ -123,10 +125,10 @@ def render(scenes, things, side=SIDE, corner=None, extent=1.0):
     return picture.clamp(0, 1), torch.cat(covers[::-1], 1)
 
 
-def portrait(word, things, seed=0, colour=None):
+def portrait(word, things, seed=0, colour=None, turn=0.0):
     """(picture (1, SIDE, SIDE, 3), mask (1, SIDE, SIDE) of the thing, background) of one thing, upright and large."""
     scenes = draw_scenes(1, torch.Generator().manual_seed(seed), things=(WORDS.index(word),), shares=(0, 1, 0, 0))
-    scenes.centre[:], scenes.size[:], scenes.angle[:], scenes.flip[:] = 0.5, 0.75, 0.0, 1.0
+    scenes.centre[:], scenes.size[:], scenes.angle[:], scenes.flip[:], scenes.turn[:] = 0.5, 0.75, 0.0, 1.0, turn
     if colour is not None:
         scenes.colour[:] = COLOUR_NAMES.index(colour)
         scenes.base[:] = torch.tensor(COLOURS[colour])
@@ -149,7 +151,7 @@ def _layer(scenes, k, x, y, things, pixels):
         if len(chosen):
             read = F.grid_sample(pictures[scenes.thing[chosen, k]], grid[chosen], align_corners=False)
             layer[chosen] = read
-    return layer
+    return turned(layer, scenes.turn[:, k]) if scenes.turn.any() else layer
 
 
 def caption(scenes, i, generator):

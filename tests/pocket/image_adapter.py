@@ -1,0 +1,209 @@
+"""Teaches the trained pocket model to read pictures: an IP-Adapter (arXiv 2308.06721) and a MIP-Adapter (2409.17920).
+
+    COMFYUI_PATH=... python tests/pocket/image_adapter.py ip --minutes 20
+    COMFYUI_PATH=... python tests/pocket/image_adapter.py mip --minutes 20   # begins with what the first one learnt
+
+Things in the training pictures have turned hues, which no word names: only the reference says how to colour them. The
+IP-Adapter learns on single things, the MIP-Adapter on pairs, each with its own reference and its own turn.
+"""
+
+import math
+from pathlib import Path
+
+import torch
+from autoencoder import latents_of
+from autoencoder import load as load_autoencoder
+from denoiser import alphas_bar, noise_loss
+from denoiser import load as load_denoiser
+from fetch import gather
+from looks import TURNS
+from parts import VISION, host
+from safetensors.torch import load_file, save_file
+from samples import pack
+from things import WORDS
+from torch import nn
+from training import Training, options, prepare
+from vision import FILE, cut_outs, pixels_of
+from vision import load as load_vision
+from vocabulary import rows_of
+from world import KNOWN_INDICES, captions, draw_scenes, load_things, render, settled
+
+KINDS = ("ip", "mip")
+# image tokens of a picture, and their width: that of SD1.5's prompts
+TOKENS, WIDTH = 4, 768
+# shares of pictures whose references and whose captions are dropped, for guidance
+NO_PICTURE, NO_CAPTION = 0.08, 0.08
+# how strong pictures are while it learns, as published
+SCALE = 1.0
+
+
+class ImageAdapter(nn.Module):
+    """What learns: the projection to image tokens, keys and values of each cross-attention, MIP's gates.
+
+    The frozen network stands aside; `embeds` is what it reads next, (b, r, E) of r references per picture.
+    """
+
+    def __init__(self, kind, denoiser):
+        super().__init__()
+        pack()
+        from pack.nodes.host.image_adapter_fit import cross_attentions
+
+        self.kind, self.embeds, self.phrases = kind, None, None
+        # in a tuple, or the frozen network would count as what learns
+        self.frozen = (denoiser,)
+        self.proj = nn.Linear(VISION["projection_dim"], TOKENS * WIDTH)
+        self.norm = nn.LayerNorm(WIDTH)
+        self.keys, self.values, self.gates = nn.ParameterList(), nn.ParameterList(), nn.ParameterList()
+        for n, block in enumerate(cross_attentions(denoiser.unet)):
+            attention = attention_at(denoiser.unet, block)
+            across = attention.to_q.out_features
+            for matrices in (self.keys, self.values):
+                matrices.append(nn.Parameter(torch.randn(across, WIDTH) / math.sqrt(WIDTH)))
+            # values begin small, so that the model begins as it was
+            self.values[-1].data.mul_(0.1)
+            if kind == "mip":
+                self.gates.append(nn.Parameter(torch.zeros(1, across)))
+            attention.to_q.register_forward_hook(self._keep(n))
+            attention.to_out.register_forward_pre_hook(self._add(n, attention))
+
+    def _keep(self, n):
+        def keep(layer, inputs, output):
+            self.queries[n] = output
+
+        return keep
+
+    def _add(self, n, attention):
+        def add(layer, inputs):
+            (text,) = inputs
+            return (text + SCALE * self._image(n, attention, self.queries.pop(n), text),)
+
+        return add
+
+    def _image(self, n, attention, q, text):
+        from pack.kernels.image_prompt_attention import (
+            image_probabilities,
+            image_values,
+            merge_weights,
+            object_maps,
+            text_gate,
+        )
+
+        heads = attention.heads
+        k, v = (self.tokens @ matrices[n].mT for matrices in (self.keys, self.values))
+        references = k.shape[1]
+        shares = q.new_ones(1, 1, 1)
+        if self.kind == "mip" and references > 1:
+            phrase_k = attention.to_k(self.phrases)
+            shares = merge_weights(object_maps(q, phrase_k, [1] * references, heads=heads))
+        if self.gates:
+            shares = shares * text_gate(text, self.gates[n])[:, None]
+        probabilities = image_probabilities(q, k, heads=heads, joint=self.kind == "ip")
+        return image_values(probabilities, v, shares).to(text)
+
+    def image_tokens(self, embeds):
+        """(..., TOKENS, WIDTH) of embeddings (..., E)."""
+        return self.norm(self.proj(embeds).unflatten(-1, (TOKENS, WIDTH)))
+
+    def forward(self, noisy, timesteps, batch):
+        """The noise predicted; `batch` is (rows (b, 77), embeddings (b, r, E), rows of words (b, r, 77))."""
+        (denoiser,) = self.frozen
+        rows, embeds, words = batch
+        with torch.no_grad():
+            context = denoiser.context(rows)
+            # each word alone: its own row, after the one that starts a prompt
+            self.phrases = torch.stack([denoiser.context(one)[:, 1] for one in words.unbind(1)], 1)
+        self.tokens, self.queries = self.image_tokens(embeds), {}
+        return denoiser.unet(noisy, timesteps, context)
+
+    def tensors(self):
+        """The file's contents, as published adapters name them."""
+        found = {"image_proj.proj.weight": self.proj.weight, "image_proj.proj.bias": self.proj.bias}
+        found |= {"image_proj.norm.weight": self.norm.weight, "image_proj.norm.bias": self.norm.bias}
+        for n, (key, value) in enumerate(zip(self.keys, self.values, strict=True)):
+            found[f"ip_adapter.{2 * n + 1}.to_k_ip.weight"] = key
+            found[f"ip_adapter.{2 * n + 1}.to_v_ip.weight"] = value
+            if self.gates:
+                found[f"ip_adapter.{2 * n + 1}.text_to_weight.weight"] = self.gates[n]
+        return {name: t.detach().half().cpu().contiguous() for name, t in found.items()}
+
+    def read(self, path):
+        """Begins with an adapter's file; gates that it lacks stay as they are."""
+        found = load_file(path)
+        self.proj.load_state_dict({k: found[f"image_proj.proj.{k}"].float() for k in ("weight", "bias")})
+        self.norm.load_state_dict({k: found[f"image_proj.norm.{k}"].float() for k in ("weight", "bias")})
+        for n, (key, value) in enumerate(zip(self.keys, self.values, strict=True)):
+            key.data.copy_(found[f"ip_adapter.{2 * n + 1}.to_k_ip.weight"])
+            value.data.copy_(found[f"ip_adapter.{2 * n + 1}.to_v_ip.weight"])
+
+
+def attention_at(unet, block):
+    """The UNet's cross-attention at a host key such as ("input", 1, 0)."""
+    pack()
+    from pack.nodes.host.blocks import cross_attention
+
+    return cross_attention(unet, block)
+
+
+@torch.no_grad()
+def embeddings(encoder, things):
+    """(words, TURNS, E) of each thing with its hues turned by each angle, cut out on white."""
+    made = []
+    for word in range(len(WORDS)):
+        generator = torch.Generator().manual_seed(word)
+        turns = torch.arange(TURNS)
+        pictures, _, _ = cut_outs(TURNS, generator, things, turns, torch.full((TURNS,), word), upright=True)
+        made.append(encoder(pixels_of(pictures))[2])
+    return torch.stack(made)
+
+
+def batch_of(number, count, kind, table, things, vae):
+    """(latents, (rows, embeddings, rows of words), generator) of pictures with turned things; singles or pairs."""
+    generator = torch.Generator().manual_seed(number)
+    pairs = kind == "mip" and number % 4
+    shares = (0, 0, 0.6, 0.4) if pairs else (0, 1, 0, 0)
+    scenes = settled(draw_scenes(count, generator, things=KNOWN_INDICES, shares=shares))
+    which = torch.randint(TURNS, (count, 2), generator=generator)
+    scenes.turn[:] = which * (2 * math.pi / TURNS)
+    texts = captions(scenes, generator)
+    chance = torch.rand(count, 2, generator=generator)
+    rows = [rows_of("" if chance[i, 0] < NO_CAPTION else text) for i, text in enumerate(texts)]
+    shown = scenes.thing[:, : 2 if pairs else 1]
+    embeds = table[shown, which[:, : shown.shape[1]]]
+    embeds = torch.where(chance[:, 1, None, None].to(embeds.device) < NO_PICTURE, 0.0, embeds)
+    words = torch.stack([torch.stack([rows_of(WORDS[t]) for t in row]) for row in shown.tolist()])
+    latents = latents_of(vae, render(scenes, things)[0])
+    return latents, (torch.stack(rows).to(latents.device), embeds, words.to(latents.device)), generator
+
+
+def train(args):
+    """Trains and writes the adapter; returns the Training."""
+    host()
+    things = load_things(gather(args.cache), args.device)
+    vae = load_autoencoder(args.folder / "autoencoder.safetensors", args.device)
+    encoder = load_vision(args.out / FILE).model.float().to(args.device)
+    table = embeddings(encoder, things)
+    torch.manual_seed(0)
+    denoiser = load_denoiser(args.folder).to(args.device).eval().requires_grad_(False)
+    adapter = ImageAdapter(args.kind, denoiser)
+    begin = args.out / "ip_adapter.safetensors"
+    if args.kind == "mip" and begin.is_file():
+        adapter.read(begin)
+    training = Training(f"{args.kind}_adapter", adapter, args, decay=0.995)
+    bar = alphas_bar(args.device)
+
+    def loss_of(number):
+        latents, batch, generator = batch_of(number, args.batch, args.kind, table, things, vae)
+        return noise_loss(training.network, latents, batch, bar, generator)
+
+    training.run(loss_of)
+    save_file(training.network.tensors(), args.out / f"{args.kind}_adapter.safetensors", {"format": "pt"})
+    return training
+
+
+if __name__ == "__main__":
+    parser = options(__doc__, rate=1e-3)
+    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("--folder", type=Path, default=Path("nodes/pocket"), help="where the trained weights are")
+    parser.add_argument("--out", type=Path, default=Path("tests/pocket/companions"), help="where the files are")
+    done = train(prepare(parser.parse_args(), batches=(16, 128)))
+    print(f"{done.steps} steps", done.notes)
