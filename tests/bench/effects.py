@@ -42,10 +42,9 @@ def parsed(parser):
     return options
 
 
-def run(arms, questions, judge):
+def run(arms, questions, judge, answers):
     """({arm: [{what: whether}] for each question}, {arm: pictures}) of arms {name: question -> (1, h, w, 3)}."""
     import torch
-    from questions import answers
     from tqdm import tqdm
 
     results, pictures = {name: [] for name in arms}, {name: [] for name in arms}
@@ -81,14 +80,19 @@ def _rounded(p):
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def compare(options, arms, asked, judge):
-    """Runs all arms on {kind: questions}; prints and writes a table for each kind. The first arm is the plain one."""
+def compare(options, arms, asked, judge, answers=None):
+    """Runs all arms on {kind: questions}; prints and writes a table for each kind. The first arm is the plain one.
+
+    `answers(question, picture, judge)` gives {what: whether}; if left out, what is asked of any picture.
+    """
+    import questions as asking
     import torch
     from samples import sheet
 
+    answers = answers or asking.answers
     text, rows, columns = [], [], min(COLUMNS, options.count)
     for kind, questions in asked.items():
-        results, pictures = run(arms, questions, judge)
+        results, pictures = run(arms, questions, judge, answers)
         text.append(f"### {kind}, {len(questions)} pictures\n\n{table(results, next(iter(arms)))}\n")
         print(text[-1])
         rows += [found[:columns] for found in pictures.values()]
