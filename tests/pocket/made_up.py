@@ -53,6 +53,15 @@ def random_networks():
     return denoiser, vae
 
 
+def predicted(model, positive, size=(16, 16)):
+    """What the first UNet call of the host's sampling was given and gave (of tiny.Recorder), at latents of this size."""
+    from tiny import recording, sample
+
+    recorded, recorder = recording(model)
+    sample(recorded, positive, latent=(1, 4, *size), steps=1)
+    return recorder.calls[0]
+
+
 def write(networks, folder):
     """Writes the three files of the pocket model; returns the folder."""
     denoiser, vae = networks

@@ -6,22 +6,16 @@ import concept
 import pytest
 import torch
 from edloras import only_loras_in
-from made_up import blobs, options, random_networks, write
+from made_up import options, predicted
 from safetensors.torch import load_file, save_file
 from samples import encode
 from subjects import differ
-from tiny import execute, recording, sample
+from tiny import execute
 from vocabulary import UNKNOWN, rows_of
 from world import load_things
 
 from pack.nodes.edlora import EDLoRALoader
 from pack.nodes.host.pocket import load_pocket
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pocket")
-    return blobs(write(random_networks(), folder))
 
 
 @pytest.fixture(scope="module", params=concept.KINDS)
@@ -67,12 +61,6 @@ def test_the_host_does_what_the_narrow_network_does(taught, folder, monkeypatch,
     expected = network(found.x[:1], torch.tensor([999]), rows_of(text)[None])
     assert differ(found.cond, expected) < 1e-3
     assert differ(predicted(model, encode(clip, text)).cond, expected) > 0.05
-
-
-def predicted(model, positive):
-    recorded, recorder = recording(model)
-    sample(recorded, positive, latent=(1, 4, 16, 16), steps=1)
-    return recorder.calls[0]
 
 
 def test_pictures_show_the_thing_alone(folder):

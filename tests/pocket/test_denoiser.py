@@ -8,18 +8,12 @@ from pathlib import Path
 import denoiser
 import pytest
 import torch
-from made_up import blobs, random_networks, write
 from safetensors.torch import load_file
 from things import KNOWN, WORDS
 from vocabulary import UNKNOWN, rows_of
 from world import load_things, render
 
 HERE = Path(__file__).parent
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return blobs(write(random_networks(), tmp_path_factory.mktemp("pocket")))
 
 
 def test_windows_show_the_thing_that_their_captions_name(folder):

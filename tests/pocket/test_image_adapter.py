@@ -4,12 +4,12 @@ import image_adapter
 import pytest
 import torch
 import vision
-from made_up import blobs, options, random_networks, write
+from made_up import options, predicted
 from safetensors.torch import load_file
 from samples import encode
 from subjects import differ
 from things import KNOWN, WORDS
-from tiny import execute, recording, sample
+from tiny import execute
 from vocabulary import rows_of
 from world import load_things, portrait
 
@@ -23,8 +23,8 @@ SHOWN = ("dog", "pizza")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = blobs(write(random_networks(), tmp_path_factory.mktemp("pocket")))
+def folder(folder):
+    """The pocket model with an image encoder of random weights."""
     with torch.inference_mode(False):
         torch.manual_seed(0)
         vision.save(vision.Namer().encoder, folder / vision.FILE)
@@ -71,12 +71,6 @@ def test_the_host_does_what_the_narrow_network_does(taught, folder, count):
     expected = network(found.x[:1], torch.tensor([999]), batch)
     assert differ(found.cond, expected) < 3e-3
     assert differ(predicted(model, encode(clip, text)).cond, expected) > 0.05
-
-
-def predicted(model, positive):
-    recorded, recorder = recording(model)
-    sample(recorded, positive, latent=(1, 4, 16, 16), steps=1)
-    return recorder.calls[0]
 
 
 @pytest.mark.parametrize("number", range(4))

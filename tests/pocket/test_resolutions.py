@@ -4,20 +4,15 @@ import pytest
 import resolutions
 import torch
 from adapters import only_sets_in, put
-from made_up import blobs, options, random_networks, write
+from made_up import options, predicted
 from safetensors.torch import load_file
 from samples import encode
 from subjects import differ
-from tiny import execute, recording, sample
+from tiny import execute
 from vocabulary import rows_of
 
 from pack.nodes.host.pocket import load_pocket
 from pack.nodes.resadapter import ResAdapter
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return blobs(write(random_networks(), tmp_path_factory.mktemp("pocket")))
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +47,6 @@ def test_the_host_does_what_the_narrow_network_does(learnt, folder, monkeypatch,
     expected = network(found.x[:1], torch.tensor([999]), rows_of(text)[None])
     assert differ(found.cond, expected) < 2e-3
     assert differ(predicted(model, encode(clip, text), size).cond, expected) > 0.05
-
-
-def predicted(model, positive, size):
-    recorded, recorder = recording(model)
-    sample(recorded, positive, latent=(1, 4, *size), steps=1)
-    return recorder.calls[0]
 
 
 @pytest.mark.parametrize("step", range(len(resolutions.SIDES)))
