@@ -163,7 +163,7 @@ def train(args):
     things = load_things(gather(args.cache), args.device)
     vae = load_autoencoder(args.autoencoder, args.device)
     torch.manual_seed(0)
-    training = Training("denoiser", load(args.start) if args.start else Denoiser(), args, decay=0.9995, muon=True)
+    training = Training("denoiser", load(args.start) if args.start else Denoiser(), args, decay=0.998, muon=True)
     # other pictures and other noise in each process
     torch.manual_seed(1 + training.worker)
     seed = 1 + training.steps * training.workers + training.worker
