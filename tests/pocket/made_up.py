@@ -54,7 +54,7 @@ def random_networks():
 
 
 def predicted(model, positive, size=(16, 16)):
-    """What the first UNet call of the host's sampling was given and gave (of tiny.Recorder), at latents of this size."""
+    """What the host's first UNet call was given and gave (of tiny.Recorder), at latents of this size."""
     from tiny import recording, sample
 
     recorded, recorder = recording(model)

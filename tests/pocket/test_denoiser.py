@@ -53,3 +53,8 @@ def test_two_processes_learn_the_same_network(folder):
     state = torch.load(folder / "denoiser.checkpoint", weights_only=True)
     after = load_file(folder / "unet.safetensors")
     assert state["steps"] == 2 and any(not torch.equal(before[name], after[name]) for name in before)
+    # each process remembers half of the large matrices' gradients; the checkpoint has all
+    memories = state["optimizers"][1]["state"]
+    weights = [name for name, t in state["network"].items() if name.startswith("unet.") and t.ndim > 1]
+    assert len(memories) > 0.9 * len(weights)
+    assert sum(bool(memory["momentum_buffer"].any()) for memory in memories.values()) > 0.9 * len(memories)

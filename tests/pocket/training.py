@@ -58,28 +58,63 @@ def worker():
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
+def summed(tensors):
+    """Adds up tensors over all processes, in place."""
+    if worker()[1] > 1:
+        total = torch.cat([t.flatten() for t in tensors])
+        dist.all_reduce(total)
+        for t, part in zip(tensors, total.split([t.numel() for t in tensors]), strict=True):
+            t.copy_(part.view_as(t))
+
+
 def half(device):
     """Autocast to bfloat16, which is faster on both kinds of device."""
     return torch.autocast(torch.device(device).type, dtype=torch.bfloat16)
 
 
 class Muon(torch.optim.Muon):
-    """PyTorch's Muon, which takes matrices only, for convolutions too: each is stepped as the matrix (out, rest)."""
+    """PyTorch's Muon, which takes matrices only, for convolutions too: each is stepped as the matrix (out, rest).
+
+    Processes that share steps share this work as well: of n, each steps every n-th matrix and gives it to the others.
+    """
 
     def __init__(self, weights, rate, weight_decay):
         self.weights = weights
         matrices = [p.detach().flatten(1).clone() for p in weights]
         super().__init__(matrices, lr=rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
 
+    @property
+    def matrices(self):
+        return self.param_groups[0]["params"]
+
     @torch.no_grad()
     def step(self):
-        pairs = list(zip(self.param_groups[0]["params"], self.weights, strict=True))
-        for matrix, weight in pairs:
-            matrix.copy_(weight.flatten(1))
-            matrix.grad = weight.grad.flatten(1)
+        for i, (matrix, weight) in enumerate(zip(self.matrices, self.weights, strict=True)):
+            if self._mine(i):
+                matrix.copy_(weight.flatten(1))
+                matrix.grad = weight.grad.flatten(1)
+            else:
+                matrix.zero_()
+                matrix.grad = None
         super().step()
-        for matrix, weight in pairs:
+        summed(self.matrices)
+        for matrix, weight in zip(self.matrices, self.weights, strict=True):
             weight.copy_(matrix.view(weight.shape))
+
+    def gather(self):
+        """Gives all processes what each remembers of its matrices' gradients, for a checkpoint."""
+        nothing = map(torch.zeros_like, self.matrices)
+        memories = [
+            self.state[matrix].get("momentum_buffer", zero) if self._mine(i) else zero
+            for i, (matrix, zero) in enumerate(zip(self.matrices, nothing, strict=True))
+        ]
+        summed(memories)
+        for matrix, memory in zip(self.matrices, memories, strict=True):
+            self.state[matrix]["momentum_buffer"] = memory
+
+    def _mine(self, i):
+        first, count = worker()
+        return i % count == first
 
 
 def optimizers_of(network, rate, weight_decay, muon):
@@ -115,12 +150,17 @@ class Training:
             self._load()
 
     def run(self, loss_of):
-        """Trains; loss_of(number) gives (loss, {name: value to show}), of another number each time. Ctrl-C saves."""
+        """Trains; loss_of(number) gives (loss, {name: value to show}), of another number each time.
+
+        Ctrl-C saves, where no other process waits for this one.
+        """
         begin = time.monotonic()
         self.network.train()
         try:
             self._run(loss_of, begin)
         except KeyboardInterrupt:
+            if self.workers > 1:
+                raise
             print(f"stopped after {self.steps} steps; the same command goes on from here")
         self.save(time.monotonic() - begin)
         self.network.load_state_dict(self.average)
@@ -133,7 +173,7 @@ class Training:
         while True:
             now = time.monotonic()
             done = (self.steps - first) / args.steps if args.steps else (now - begin) / (args.minutes * 60)
-            done = self._shared(torch.tensor([done])).item()
+            done, save = self._shared(torch.tensor([done, float(now - saved > SAVE_EVERY)])).tolist()
             if done >= 1:
                 break
             with learning(args.device):
@@ -146,7 +186,7 @@ class Training:
                 bar.n = min(bar.total, self.steps - first if args.steps else round(now - begin))
                 self.notes = {name: round(float(value), 4) for name, value in shown.items()}
                 bar.set_postfix(step=self.steps, **self.notes)
-            if now - saved > SAVE_EVERY:
+            if save:
                 self.save(now - begin)
                 saved = now
         bar.n = bar.total
@@ -171,20 +211,20 @@ class Training:
 
     def _shared(self, values):
         """The mean of these values over all processes."""
-        if self.workers > 1:
-            dist.all_reduce(values)
-            values /= self.workers
-        return values
+        summed([values])
+        return values / self.workers
 
     def _share_gradients(self):
         if self.workers > 1:
             given = [p.grad for p in self.network.parameters() if p.grad is not None]
-            mean = self._shared(torch.cat([g.flatten() for g in given]))
-            for g, part in zip(given, mean.split([g.numel() for g in given]), strict=True):
-                g.copy_(part.view_as(g))
+            summed(given)
+            torch._foreach_div_(given, self.workers)
 
     def save(self, seconds):
-        """Writes the checkpoint whole or not at all."""
+        """Writes the checkpoint whole or not at all; all processes call it at the same step."""
+        for optimizer in self.optimizers:
+            if isinstance(optimizer, Muon):
+                optimizer.gather()
         if self.worker:
             return
         state = {
