@@ -26,6 +26,8 @@ DROPPED, STRANGE = 0.1, 0.15
 GAMMA, MORE, MOST = 5.0, 0.5, 50.0
 # every so many steps are on windows
 WINDOWS = 2
+# shares of layouts among whole pictures: more pairs than the world has, since windows show single things
+WHOLE = (0.02, 0.3, 0.4, 0.28)
 
 
 class Denoiser(nn.Module):
@@ -88,7 +90,7 @@ class Pool:
 
 def whole(count, generator):
     """Whole pictures of the world."""
-    scenes = settled(draw_scenes(count, generator))
+    scenes = settled(draw_scenes(count, generator, shares=WHOLE))
     return scenes, {}, captions(scenes, generator)
 
 
