@@ -4,6 +4,7 @@ COMFYUI_PATH=... python tests/pocket/denoiser.py --cache output/pocket --minutes
 """
 
 import json
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,8 +25,10 @@ DROPPED, STRANGE = 0.1, 0.15
 # keeps steps of little noise from ruling (Hang et al. 2023, min-SNR). MORE lets those of much noise count, where only
 # the caption can say what is in the picture.
 GAMMA, MORE, MOST = 5.0, 0.5, 50.0
-# every so many steps are on windows
-WINDOWS = 2
+# what the steps are on, over and over: whole pictures, or windows of half or three quarters of their side; and how many
+# times as many of them, for about the same work
+CYCLE = (1.0, 0.5, 1.0, 0.75)
+TIMES = {1.0: 1, 0.5: 3, 0.75: 1.5}
 # shares of layouts among whole pictures: more pairs than the world has, since windows show single things
 WHOLE = (0.02, 0.3, 0.4, 0.28)
 
@@ -94,16 +97,16 @@ def whole(count, generator):
     return scenes, {}, captions(scenes, generator)
 
 
-def windows(count, generator):
-    """Windows of half the side on single things of the sizes that pairs have: what a word looks like, for less work."""
+def windows(count, generator, extent=0.5):
+    """Windows of so much of the side on single things that nearly fill them: what a word looks like, for less work."""
     scenes = draw_scenes(count, generator, shares=(0, 1, 0, 0))
-    scenes.size[:] = torch.rand(count, 1, generator=generator) * 0.16 + 0.34
+    scenes.size[:] = (torch.rand(count, 1, generator=generator) * 0.32 + 0.68) * extent
     scenes.centre[:] = 0.5
     scenes = settled(scenes)
-    corner = torch.randint(3, 6, (count, 2), generator=generator) * GRID / SIDE
+    corner = (1 - extent) / 2 + torch.randint(-1, 2, (count, 2), generator=generator) * GRID / SIDE
     named = zip(scenes.thing[:, 0].tolist(), scenes.colour.tolist(), strict=True)
     texts = [f"{one_of(WORDS[t])} on {one_of(COLOUR_NAMES[c])} background" for t, c in named]
-    return scenes, {"side": SIDE // 2, "corner": corner, "extent": 0.5}, texts
+    return scenes, {"side": round(SIDE * extent), "corner": corner, "extent": extent}, texts
 
 
 def alphas_bar(device="cpu"):
@@ -169,15 +172,16 @@ def train(args):
     # other pictures and other noise in each process
     torch.manual_seed(1 + training.worker)
     seed = 1 + training.steps * training.workers + training.worker
-    pools = [Pool(args.pool, things, vae, seed, whole), Pool(args.pool, things, vae, seed, windows, SIDE // 2)]
+    kinds = {extent: partial(windows, extent=extent) if extent < 1 else whole for extent in TIMES}
+    pools = {extent: Pool(args.pool, things, vae, seed, kind, round(SIDE * extent)) for extent, kind in kinds.items()}
     bar = alphas_bar(args.device)
 
     def loss_of(number):
-        # windows take a quarter of the work, so there are more of them
-        small = number // training.workers % WINDOWS == 0
-        pools[small].add(args.new * (1 + small))
+        extent = CYCLE[number // training.workers % len(CYCLE)]
+        pool, times = pools[extent], TIMES[extent]
+        pool.add(round(args.new * times))
         generator = torch.Generator().manual_seed(number)
-        latents, rows = pools[small].draw(args.batch * (1 + 2 * small), generator)
+        latents, rows = pool.draw(round(args.batch * times), generator)
         return noise_loss(training.network, latents, rows, bar, generator)
 
     training.run(loss_of)
