@@ -13,10 +13,11 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
-import canvas
+import demo as demo_graph
 import environment
 import hosts
 from host_server import PromptError, Server, ServerError, pictures
@@ -24,8 +25,6 @@ from steps import SetupError, clean_environment, done, last_lines, locked, mark,
 
 ROOT = Path(__file__).resolve().parent.parent
 PACK = "comfyui-personalization"
-DEMO = ROOT / "workflows" / "api" / "mrsa.json"
-DEMO_SIZE, DEMO_STEPS = 256, 8
 # Test processes at once; each takes up to 2 GB.
 MOST_WORKERS = 4
 
@@ -103,40 +102,34 @@ def serve(options):
 
 def demo(options):
     python, host, base, cpu = prepare(options)
-    if not DEMO.is_file():
-        raise SetupError(f"{DEMO} is missing.")
-    checkpoint = tiny_checkpoint(python, host, base)
-    graph = canvas.with_values(
-        json.loads(DEMO.read_text(encoding="utf-8")),
-        {**canvas.small(DEMO_SIZE, DEMO_STEPS), "CheckpointLoaderSimple": {"ckpt_name": checkpoint.name}},
-    )
+    graph = demo_graph.graph()
     with contextlib.ExitStack() as stack:
         with step("Starting ComfyUI"):
             server = stack.enter_context(Server(host, python, base, options.port, cpu, {PACK: ROOT}))
-        with step(f"Running {DEMO.relative_to(ROOT)} at {DEMO_SIZE}x{DEMO_SIZE}, {DEMO_STEPS} steps"):
+        with step(f"Drawing {sum(len(cells) for _, cells in graph.rows)} pictures with the pocket model"):
             try:
-                entry = server.run(graph)
+                entry = server.run(graph.nodes)
             except PromptError as error:
                 raise SetupError(f"the demo's graph did not run: {error} (log: {server.log})") from error
-        written = write_pictures(server, graph, entry)
-    if not written:
-        raise SetupError("the graph ran, but no node of it gave a picture.")
-    say("The checkpoint's weights are random, so the picture is a pattern, not art.")
+        drawn = {node: server.view(image) for node, image in pictures(entry)}
+    path = ROOT / "output" / "demo.png"
+    path.parent.mkdir(exist_ok=True)
+    write_sheet(python, graph.rows, drawn, path)
+    say(f"{path.relative_to(ROOT)}  what each technique does, beside the same picture without it")
     return 0
 
 
-def write_pictures(server, graph, entry):
-    folder = ROOT / "output"
-    folder.mkdir(exist_ok=True)
-    written = []
-    for node, image in pictures(entry):
-        title = graph[node].get("_meta", {}).get("title") or graph[node]["class_type"]
-        stem = "demo_" + Path(graph[node]["inputs"].get("filename_prefix", title.lower().replace(" ", "_"))).name
-        name = next(name for name in (stem, *(f"{stem}_{n}" for n in range(2, 1000))) if name not in written)
-        written.append(name)
-        (folder / f"{name}.png").write_bytes(server.view(image))
-        say(f"output/{name}.png  {title}")
-    return written
+def write_sheet(python, rows, drawn, path):
+    """Puts pictures {node: PNG} on one sheet as the rows say."""
+    with tempfile.TemporaryDirectory(prefix="demo-") as folder:
+        files = {node: Path(folder) / f"{node}.png" for node in drawn}
+        for node, file in files.items():
+            file.write_bytes(drawn[node])
+        cells = [(title, [(caption, str(files[node])) for caption, node in row]) for title, row in rows]
+        command = [python, ROOT / "tests" / "contact_sheet.py", path]
+        made = subprocess.run(command, input=json.dumps(cells), capture_output=True, text=True, encoding="utf-8")
+    if made.returncode:
+        raise SetupError(f"the sheet of pictures could not be made: {made.stderr.strip()}")
 
 
 def prepare(options):

@@ -126,6 +126,11 @@ def test_each_technique_has_its_files():
         assert re.search(rf"workflows/{technique}\.json", (ROOT / "README.md").read_text(encoding="utf-8"))
 
 
+def test_every_template_has_its_thumbnail_and_its_twin():
+    for path in (ROOT / "workflows").glob("*.json"):
+        assert path.with_suffix(".jpg").is_file() and (path.parent / "api" / path.name).is_file(), path.name
+
+
 def test_every_node_is_used_by_a_workflow():
     used = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "workflows").rglob("*.json"))
     ids = {m for path in PRODUCT for m in re.findall(r'node_id="(\w+)"', path.read_text(encoding="utf-8"))}

@@ -6,8 +6,11 @@ import autoencoder
 import judge
 import pytest
 from pictures import of_held_out, read
+from questions import answers, pairs, singles
+from samples import draw
 from things import COLOURS, WORDS
 
+from pack.nodes.host.pocket import load_pocket
 from pack.nodes.host.pocket_files import FOLDER
 
 # megabytes of all weights of the pocket model together
@@ -54,6 +57,19 @@ def test_the_autoencoder_gives_the_sample_pictures_back(pictures):
     seen = named(judge.load().look(back))
     found = sum(len(words & set(one["things"])) for words, one in zip(seen, pictures[1], strict=True))
     assert found >= LEAST_FOUND * sum(len(one["things"]) for one in pictures[1])
+
+
+@pytest.mark.slow
+def test_the_model_draws_what_is_asked_for():
+    """evaluate.py in small; its full run has 200 pictures of each kind."""
+    parts, sees = load_pocket(), judge.load()
+    said = {}
+    for question in [*singles(8), *pairs(4)]:
+        picture = draw(parts, question.prompt(), [question.seed])
+        for what, so in answers(question, picture, sees).items():
+            said.setdefault((len(question.things), what), []).append(so)
+    assert sum(said[1, "all things"]) >= 6 and sum(said[2, "all things"]) >= 1
+    assert sum(said[1, "background"]) + sum(said[2, "background"]) >= 11
 
 
 def test_the_weights_are_small():

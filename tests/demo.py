@@ -1,0 +1,143 @@
+"""The demo: what each technique does to a picture of the pocket model, beside the same picture without it.
+
+One graph for the server. Each row of the sheet is one technique: what goes in, then the picture without and with it.
+"""
+
+SIZE, STEPS, CFG = 128, 20, 4.0
+
+
+class Graph:
+    """An API graph under construction; `rows` are what its pictures show: [(title, [(caption, node id)])]."""
+
+    def __init__(self):
+        self.nodes, self.rows = {}, []
+        self.model, self.clip, self.vae = self.add("PersonalizationPocketModel", outputs=3)
+        self.empty = self.encode("")
+
+    def add(self, kind, outputs=1, **inputs):
+        """Adds a node; returns its output, or a tuple of so many."""
+        number = str(len(self.nodes) + 1)
+        self.nodes[number] = {"class_type": kind, "inputs": inputs}
+        links = tuple([number, slot] for slot in range(outputs))
+        return links if outputs != 1 else links[0]
+
+    def encode(self, text):
+        return self.add("CLIPTextEncode", clip=self.clip, text=text)
+
+    def latent(self, side=SIZE):
+        return self.add("EmptyLatentImage", width=side, height=side, batch_size=1)
+
+    def sampled(self, text, seed, model=None):
+        """The picture of a prompt, by KSampler."""
+        samples = self.add(
+            "KSampler", model=model or self.model, positive=self.encode(text), negative=self.empty,
+            latent_image=self.latent(), seed=seed, steps=STEPS, cfg=CFG, sampler_name="dpmpp_2m", scheduler="karras",
+            denoise=1.0,
+        )  # fmt: skip
+        return self.decode(samples)
+
+    def decode(self, samples):
+        return self.add("VAEDecode", samples=samples, vae=self.vae)
+
+    def sample_picture(self, name):
+        """(picture, mask) of one that the pack ships."""
+        return self.add("PersonalizationSample", outputs=2, picture=name)
+
+    def row(self, title, **pictures):
+        """A row of the sheet: caption = picture; underscores stand for blanks."""
+        cells = []
+        for caption, picture in pictures.items():
+            (number, _) = self.add("SaveImage", images=picture, filename_prefix="demo")
+            cells.append((caption.replace("_", " "), number))
+        self.rows.append((title, cells))
+
+
+def graph():
+    """The Graph of the whole demo."""
+    made = Graph()
+    for add in (prompts, golden_noise, references, concepts):
+        add(made)
+    return made
+
+
+def prompts(g):
+    g.row(
+        "Pocket Model: prompts alone",
+        a_dog_on_blue=g.sampled("a dog on a blue background", 31),
+        a_small_penguin_on_orange=g.sampled("a small penguin on an orange background", 31),
+        fox_left_cake_right=g.sampled("a fox on the left and a cake on the right on a teal background", 31),
+    )
+
+
+def golden_noise(g):
+    text, seed = "a cat on the left and a balloon on the right on a green background", 23
+    noise = g.add("RandomNoise", noise_seed=seed)
+    positive = g.encode(text)
+    golden = g.add(
+        "PersonalizationRedenoise", noise=noise, model=g.model, positive=positive, negative=g.empty, guidance=CFG,
+        inverse_guidance=1.0, steps=10, repeats=1,
+    )  # fmt: skip
+
+    def from_noise(start):
+        samples, _ = g.add(
+            "SamplerCustomAdvanced", outputs=2, noise=start,
+            guider=g.add("CFGGuider", model=g.model, positive=positive, negative=g.empty, cfg=CFG),
+            sampler=g.add("KSamplerSelect", sampler_name="dpmpp_2m"),
+            sigmas=g.add("BasicScheduler", model=g.model, scheduler="karras", steps=STEPS, denoise=1.0),
+            latent_image=g.latent(),
+        )  # fmt: skip
+        return g.decode(samples)
+
+    g.row("Golden Noise (Re-denoise): a cat and a balloon", plain_noise=from_noise(noise), golden=from_noise(golden))
+
+
+def references(g):
+    text, seed = "a tiger on a teal background", 11
+    picture, mask = g.sample_picture("pocket_lion")
+    chain = g.add(
+        "PersonalizationReference", image=picture, mask=mask, word="tiger", strength=1.0,
+        prompt="a tiger on a purple background",
+    )  # fmt: skip
+    patched = g.add(
+        "PersonalizationMRSA", model=g.model, clip=g.clip, vae=g.vae, references=chain, weight=2.0,
+        blocks="all up", custom_blocks="", style_fidelity=1.0, start_percent=0.0, end_percent=1.0,
+        reference_noise="fresh", reference_seed=0, cache_mb=1024,
+    )  # fmt: skip
+    g.row(
+        "Multi-Reference Self-Attention: a lion, which the model has never seen",
+        reference=picture,
+        without=g.sampled(text, seed),
+        with_it=g.sampled(text, seed, patched),
+    )
+
+
+def concepts(g):
+    text, seed = "a fox on the left and a panda on the right on a yellow background", 6
+    chain = {}
+    for word, x in (("fox", 0.02), ("panda", 0.52)):
+        here = g.add(
+            "PersonalizationBoxMask",
+            x=x,
+            y=0.1,
+            width=0.46,
+            height=0.8,
+            pixel_width=SIZE,
+            pixel_height=SIZE,
+            feather=0.0,
+        )
+        alone = g.encode(text.replace("fox", word).replace("panda", word))
+        made = g.add(
+            "PersonalizationConcept", model=g.model, positive=alone, word=word, strength=1.0, mask=here, **chain
+        )
+        chain = {"concepts": made}
+    conducted = g.add(
+        "PersonalizationConceptConductor", model=g.model, guidance_weight=0.0, guidance_end=0.3, guidance_interval=1,
+        custom_factor=1.0, gradient_space="vp", refine_start=0.25, refine_end=0.4, refine_interval=0.025,
+        iou_threshold=0.0, kmeans_restarts=100, rect_mask=False, use_loss_mask=False, inversion_steps=0,
+        unmatched="rectangle", close_seams=False, cache_mb=1024, **chain,
+    )  # fmt: skip
+    g.row(
+        "Concept Conductor: a prompt and a mask for each subject",
+        one_prompt=g.sampled(text, seed),
+        a_fox_here_a_panda_there=g.sampled(text, seed, conducted),
+    )
