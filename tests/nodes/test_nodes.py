@@ -16,6 +16,7 @@ SOCKETS = {
     "PersonalizationReference": "image word strength prompt mask region references",
     "PersonalizationReferencePreview": "references",
     "PersonalizationSample": "picture",
+    "PersonalizationPocketModel": "",
     "PersonalizationBoxMask": "x y width height pixel_width pixel_height feather",
     "PersonalizationMRSA": "model clip vae weight blocks custom_blocks style_fidelity start_percent end_percent "
     "reference_noise reference_seed cache_mb references",

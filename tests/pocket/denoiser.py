@@ -29,6 +29,8 @@ GAMMA, MORE, MOST = 5.0, 0.5, 50.0
 # times as many of them, for about the same work
 CYCLE = (1.0, 0.5, 1.0, 0.75)
 TIMES = {1.0: 1, 0.5: 3, 0.75: 1.5}
+# how timesteps of whole pictures lean to those of much noise, where it is decided what stands where
+LEAN = 0.6
 # shares of layouts among whole pictures: more pairs than the world has, since windows show single things
 WHOLE = (0.02, 0.3, 0.4, 0.28)
 
@@ -115,14 +117,15 @@ def alphas_bar(device="cpu"):
     return (1 - betas).cumprod(0).float().to(device)
 
 
-def noise_loss(network, latents, rows, bar, generator):
+def noise_loss(network, latents, rows, bar, generator, lean=1.0):
     """(what is trained on, {name: value}) of a network that predicts the noise on latents with captions' rows.
 
-    Timesteps are spread evenly over the batch; `bar` is what alphas_bar() gives.
+    Timesteps are spread evenly over the batch, or with `lean` below 1 more densely where noise rules; `bar` is what
+    alphas_bar() gives.
     """
     device, count = latents.device, len(latents)
     spread = (torch.arange(count) + torch.rand(count, generator=generator)) / count
-    timesteps = (spread * 1000).long().to(device)
+    timesteps = (spread**lean * 1000).long().to(device)
     signal = bar[timesteps][:, None, None, None]
     noise = torch.randn_like(latents)
     with half(device):
@@ -182,7 +185,7 @@ def train(args):
         pool.add(round(args.new * times))
         generator = torch.Generator().manual_seed(number)
         latents, rows = pool.draw(round(args.batch * times), generator)
-        return noise_loss(training.network, latents, rows, bar, generator)
+        return noise_loss(training.network, latents, rows, bar, generator, LEAN if extent == 1 else 1.0)
 
     training.run(loss_of)
     if training.worker == 0:

@@ -43,6 +43,23 @@ def test_errors_where_noise_rules_count_more_but_not_without_end():
     assert said["mse"] == pytest.approx(1, rel=0.05) and loss.item() == pytest.approx(expected.item(), rel=0.1)
 
 
+@pytest.mark.parametrize(("lean", "share"), [(1.0, 0.5), (0.5, 0.75)])
+def test_timesteps_may_lean_to_much_noise(lean, share):
+    seen = []
+
+    class Watching(torch.nn.Module):
+        def forward(self, noisy, timesteps, rows):
+            seen.append(timesteps)
+            return torch.zeros_like(noisy)
+
+    latents, rows = torch.zeros(400, 4, 2, 2), torch.zeros(400, 77, dtype=torch.long)
+    denoiser.noise_loss(Watching(), latents, rows, denoiser.alphas_bar(), torch.Generator().manual_seed(0), lean)
+    (timesteps,) = seen
+    assert timesteps.min() >= 0 and timesteps.max() < 1000
+    # t = 1000 u^lean is at least 500 for a share of 1 - 0.5^(1 / lean)
+    assert (timesteps >= 500).float().mean() == pytest.approx(share, abs=0.01)
+
+
 @pytest.mark.slow
 def test_two_processes_learn_the_same_network(folder):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -35,7 +35,7 @@ def test_answers_name_the_thing_that_fills_a_cell():
     cover[0, 1, 8:16, 8:13] = 1
     cover[0, 1, 24:, :3] = 1
     empty = torch.zeros(1)
-    scenes = Scenes(empty, torch.tensor([[7, 2]]), *[empty] * 8)
+    scenes = Scenes(empty, torch.tensor([[7, 2]]), *[empty] * 9)
     cells, target = answers(scenes, cover)
     expected = torch.zeros(4, 4, dtype=torch.long)
     # a cell of which three eighths show a thing counts as empty
