@@ -57,7 +57,8 @@ def cut_outs(count, generator, things, turns=None, words=None, upright=False):
 def pixels_of(pictures):
     """What the host's preparation makes of pictures (b, 3, h, w) in 0..1."""
     host()
-    from comfy.clip_model import clip_preprocess
+    # it has moved, but all hosts know it there too
+    from comfy.clip_vision import clip_preprocess
     from parts import VISION
 
     return clip_preprocess(pictures.movedim(1, -1), size=VISION["image_size"]).float()
