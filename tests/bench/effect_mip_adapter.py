@@ -25,7 +25,7 @@ def main():
     import torch
     import vision
     from fetch import gather
-    from looks import COLOURFUL, TURNS, apart, chroma_in, chroma_of_things
+    from looks import COLOURFUL, TURN, TURNS, apart, chroma_in, chroma_of_things
     from questions import answers, pairs
     from safetensors.torch import load_file
     from samples import draw
@@ -57,7 +57,7 @@ def main():
         g = torch.Generator().manual_seed(question.seed)
         first = int(torch.randint(TURNS, (), generator=g))
         second = first + int(torch.randint(TURNS // 3, 2 * TURNS // 3 + 1, (), generator=g))
-        return [2 * math.pi / TURNS * (turn % TURNS) for turn in (first, second)]
+        return [TURN * (turn % TURNS) for turn in (first, second)]
 
     def plain(question):
         return draw(parts, question.prompt(), [question.seed])

@@ -16,7 +16,7 @@ from autoencoder import load as load_autoencoder
 from denoiser import alphas_bar, noise_loss
 from denoiser import load as load_denoiser
 from fetch import gather
-from looks import TURNS
+from looks import TURN, TURNS
 from parts import VISION, host
 from safetensors.torch import load_file, save_file
 from samples import pack
@@ -40,22 +40,23 @@ SCALE = 1.0
 class ImageAdapter(nn.Module):
     """What learns: the projection to image tokens, keys and values of each cross-attention, MIP's gates.
 
-    The frozen network stands aside; `embeds` is what it reads next, (b, r, E) of r references per picture.
+    The frozen network stands aside.
     """
 
     def __init__(self, kind, denoiser):
         super().__init__()
         pack()
+        from pack.nodes.host.blocks import cross_attention
         from pack.nodes.host.image_adapter_fit import cross_attentions
 
-        self.kind, self.embeds, self.phrases = kind, None, None
+        self.kind = kind
         # in a tuple, or the frozen network would count as what learns
         self.frozen = (denoiser,)
         self.proj = nn.Linear(VISION["projection_dim"], TOKENS * WIDTH)
         self.norm = nn.LayerNorm(WIDTH)
         self.keys, self.values, self.gates = nn.ParameterList(), nn.ParameterList(), nn.ParameterList()
         for n, block in enumerate(cross_attentions(denoiser.unet)):
-            attention = attention_at(denoiser.unet, block)
+            attention = cross_attention(denoiser.unet, block)
             across = attention.to_q.out_features
             for matrices in (self.keys, self.values):
                 matrices.append(nn.Parameter(torch.randn(across, WIDTH) / math.sqrt(WIDTH)))
@@ -136,14 +137,6 @@ class ImageAdapter(nn.Module):
             value.data.copy_(found[f"ip_adapter.{2 * n + 1}.to_v_ip.weight"])
 
 
-def attention_at(unet, block):
-    """The UNet's cross-attention at a host key such as ("input", 1, 0)."""
-    pack()
-    from pack.nodes.host.blocks import cross_attention
-
-    return cross_attention(unet, block)
-
-
 @torch.no_grad()
 def embeddings(encoder, things):
     """(words, TURNS, E) of each thing with its hues turned by each angle, cut out on white."""
@@ -163,7 +156,7 @@ def batch_of(number, count, kind, table, things, vae):
     shares = (0, 0, 0.6, 0.4) if pairs else (0, 1, 0, 0)
     scenes = settled(draw_scenes(count, generator, things=KNOWN_INDICES, shares=shares))
     which = torch.randint(TURNS, (count, 2), generator=generator)
-    scenes.turn[:] = which * (2 * math.pi / TURNS)
+    scenes.turn[:] = which * TURN
     texts = captions(scenes, generator)
     chance = torch.rand(count, 2, generator=generator)
     rows = [rows_of("" if chance[i, 0] < NO_CAPTION else text) for i, text in enumerate(texts)]

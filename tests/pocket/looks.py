@@ -10,6 +10,7 @@ import torch
 
 # hues are turned by whole multiples of a full turn / TURNS
 TURNS = 12
+TURN = 2 * math.pi / TURNS
 # the length of a thing's mean chroma from which on a turn of its hues can be told
 COLOURFUL = 0.15
 # how far a colour lies from the background's before it counts as the thing's

@@ -7,15 +7,14 @@ CLIP's encoder, it has seen everything, where the UNet has not.
 """
 
 import json
-import math
 import tempfile
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from fetch import gather
-from looks import TURNS
-from parts import host, vision
+from looks import TURN, TURNS
+from parts import VISION, host, vision
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from things import WORDS
@@ -46,7 +45,7 @@ def cut_outs(count, generator, things, turns=None, words=None, upright=False):
     if words is not None:
         scenes.thing[:, 0] = words
     which = torch.randint(TURNS, (count,), generator=generator) if turns is None else turns
-    scenes.turn[:, 0] = which * (2 * math.pi / TURNS)
+    scenes.turn[:, 0] = which * TURN
     scenes.centre[:], scenes.base[:], scenes.slope[:] = 0.5, 1.0, 0.0
     scenes.size[:] = 1.0
     if upright:
@@ -59,7 +58,6 @@ def pixels_of(pictures):
     host()
     # it has moved, but all hosts know it there too
     from comfy.clip_vision import clip_preprocess
-    from parts import VISION
 
     return clip_preprocess(pictures.movedim(1, -1), size=VISION["image_size"]).float()
 
@@ -94,8 +92,6 @@ def load(path):
 
 def save(encoder, path):
     """Writes the encoder in half precision, its shape beside it."""
-    from parts import VISION
-
     state = {k: v.detach().half().cpu().contiguous() for k, v in encoder.state_dict().items()}
     save_file(state, path, {"config": json.dumps(VISION)})
 
@@ -105,7 +101,6 @@ def train(args):
     things = load_things(gather(args.cache), args.device)
     torch.manual_seed(0)
     training = Training("vision", Namer(), args)
-    device = args.device
 
     def step(number):
         generator = torch.Generator().manual_seed(number)
@@ -115,8 +110,8 @@ def train(args):
     args.out.mkdir(parents=True, exist_ok=True)
     save(training.network.encoder, args.out / FILE)
     with torch.no_grad():
-        fresh = cut_outs(args.measure, torch.Generator(device="cpu").manual_seed(10**9), things)
-        _, right = loss_of(training.network.to(device), *fresh)
+        fresh = cut_outs(args.measure, torch.Generator().manual_seed(10**9), things)
+        _, right = loss_of(training.network, *fresh)
     return training, {name: float(value) for name, value in right.items()}
 
 
