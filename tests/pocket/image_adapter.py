@@ -101,9 +101,16 @@ class ImageAdapter(nn.Module):
         probabilities = image_probabilities(q, k, heads=heads, joint=self.kind == "ip")
         return image_values(probabilities, v, shares).to(text)
 
+    def projection(self):
+        """{published name: weight} of what makes image tokens."""
+        parts = {"proj": self.proj, "norm": self.norm}
+        return {f"{part}.{name}": t for part, layer in parts.items() for name, t in layer.named_parameters()}
+
     def image_tokens(self, embeds):
-        """(..., TOKENS, WIDTH) of embeddings (..., E)."""
-        return self.norm(self.proj(embeds).unflatten(-1, (TOKENS, WIDTH)))
+        """(b, r, TOKENS, WIDTH) of embeddings (b, r, E)."""
+        from pack.kernels.image_projection import projected
+
+        return projected(embeds.flatten(0, 1), self.projection(), WIDTH).unflatten(0, embeds.shape[:2])
 
     def forward(self, noisy, timesteps, batch):
         """The noise predicted; `batch` is (rows (b, 77), embeddings (b, r, E), rows of words (b, r, 77))."""
@@ -118,8 +125,7 @@ class ImageAdapter(nn.Module):
 
     def tensors(self):
         """The file's contents, as published adapters name them."""
-        found = {"image_proj.proj.weight": self.proj.weight, "image_proj.proj.bias": self.proj.bias}
-        found |= {"image_proj.norm.weight": self.norm.weight, "image_proj.norm.bias": self.norm.bias}
+        found = {f"image_proj.{name}": t for name, t in self.projection().items()}
         for n, (key, value) in enumerate(zip(self.keys, self.values, strict=True)):
             found[f"ip_adapter.{2 * n + 1}.to_k_ip.weight"] = key
             found[f"ip_adapter.{2 * n + 1}.to_v_ip.weight"] = value
@@ -130,8 +136,8 @@ class ImageAdapter(nn.Module):
     def read(self, path):
         """Begins with an adapter's file; gates that it lacks stay as they are."""
         found = load_file(path)
-        self.proj.load_state_dict({k: found[f"image_proj.proj.{k}"].float() for k in ("weight", "bias")})
-        self.norm.load_state_dict({k: found[f"image_proj.norm.{k}"].float() for k in ("weight", "bias")})
+        for name, t in self.projection().items():
+            t.data.copy_(found[f"image_proj.{name}"])
         for n, (key, value) in enumerate(zip(self.keys, self.values, strict=True)):
             key.data.copy_(found[f"ip_adapter.{2 * n + 1}.to_k_ip.weight"])
             value.data.copy_(found[f"ip_adapter.{2 * n + 1}.to_v_ip.weight"])
