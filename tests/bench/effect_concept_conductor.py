@@ -7,15 +7,11 @@ the model, one prompt that names both. Concept Conductor: each subject with its 
 that is the plain model's own picture of the two known things that are most like them.
 """
 
-from pathlib import Path
-
 import effects
 
 
 def main():
     parser = effects.parser(__doc__)
-    parser.add_argument("--loras", type=Path, default=effects.COMPANIONS, help="folder with <thing>_lora.safetensors")
-    parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--guidance", type=float, default=60.0, help="guidance_weight with the layout picture")
     options = effects.parsed(parser)
     import comfy.sd
@@ -35,10 +31,13 @@ def main():
     parts = load_pocket()
     model, clip, vae = parts
     loras = {
-        path.stem.removesuffix("_lora"): load_file(path) for path in sorted(options.loras.glob("*_lora.safetensors"))
+        path.stem.removesuffix("_lora"): load_file(path)
+        for path in sorted((options.companions / "loras").glob("*_lora.safetensors"))
     }
     if len(loras) < 2:
-        parser.error(f"{options.loras} has LoRAs for {len(loras)} things; two are needed (tests/pocket/concept.py)")
+        parser.error(
+            f"{options.companions} has LoRAs for {len(loras)} things; two are needed (tests/pocket/concept.py)"
+        )
     halves = [execute(BoxMask, x=x, y=0.1, width=0.46, height=0.8)[0] for x in (0.02, 0.52)]
 
     def taught(base, thing):
@@ -72,7 +71,7 @@ def main():
         "Concept Conductor, layout picture": lambda question: conducted(question, layout=True),
     }
     questions = pairs(options.count, things=tuple(loras))
-    effects.compare(options, arms, {"two taught things": questions}, judge.load())
+    effects.compare(options, "two taught things", arms, questions, judge.load())
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ panda has no hue.
 """
 
 import math
-from pathlib import Path
 
 import effects
 
@@ -18,13 +17,13 @@ NEAR = math.pi / 4
 
 def main():
     parser = effects.parser(__doc__)
-    parser.add_argument("--adapters", type=Path, default=effects.COMPANIONS, help="folder of the three files")
     parser.add_argument("--scale", type=float, default=1.0)
     options = effects.parsed(parser)
     import judge
     import torch
-    import vision
+    from companions import VISION_FILE, load_vision
     from fetch import gather
+    from image_adapter import KINDS, file_of
     from looks import COLOURFUL, TURN, TURNS, apart, chroma_in, chroma_of_things
     from questions import answers, pairs
     from safetensors.torch import load_file
@@ -42,15 +41,8 @@ def main():
     model, clip, vae = parts
     own = chroma_of_things(things)
     colourful = tuple(word for word in KNOWN if own[WORDS.index(word)].abs() > COLOURFUL)
-    missing = [name for name in (vision.FILE, *(f"{kind}_adapter.safetensors" for kind in ("ip", "mip")))
-               if not (options.adapters / name).is_file()]  # fmt: skip
-    if missing:
-        parser.error(f"{options.adapters} lacks {', '.join(missing)} (tests/pocket/vision.py, image_adapter.py)")
-    eyes = vision.load(options.adapters / vision.FILE)
-    adapters = {
-        kind: adapter_from(load_file(options.adapters / f"{kind}_adapter.safetensors"), f"{kind}_adapter")
-        for kind in ("ip", "mip")
-    }
+    eyes = load_vision(options.companions / VISION_FILE)
+    adapters = {kind: adapter_from(load_file(options.companions / file_of(kind)), f"{kind}_adapter") for kind in KINDS}
 
     def angles(question):
         """The two turns of a question, in radians."""
@@ -60,7 +52,7 @@ def main():
         return [TURN * (turn % TURNS) for turn in (first, second)]
 
     def plain(question):
-        return draw(parts, question.prompt(), [question.seed])
+        return draw(parts, question.prompt(), [question.seed], steps=options.steps)
 
     @torch.inference_mode()
     def referred(question, kind, merge):
@@ -70,7 +62,7 @@ def main():
             (chain,) = execute(AddReference, image=picture, mask=mask, references=chain, word=thing)
         inputs = {"model": model, "clip": clip, "clip_vision": eyes, "references": chain, "scale": options.scale}
         (patched,) = execute(MIPAdapter, adapter=adapters[kind], merge=merge, **inputs)
-        return draw((patched, clip, vae), question.prompt(), [question.seed])
+        return draw((patched, clip, vae), question.prompt(), [question.seed], steps=options.steps)
 
     def looks(question, picture, judge):
         """As answers(), and whose look each half shows; nothing there shows nobody's."""
@@ -95,8 +87,8 @@ def main():
         "IP-Adapter, weighted merge": lambda question: referred(question, "ip", "weighted"),
         "MIP-Adapter": lambda question: referred(question, "mip", "weighted"),
     }
-    asked = {"two things with turned hues": pairs(options.count, things=colourful)}
-    effects.compare(options, arms, asked, judge.load(), looks)
+    asked = pairs(options.count, things=colourful)
+    effects.compare(options, "two things with turned hues", arms, asked, judge.load(), looks)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python tests/bench/effect_npnet.py --count 200 --table tests/bench/results/effect_npnet.md
 
 Re-denoise costs three UNet calls, so another arm has two steps more with plain noise. Golden Noise has the NPNet of
-tests/pocket/golden_noise.py, and is left out where that file is missing.
+tests/pocket/golden_noise.py.
 """
 
 import effects
@@ -26,15 +26,15 @@ def main():
     parts = load_pocket()
     empty = encode(parts[1], "")
 
-    def plain(question, steps=20):
-        return draw(parts, question.prompt(), [question.seed], steps=steps)
+    def plain(question, more=0):
+        return draw(parts, question.prompt(), [question.seed], steps=options.steps + more)
 
     @torch.inference_mode()
     def from_noise(question, node, **inputs):
         noise = Noise_RandomNoise(question.seed)
         found = execute(node, noise=noise, **inputs)[0]
         made = found.generate_noise({"samples": torch.zeros(1, 4, 16, 16)})
-        return draw(parts, question.prompt(), [question.seed], noise=made)
+        return draw(parts, question.prompt(), [question.seed], steps=options.steps, noise=made)
 
     def redenoised(question):
         positive = encode(parts[1], question.prompt())
@@ -43,14 +43,16 @@ def main():
     def golden(question):
         return from_noise(question, GoldenNoiseNode, npnet=net, conditioning=encode(parts[1], question.prompt()))
 
-    arms = {"plain noise": plain, "two steps more": lambda question: plain(question, 22), "Re-denoise": redenoised}
-    path = effects.COMPANIONS / "npnet_pocket.safetensors"
-    if path.is_file():
-        net = net_from(load_file(path), path.name)
-        arms["Golden Noise"] = golden
-    effects.compare(
-        options, arms, {"one thing": singles(options.count), "two things": pairs(options.count)}, judge.load()
-    )
+    path = options.companions / "npnet" / "npnet_pocket.safetensors"
+    net = net_from(load_file(path), path.name)
+    arms = {
+        "plain noise": plain,
+        "two steps more": lambda question: plain(question, more=2),
+        "Re-denoise": redenoised,
+        "Golden Noise": golden,
+    }
+    for kind, asked in (("one thing", singles(options.count)), ("two things", pairs(options.count))):
+        effects.compare(options, kind, arms, asked, judge.load())
 
 
 if __name__ == "__main__":

@@ -11,8 +11,7 @@ from pathlib import Path
 
 # pictures of each arm on the sheet
 COLUMNS = 12
-# files that were trained for the pocket model
-COMPANIONS = Path(__file__).parents[1] / "pocket" / "companions"
+POCKET = Path(__file__).parents[1] / "pocket"
 
 
 def parser(description):
@@ -20,9 +19,13 @@ def parser(description):
     found = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     found.add_argument("--comfyui", metavar="PATH", default=os.environ.get("COMFYUI_PATH"), help="ComfyUI's folder")
     found.add_argument("--cache", type=Path, default=Path("output/pocket"), help="folder with the things' pictures")
+    found.add_argument(
+        "--companions", type=Path, default=POCKET / "companions", help="folder of what was trained for the pocket model"
+    )
     found.add_argument("--count", type=int, default=200, help="questions of each kind")
+    found.add_argument("--steps", type=int, default=12, help="sampling steps; more change these pictures little")
     found.add_argument("--threads", type=int, help="CPU threads")
-    found.add_argument("--sheet", type=Path, help="also write the first pictures, a row for each arm")
+    found.add_argument("--sheets", type=Path, help="also write the first pictures to this folder, a row for each arm")
     found.add_argument("--table", type=Path, help="also write the tables, at the end of this file")
     return found
 
@@ -80,8 +83,8 @@ def _rounded(p):
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def compare(options, arms, asked, judge, answers=None):
-    """Runs all arms on {kind: questions}; prints and writes a table for each kind. The first arm is the plain one.
+def compare(options, kind, arms, questions, judge, answers=None):
+    """Runs all arms on the questions of one kind; prints and writes their table. The first arm is the plain one.
 
     `answers(question, picture, judge)` gives {what: whether}; if left out, what is asked of any picture.
     """
@@ -89,16 +92,15 @@ def compare(options, arms, asked, judge, answers=None):
     import torch
     from samples import sheet
 
-    answers = answers or asking.answers
-    text, rows, columns = [], [], min(COLUMNS, options.count)
-    for kind, questions in asked.items():
-        results, pictures = run(arms, questions, judge, answers)
-        text.append(f"### {kind}, {len(questions)} pictures\n\n{table(results, next(iter(arms)))}\n")
-        print(text[-1])
-        rows += [found[:columns] for found in pictures.values()]
+    results, pictures = run(arms, questions, judge, answers or asking.answers)
+    text = f"### {kind}, {len(questions)} pictures\n\n{table(results, next(iter(arms)))}\n"
+    print(text)
     if options.table:
+        options.table.parent.mkdir(parents=True, exist_ok=True)
         with options.table.open("a", encoding="utf-8") as file:
-            file.write("\n".join(text) + "\n")
-    if options.sheet:
-        sheet(torch.cat(rows), columns).save(options.sheet)
-        print(f"rows of the sheet: {', '.join(arms)}, for {', then for '.join(asked)}")
+            file.write(text + "\n")
+    if options.sheets:
+        options.sheets.mkdir(parents=True, exist_ok=True)
+        columns = min(COLUMNS, len(questions))
+        shown = torch.cat([found[:columns] for found in pictures.values()])
+        sheet(shown, columns).save(options.sheets / f"{kind}.png")

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from autoencoder import latents_of
 from autoencoder import load as load_autoencoder
+from companions import FOLDER
 from denoiser import alphas_bar, noise_loss
 from denoiser import load as load_denoiser
 from fetch import gather
@@ -166,8 +167,8 @@ def train(args):
         return noise_loss(training.network, latents[which], rows[which], bar, generator)
 
     training.run(loss_of)
-    args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / f"{args.word}_{args.kind}.safetensors"
+    path = args.out / "loras" / f"{args.word}_{args.kind}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
     save_file(concept.tensors(), path, {"format": "pt", "ss_network_dim": str(RANK)})
     return training
 
@@ -177,7 +178,7 @@ if __name__ == "__main__":
     parser.add_argument("word", choices=list(HELD_OUT))
     parser.add_argument("--kind", choices=KINDS, default="lora")
     parser.add_argument("--folder", type=Path, default=Path("nodes/pocket"), help="where the trained weights are")
-    parser.add_argument("--out", type=Path, default=Path("tests/pocket/companions"), help="where the file goes")
+    parser.add_argument("--out", type=Path, default=FOLDER, help="where the file goes")
     parser.add_argument("--pictures", type=int, default=512, help="how many pictures of the thing it sees")
     done = train(prepare(parser.parse_args(), batches=(16, 128)))
     print(f"{done.steps} steps", done.notes)

@@ -7,6 +7,7 @@ Its prompts have seeds and words of their own: those of the benchmarks come from
 
 from pathlib import Path
 
+from companions import FOLDER
 from questions import pairs, singles
 from samples import encode, loaded, options
 
@@ -58,15 +59,16 @@ def train(args):
     folder_paths.set_output_directory(str(work))
     folder_paths.folder_names_and_paths["npnet"] = ([str(work)], {".safetensors"})
     net, report = learn(collect(parts, args.prompts, args.pairs, args.guidance), args.steps, args.batch, args.rate)
-    args.out.mkdir(parents=True, exist_ok=True)
-    save_file({name: t.half() for name, t in net.weights.items()}, args.out / "npnet_pocket.safetensors")
+    path = args.out / "npnet" / "npnet_pocket.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: t.half() for name, t in net.weights.items()}, path)
     return report
 
 
 def parser():
     found = options(__doc__)
     found.add_argument("--cache", type=Path, default=Path("output/pocket"), help="where the pairs go")
-    found.add_argument("--out", type=Path, default=Path("tests/pocket/companions"), help="where the file goes")
+    found.add_argument("--out", type=Path, default=FOLDER, help="where the file goes")
     found.add_argument("--prompts", type=int, default=400)
     found.add_argument("--pairs", type=int, default=2, help="noise pairs of each prompt")
     found.add_argument("--guidance", type=float, default=4.0, help="of the step forward")

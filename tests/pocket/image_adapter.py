@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from autoencoder import latents_of
 from autoencoder import load as load_autoencoder
+from companions import FOLDER, VISION_FILE, load_vision
 from denoiser import alphas_bar, noise_loss
 from denoiser import load as load_denoiser
 from fetch import gather
@@ -23,8 +24,7 @@ from samples import pack
 from things import WORDS
 from torch import nn
 from training import Training, options, prepare
-from vision import FILE, cut_outs, pixels_of
-from vision import load as load_vision
+from vision import cut_outs, pixels_of
 from vocabulary import rows_of
 from world import KNOWN_INDICES, captions, draw_scenes, load_things, render, settled
 
@@ -143,6 +143,11 @@ class ImageAdapter(nn.Module):
             value.data.copy_(found[f"ip_adapter.{2 * n + 1}.to_v_ip.weight"])
 
 
+def file_of(kind):
+    """Where an adapter's file lies among the companions."""
+    return Path("ipadapter") / f"{kind}_adapter.safetensors"
+
+
 @torch.no_grad()
 def embeddings(encoder, things):
     """(words, TURNS, E) of each thing with its hues turned by each angle, cut out on white."""
@@ -179,12 +184,12 @@ def train(args):
     host()
     things = load_things(gather(args.cache), args.device)
     vae = load_autoencoder(args.folder / "autoencoder.safetensors", args.device)
-    encoder = load_vision(args.out / FILE).model.float().to(args.device)
+    encoder = load_vision(args.out / VISION_FILE).model.float().to(args.device)
     table = embeddings(encoder, things)
     torch.manual_seed(0)
     denoiser = load_denoiser(args.folder).to(args.device).eval().requires_grad_(False)
     adapter = ImageAdapter(args.kind, denoiser)
-    begin = args.out / "ip_adapter.safetensors"
+    begin = args.out / file_of("ip")
     if args.kind == "mip" and begin.is_file():
         adapter.read(begin)
     training = Training(f"{args.kind}_adapter", adapter, args, decay=0.995)
@@ -195,7 +200,9 @@ def train(args):
         return noise_loss(training.network, latents, batch, bar, generator)
 
     training.run(loss_of)
-    save_file(training.network.tensors(), args.out / f"{args.kind}_adapter.safetensors", {"format": "pt"})
+    path = args.out / file_of(args.kind)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(training.network.tensors(), path, {"format": "pt"})
     return training
 
 
@@ -203,6 +210,6 @@ if __name__ == "__main__":
     parser = options(__doc__, rate=1e-3)
     parser.add_argument("kind", choices=KINDS)
     parser.add_argument("--folder", type=Path, default=Path("nodes/pocket"), help="where the trained weights are")
-    parser.add_argument("--out", type=Path, default=Path("tests/pocket/companions"), help="where the files are")
+    parser.add_argument("--out", type=Path, default=FOLDER, help="where the files are")
     done = train(prepare(parser.parse_args(), batches=(16, 128)))
     print(f"{done.steps} steps", done.notes)

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from autoencoder import latents_of
 from autoencoder import load as load_autoencoder
+from companions import FOLDER
 from denoiser import alphas_bar, noise_loss
 from denoiser import load as load_denoiser
 from fetch import gather
@@ -22,6 +23,8 @@ from training import Training, options, prepare
 from vocabulary import rows_of
 from world import captions, draw_scenes, load_things, render, settled
 
+# where the set lies among the companions
+SET = Path("resadapter") / "resadapter_pocket"
 RANK = 8
 # sides of the pictures in pixels, one of them in each step
 SIDES = (64, 96, 160, 192, 256)
@@ -118,15 +121,16 @@ def train(args):
         return noise_loss(training.network, latents, rows, bar, generator)
 
     training.run(loss_of)
-    args.out.mkdir(parents=True, exist_ok=True)
+    folder = args.out / SET
+    folder.mkdir(parents=True, exist_ok=True)
     for name, tensors in training.network.files().items():
-        save_file(tensors, args.out / name)
+        save_file(tensors, folder / name)
     return training
 
 
 if __name__ == "__main__":
     parser = options(__doc__, rate=1e-3)
     parser.add_argument("--folder", type=Path, default=Path("nodes/pocket"), help="where the trained weights are")
-    parser.add_argument("--out", type=Path, default=Path("tests/pocket/companions/resadapter_pocket"))
+    parser.add_argument("--out", type=Path, default=FOLDER)
     done = train(prepare(parser.parse_args(), batches=(24, 128)))
     print(f"{done.steps} steps", done.notes)

@@ -25,7 +25,7 @@ def taught(request, folder):
     with torch.inference_mode(False), torch.enable_grad():
         said = {"word": "owl", "kind": kind, "folder": folder, "out": folder / "made", "pictures": 6}
         training = concept.train(options(folder, rate=0.05, **said))
-        path = folder / "made" / f"owl_{kind}.safetensors"
+        path = folder / "made" / "loras" / f"owl_{kind}.safetensors"
         assert training.steps == 2 and load_file(path).keys() == training.network.tensors().keys()
         moved = [name for name, t in training.network.ups.items() if t.any()]
         for t in training.network.ups.values():

@@ -24,7 +24,7 @@ def said(tmp_path, monkeypatch):
 def test_the_nodes_learn_from_what_they_collected(said):
     report, folder = said
     assert "2 steps" in report
-    kept = load_file(folder / "made" / "npnet_pocket.safetensors")
+    kept = load_file(folder / "made" / "npnet" / "npnet_pocket.safetensors")
     net = net_from(kept, "npnet_pocket")
     assert (net.sizes.side, net.sizes.prompt) == (16, 768)
     assert sum(t.numel() for t in kept.values()) * 2 < 3e6

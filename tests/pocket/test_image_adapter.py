@@ -4,6 +4,7 @@ import image_adapter
 import pytest
 import torch
 import vision
+from companions import VISION_FILE, load_vision
 from made_up import options, predicted
 from safetensors.torch import load_file
 from samples import encode
@@ -27,7 +28,7 @@ def folder(folder):
     """The pocket model with an image encoder of random weights."""
     with torch.inference_mode(False):
         torch.manual_seed(0)
-        vision.save(vision.Namer().encoder, folder / vision.FILE)
+        vision.save(vision.Namer().encoder, folder / VISION_FILE)
     return folder
 
 
@@ -39,7 +40,7 @@ def taught(request, folder):
         said = {"kind": request.param, "folder": folder, "out": folder, "batch": 2}
         training = image_adapter.train(options(folder, rate=0.05, **said))
         network = training.network
-        after = load_file(folder / f"{request.param}_adapter.safetensors")
+        after = load_file(folder / image_adapter.file_of(request.param))
         assert training.steps == 2 and before.keys() == after.keys()
         moved = [name for name in after if not torch.equal(after[name], before[name])]
         assert len(moved) > 0.9 * len(after)
@@ -55,7 +56,7 @@ def taught(request, folder):
 def test_the_host_does_what_the_narrow_network_does(taught, folder, count):
     kind, network = taught
     model, clip, _ = load_pocket(folder)
-    eyes, things = vision.load(folder / vision.FILE), load_things(folder / "things.npz")
+    eyes, things = load_vision(folder / VISION_FILE), load_things(folder / "things.npz")
     text, chain, embeds = "a dog and a pizza on a blue background", (), []
     for word in SHOWN[:count]:
         picture, mask, _ = portrait(word, things, turn=1.0)

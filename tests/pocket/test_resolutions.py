@@ -28,7 +28,7 @@ def learnt(folder):
         for t in training.network.norms.values():
             t.data.mul_(1.3)
         files = training.network.files()
-        assert {path.name: load_file(path).keys() for path in (folder / "made").iterdir()} == {
+        assert {path.name: load_file(path).keys() for path in (folder / "made" / resolutions.SET).iterdir()} == {
             name: tensors.keys() for name, tensors in files.items()
         }
     return training.network, files

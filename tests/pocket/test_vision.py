@@ -3,6 +3,7 @@
 import pytest
 import torch
 import vision
+from companions import VISION_FILE, load_vision
 from looks import TURNS
 from made_up import blobs, options
 from things import WORDS
@@ -29,7 +30,7 @@ def test_the_host_reads_what_it_learnt(trained, cache):
     training, _ = trained
     things = load_things(cache / "things.npz")
     pictures, _, _ = vision.cut_outs(3, torch.Generator().manual_seed(0), things)
-    found = vision.load(cache / vision.FILE).encode_image(pictures.movedim(1, -1))
+    found = load_vision(cache / VISION_FILE).encode_image(pictures.movedim(1, -1))
     expected = training.network.encoder(vision.pixels_of(pictures))[2]
     torch.testing.assert_close(found.image_embeds, expected, atol=2e-3, rtol=2e-3)
 

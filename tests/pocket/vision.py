@@ -7,22 +7,19 @@ CLIP's encoder, it has seen everything, where the UNet has not.
 """
 
 import json
-import tempfile
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from companions import FOLDER, VISION_FILE
 from fetch import gather
 from looks import TURN, TURNS
 from parts import VISION, host, vision
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from things import WORDS
 from torch import nn
 from training import Training, half, options, prepare
 from world import draw_scenes, load_things, render
-
-FILE = "vision.safetensors"
 
 
 class Namer(nn.Module):
@@ -72,26 +69,9 @@ def loss_of(namer, pictures, thing, turn):
     return loss, right
 
 
-def load(path):
-    """The host's CLIP_VISION with the weights of this file."""
-    host()
-    from comfy.clip_vision import ClipVisionModel
-
-    with safe_open(path, "pt") as file:
-        config = file.metadata()["config"]
-    with tempfile.TemporaryDirectory(prefix="vision-") as folder:
-        # older hosts read it from a file only
-        written = Path(folder) / "config.json"
-        written.write_text(config, encoding="utf-8")
-        model = ClipVisionModel(str(written))
-    missing, unexpected = model.load_sd(load_file(path))
-    if missing or unexpected:
-        raise ValueError(f"{path} does not fit: {missing} missing, {unexpected} too many")
-    return model
-
-
 def save(encoder, path):
     """Writes the encoder in half precision, its shape beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     state = {k: v.detach().half().cpu().contiguous() for k, v in encoder.state_dict().items()}
     save_file(state, path, {"config": json.dumps(VISION)})
 
@@ -107,8 +87,7 @@ def train(args):
         return loss_of(training.network, *cut_outs(args.batch, generator, things))
 
     training.run(step)
-    args.out.mkdir(parents=True, exist_ok=True)
-    save(training.network.encoder, args.out / FILE)
+    save(training.network.encoder, args.out / VISION_FILE)
     with torch.no_grad():
         fresh = cut_outs(args.measure, torch.Generator().manual_seed(10**9), things)
         _, right = loss_of(training.network, *fresh)
@@ -117,6 +96,6 @@ def train(args):
 
 if __name__ == "__main__":
     parser = options(__doc__, rate=1e-3)
-    parser.add_argument("--out", type=Path, default=Path("tests/pocket/companions"))
+    parser.add_argument("--out", type=Path, default=FOLDER)
     done, right = train(prepare(parser.parse_args(), batches=(32, 256)))
     print(f"{done.steps} steps", done.notes, right)
