@@ -8,24 +8,21 @@ of its reference, and the other's look if they are nearer to the other's angle. 
 panda has no hue.
 """
 
-import math
-
 import effects
-
-NEAR = math.pi / 4
 
 
 def main():
     parser = effects.parser(__doc__)
     parser.add_argument("--scale", type=float, default=1.0)
     options = effects.parsed(parser)
+    import binding
     import judge
     import torch
     from companions import VISION_FILE, load_vision
     from fetch import gather
     from image_adapter import KINDS, file_of
-    from looks import COLOURFUL, TURN, TURNS, apart, chroma_in, chroma_of_things
-    from questions import answers, pairs
+    from looks import COLOURFUL, TURN, TURNS, chroma_of_things
+    from questions import pairs
     from safetensors.torch import load_file
     from samples import draw
     from things import KNOWN, WORDS
@@ -65,26 +62,12 @@ def main():
         return draw((patched, clip, vae), question.prompt(), [question.seed], steps=options.steps)
 
     def looks(question, picture, judge):
-        """As answers(), and whose look each half shows; nothing there shows nobody's."""
-        wanted, background = angles(question), picture[0, :2, :2].mean((0, 1))
-        seen = []
-        for k, thing in enumerate(question.things):
-            half = torch.zeros(picture.shape[1:3])
-            half[:, k * 64 : k * 64 + 64] = 1
-            found = chroma_in(picture[0].float(), background, half)
-            turn = (found / own[WORDS.index(thing)]).angle().item()
-            there = bool(found.abs() > 0)
-            seen.append([apart(turn, angle) if there else math.inf for angle in (wanted[k], wanted[1 - k])])
-        return {
-            "both have their own look": all(mine < NEAR for mine, _ in seen),
-            "one has the other's look": any(other < mine for mine, other in seen),
-            "background": answers(question, picture, judge)["background"],
-        }
+        return binding.answers(question, picture, judge, angles(question), own)
 
     arms = {
         "prompt only": plain,
         "IP-Adapter, all pictures everywhere": lambda question: referred(question, "ip", "joint"),
-        "IP-Adapter, weighted merge": lambda question: referred(question, "ip", "weighted"),
+        "MIP-Adapter's file, all pictures everywhere": lambda question: referred(question, "mip", "joint"),
         "MIP-Adapter": lambda question: referred(question, "mip", "weighted"),
     }
     asked = pairs(options.count, things=colourful)

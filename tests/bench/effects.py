@@ -24,6 +24,9 @@ def parser(description):
     )
     found.add_argument("--count", type=int, default=200, help="questions of each kind")
     found.add_argument("--steps", type=int, default=12, help="sampling steps; more change these pictures little")
+    found.add_argument(
+        "--only", metavar="WORDS", default="", help="ask only the kinds of question that have these words"
+    )
     found.add_argument("--threads", type=int, help="CPU threads")
     found.add_argument("--sheets", type=Path, help="also write the first pictures to this folder, a row for each arm")
     found.add_argument("--table", type=Path, help="also write the tables, at the end of this file")
@@ -91,6 +94,9 @@ def compare(options, kind, arms, questions, judge, answers=None):
     import questions as asking
     import torch
     from samples import sheet
+
+    if options.only not in kind:
+        return
 
     results, pictures = run(arms, questions, judge, answers or asking.answers)
     text = f"### {kind}, {len(questions)} pictures\n\n{table(results, next(iter(arms)))}\n"

@@ -1,6 +1,7 @@
 """Teaches the trained pocket model one held-out thing: as an ordinary LoRA, or as an ED-LoRA with words of its own.
 
     COMFYUI_PATH=... python tests/pocket/concept.py lion --kind lora --minutes 4 --folder nodes/pocket
+    COMFYUI_PATH=... python tests/pocket/concept.py car --turn 4   # or a known thing in a look that no word names
 
 An ordinary LoRA (kohya's names, UNet only) learns the thing under its plain word, "lion". An ED-LoRA (Mix-of-Show,
 arXiv 2305.18292) has two new words, <lion_1> <lion_2>, with a row for each cross-attention, and LoRAs in UNet and text
@@ -18,10 +19,11 @@ from companions import FOLDER
 from denoiser import alphas_bar, noise_loss
 from denoiser import load as load_denoiser
 from fetch import gather
+from looks import TURN, TURNS
 from parts import CONTEXT
 from safetensors.torch import save_file
 from samples import pack
-from things import HELD_OUT, WORDS
+from things import WORDS
 from torch import nn
 from training import Training, options, prepare
 from vocabulary import UNKNOWN, rows_of
@@ -140,10 +142,14 @@ def plain_row(word, folder):
     return all_tokens(tensors, float(metadata["deviation"]))[TABLE][number].float()
 
 
-def examples(word, kind, count, things, vae, seed=0):
-    """(latents (count, 4, 16, 16), rows (count, 77)) of pictures that show the thing alone, with their captions."""
+def examples(word, kind, count, things, vae, seed=0, turn=0):
+    """(latents (count, 4, 16, 16), rows (count, 77)) of pictures that show the thing alone, with their captions.
+
+    Its hues are turned by turn / TURNS of a full turn.
+    """
     generator = torch.Generator().manual_seed(seed)
     scenes = settled(draw_scenes(count, generator, things=(WORDS.index(word),), shares=(0, 1, 0, 0)))
+    scenes.turn[:] = turn * TURN
     named = word if kind == "lora" else f"<{word}_1> <{word}_2>"
     rows = torch.stack([rows_of(text.replace(word, named)) for text in captions(scenes, generator)])
     latents = [latents_of(vae, pictures) for pictures in render(scenes, things)[0].split(64)]
@@ -157,8 +163,9 @@ def train(args):
     torch.manual_seed(0)
     denoiser = load_denoiser(args.folder).to(args.device).eval().requires_grad_(False)
     concept = Concept(args.kind, args.word, denoiser, plain_row(args.word, args.folder))
-    training = Training(f"{args.word}_{args.kind}", concept, args, decay=0.99)
-    latents, rows = examples(args.word, args.kind, args.pictures, things, vae)
+    name = f"{args.word}_{args.turn}_{args.kind}" if args.turn else f"{args.word}_{args.kind}"
+    training = Training(name, concept, args, decay=0.99)
+    latents, rows = examples(args.word, args.kind, args.pictures, things, vae, turn=args.turn)
     bar = alphas_bar(args.device)
 
     def loss_of(step):
@@ -167,7 +174,7 @@ def train(args):
         return noise_loss(training.network, latents[which], rows[which], bar, generator)
 
     training.run(loss_of)
-    path = args.out / "loras" / f"{args.word}_{args.kind}.safetensors"
+    path = args.out / "loras" / f"{name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(concept.tensors(), path, {"format": "pt", "ss_network_dim": str(RANK)})
     return training
@@ -175,10 +182,13 @@ def train(args):
 
 if __name__ == "__main__":
     parser = options(__doc__, rate=2e-3)
-    parser.add_argument("word", choices=list(HELD_OUT))
+    parser.add_argument("word", choices=list(WORDS), metavar="thing")
     parser.add_argument("--kind", choices=KINDS, default="lora")
     parser.add_argument("--folder", type=Path, default=Path("nodes/pocket"), help="where the trained weights are")
     parser.add_argument("--out", type=Path, default=FOLDER, help="where the file goes")
+    parser.add_argument(
+        "--turn", type=int, choices=range(TURNS), default=0, help="how its hues are turned, in twelfths"
+    )
     parser.add_argument("--pictures", type=int, default=512, help="how many pictures of the thing it sees")
     done = train(prepare(parser.parse_args(), batches=(16, 128)))
     print(f"{done.steps} steps", done.notes)

@@ -11,8 +11,8 @@ from companions import FOLDER
 from questions import pairs, singles
 from samples import encode, loaded, options
 
-# the published network's shape with a quarter of its width and few layers: 16 x 16 latents hold little
-SMALL = {"width": 24, "depths": (1, 1, 2, 1), "heads": (1, 2, 4, 8), "vectors": 32, "values": 256}
+# the published network's shape with a twelfth of its width and few layers: 16 x 16 latents hold little
+SMALL = {"width": 8, "depths": (1, 1, 2, 1), "heads": (1, 2, 4, 8), "vectors": 32, "values": 256}
 SIDE, WIDTH = 128, 768
 # of the questions whose prompts are used
 SEED = 1000

@@ -40,9 +40,14 @@ def chroma_of_things(things):
     return chroma(colours)
 
 
+def standing(picture, background, region):
+    """Where (h, w) within a region something stands on a background (3,) of a picture (h, w, 3)."""
+    return (region > 0.5) & ((picture - background).square().sum(-1).sqrt() > APART)
+
+
 def chroma_in(picture, background, region):
     """The mean chroma of what lies on a background (3,) within region (h, w) of a picture (h, w, 3); 0 of nothing."""
-    there = (region > 0.5) & ((picture - background).square().sum(-1).sqrt() > APART)
+    there = standing(picture, background, region)
     return chroma(picture[there]).mean() if there.any() else torch.zeros((), dtype=torch.complex64)
 
 

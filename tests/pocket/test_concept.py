@@ -23,7 +23,7 @@ def taught(request, folder):
     """(kind, path of the file, Concept, names of what two steps moved); then made large enough to be seen."""
     kind = request.param
     with torch.inference_mode(False), torch.enable_grad():
-        said = {"word": "owl", "kind": kind, "folder": folder, "out": folder / "made", "pictures": 6}
+        said = {"word": "owl", "kind": kind, "folder": folder, "out": folder / "made", "pictures": 6, "turn": 0}
         training = concept.train(options(folder, rate=0.05, **said))
         path = folder / "made" / "loras" / f"owl_{kind}.safetensors"
         assert training.steps == 2 and load_file(path).keys() == training.network.tensors().keys()
@@ -71,3 +71,11 @@ def test_pictures_show_the_thing_alone(folder):
             latents, rows = concept.examples("owl", kind, 5, things, vae)
             assert latents.shape == (5, 4, 16, 16) and latents.isfinite().all()
             assert ((rows == UNKNOWN).sum(1) == unknown).all()
+
+
+def test_a_look_turns_the_hues_of_the_same_pictures(folder):
+    things = load_things(folder / "things.npz")
+    with torch.inference_mode(False):
+        vae = autoencoder.load(folder / "autoencoder.safetensors")
+        plain, other = (concept.examples("car", "lora", 4, things, vae, turn=turn) for turn in (0, 4))
+    assert torch.equal(plain[1], other[1]) and differ(other[0], plain[0]) > 0.01
