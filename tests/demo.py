@@ -3,7 +3,19 @@
 One graph for the server. Each row of the sheet is one technique: what goes in, then the picture without and with it.
 """
 
+import shutil
+from pathlib import Path
+
 SIZE, STEPS, CFG = 128, 20, 4.0
+COMPANIONS = Path(__file__).parent / "pocket" / "companions"
+# what the server needs beside the pack: adapters that were trained for the pocket model
+PACKS = {"pocket-companions": COMPANIONS}
+
+
+def put_pictures(base):
+    """Puts the pictures that the graph loads into a server's input folder."""
+    for path in (COMPANIONS / "input").iterdir():
+        shutil.copy(path, Path(base) / "input" / path.name)
 
 
 class Graph:
@@ -27,12 +39,12 @@ class Graph:
     def latent(self, side=SIZE):
         return self.add("EmptyLatentImage", width=side, height=side, batch_size=1)
 
-    def sampled(self, text, seed, model=None):
+    def sampled(self, text, seed, model=None, side=SIZE):
         """The picture of a prompt, by KSampler."""
         samples = self.add(
             "KSampler", model=model or self.model, positive=self.encode(text), negative=self.empty,
-            latent_image=self.latent(), seed=seed, steps=STEPS, cfg=CFG, sampler_name="dpmpp_2m", scheduler="karras",
-            denoise=1.0,
+            latent_image=self.latent(side), seed=seed, steps=STEPS, cfg=CFG, denoise=1.0, sampler_name="dpmpp_2m",
+            scheduler="karras",
         )  # fmt: skip
         return self.decode(samples)
 
@@ -55,7 +67,7 @@ class Graph:
 def graph():
     """The Graph of the whole demo."""
     made = Graph()
-    for add in (prompts, golden_noise, references, concepts):
+    for add in (prompts, golden_noise, references, concepts, image_prompts, sizes):
         add(made)
     return made
 
@@ -140,4 +152,42 @@ def concepts(g):
         "Concept Conductor: a prompt and a mask for each subject",
         one_prompt=g.sampled(text, seed),
         a_fox_here_a_panda_there=g.sampled(text, seed, conducted),
+    )
+
+
+def image_prompts(g):
+    text, seed = "an apple on the left and a bus on the right on a white background", 3
+    shown, chain = {}, {}
+    for word, name in (("apple", "apple_8.png"), ("bus", "bus_4.png")):
+        picture, around = g.add("LoadImage", outputs=2, image=name)
+        shown[f"the_{word}"] = picture
+        mask = g.add("InvertMask", mask=around)
+        reference = g.add(
+            "PersonalizationReference", image=picture, mask=mask, word=word, strength=1.0, prompt="", **chain
+        )
+        chain = {"references": reference}
+    patched = g.add(
+        "PersonalizationMIPAdapter", model=g.model, clip=g.clip, clip_vision=g.add("PocketVision"),
+        adapter=g.add("PersonalizationImageAdapterLoader", adapter_file="mip_adapter.safetensors"),
+        scale=1.0, merge="weighted", merge_power=1.0, phrase_source="standalone", text_gate=True, prompt="",
+        start_percent=0.0, end_percent=1.0, **chain,
+    )  # fmt: skip
+    g.row(
+        "MIP-Adapter: an apple and a bus, each in the colours of its picture",
+        **shown,
+        prompt_alone=g.sampled(text, seed),
+        with_pictures=g.sampled(text, seed, patched),
+    )
+
+
+def sizes(g):
+    text, seed, side = "a panda on a red background", 3, 64
+    adapted = g.add(
+        "PersonalizationResAdapter", model=g.model, adapter_set="resadapter_pocket", alpha=1.0, norms="auto",
+        norm_strength=1.0, link_norms=False, outputs=2,
+    )[0]  # fmt: skip
+    g.row(
+        "ResAdapter: a panda in 64 x 64 pixels, half of what the model knows",
+        without=g.sampled(text, seed, side=side),
+        with_it=g.sampled(text, seed, adapted, side=side),
     )

@@ -105,7 +105,9 @@ def demo(options):
     graph = demo_graph.graph()
     with contextlib.ExitStack() as stack:
         with step("Starting ComfyUI"):
-            server = stack.enter_context(Server(host, python, base, options.port, cpu, {PACK: ROOT}))
+            packs = {PACK: ROOT, **demo_graph.PACKS}
+            server = stack.enter_context(Server(host, python, base, options.port, cpu, packs))
+            demo_graph.put_pictures(base)
         with step(f"Drawing {sum(len(cells) for _, cells in graph.rows)} pictures with the pocket model"):
             try:
                 entry = server.run(graph.nodes)

@@ -1,4 +1,6 @@
-"""Writes the few pictures of the world that are kept, a sheet for the tests and references for users; reads the sheet.
+"""Writes the few pictures of the world that are kept: a sheet for the tests, references for users and for the demo.
+
+Reads the sheet.
 
 python tests/pocket/pictures.py --cache output/pocket
 """
@@ -9,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from companions import FOLDER as COMPANIONS
 from fetch import gather
+from looks import TURN
 from PIL import Image
 from things import HELD_OUT, WORDS
 from world import COLOUR_NAMES, HELD_OUT_INDICES, SIDE, captions, draw_scenes, load_things, portrait, render
@@ -19,6 +23,8 @@ COLUMNS = 6
 # held-out things on other backgrounds than the templates ask for
 REFERENCES = {"lion": "purple", "castle": "green"}
 FOLDER = Path(__file__).parents[2] / "workflows" / "images"
+# things in looks that no word names: word = twelfths of a turn of their hues
+LOOKS = {"apple": 8, "bus": 4}
 
 
 def write(things, count=18, seed=4):
@@ -47,6 +53,16 @@ def write_references(things):
             Image.fromarray((pixels * 255).round().byte().numpy()).save(FOLDER / name, quality=95)
 
 
+def write_looks(things):
+    """Each of LOOKS as a picture that is transparent around the thing, for the demo's Load Image."""
+    folder = COMPANIONS / "input"
+    folder.mkdir(parents=True, exist_ok=True)
+    for word, turn in LOOKS.items():
+        picture, mask, _ = portrait(word, things, turn=turn * TURN)
+        pixels = torch.cat([picture[0], mask[0, ..., None]], -1)
+        Image.fromarray((pixels * 255).round().byte().numpy()).save(folder / f"{word}_{turn}.png", optimize=True)
+
+
 def read():
     """(pictures (n, 3, SIDE, SIDE) in 0..1, what each shows)"""
     shown = json.loads(SHEET.with_suffix(".json").read_text(encoding="utf-8"))
@@ -67,3 +83,4 @@ if __name__ == "__main__":
     found = load_things(gather(parser.parse_args().cache))
     write(found)
     write_references(found)
+    write_looks(found)

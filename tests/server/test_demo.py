@@ -1,8 +1,24 @@
 """The demo's graph on a real server, in one step."""
 
+import os
+import sys
+from pathlib import Path
+
 import canvas
 import demo
-from host_server import pictures
+import pytest
+import torch
+from host_server import Server, pictures
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    base = tmp_path_factory.mktemp("demo")
+    packs = {"comfyui-personalization": Path(__file__).parents[2], **demo.PACKS}
+    host, cpu = os.environ["COMFYUI_PATH"], not torch.cuda.is_available()
+    with Server(host, sys.executable, base, cpu=cpu, packs=packs) as server:
+        demo.put_pictures(base)
+        yield server
 
 
 def test_every_row_is_drawn(server):

@@ -1,0 +1,109 @@
+"""The companions that are kept: the host and the pack's nodes read them, and they do what they were trained for.
+
+What each technique makes of them, in 200 pictures, says tests/bench/effect_*.py.
+"""
+
+import folder_paths
+import judge
+import pytest
+import torch
+from companions import FOLDER, MODELS, load_vision
+from looks import turned
+from pictures import LOOKS, read
+from PIL import Image
+from questions import seen, singles
+from samples import draw
+from tiny import execute
+
+from pack.nodes.edlora import EDLoRALoader
+from pack.nodes.host.pocket import load_pocket
+from pack.nodes.image_adapters import ImageAdapterLoader
+from pack.nodes.npnet import NPNetLoader
+from pack.nodes.resadapter import ResAdapter
+
+# megabytes of all companions together
+ROOM = 15
+TAUGHT = ("cactus", "guitar", "lion")
+
+
+@pytest.fixture
+def listed(monkeypatch):
+    """The host's file lists with the companions, and nothing else."""
+    folders = dict(folder_paths.folder_names_and_paths)
+    for name in MODELS:
+        folders[name] = ([str(FOLDER / name)], folders.get(name, ([], set()))[1])
+    monkeypatch.setattr(folder_paths, "folder_names_and_paths", folders)
+    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
+
+
+def test_they_are_small():
+    files = [path for path in FOLDER.rglob("*.safetensors")]
+    assert {path.relative_to(FOLDER).parts[0] for path in files} == {*MODELS, "clip_vision"}
+    assert sum(path.stat().st_size for path in files) <= ROOM * 10**6
+
+
+def shows(thing, parts, word, count=4):
+    """In how many pictures of a thing, called by this word, the judge sees it."""
+    sees, found = judge.load(), 0
+    for question in singles(count, seed=5, things=(thing,)):
+        picture = draw(parts, question.prompt({thing: word}), [question.seed], steps=12)
+        found += thing in seen(picture, sees)[0][0]
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("thing", TAUGHT)
+def test_a_lora_brings_its_thing(thing, listed):
+    from nodes import LoraLoaderModelOnly
+
+    model, clip, vae = load_pocket()
+    (taught,) = LoraLoaderModelOnly().load_lora_model_only(model, f"{thing}_lora.safetensors", 1.0)
+    assert shows(thing, (taught, clip, vae), thing) >= 3
+    assert shows(thing, (model, clip, vae), thing) == 0
+
+
+@pytest.mark.slow
+def test_the_ed_lora_brings_its_thing(listed):
+    model, clip, vae = load_pocket()
+    inputs = {"edlora_file": "lion_edlora.safetensors", "strength_model": 1.0, "strength_clip": 1.0}
+    model, clip, words = execute(EDLoRALoader, model=model, clip=clip, **inputs)
+    assert shows("lion", (model, clip, vae), words) >= 3
+
+
+def test_the_image_encoder_tells_things_and_hues():
+    pictures, shown = read()
+    eyes = load_vision()
+    names = [one["things"][0] for one in shown if len(one["things"]) == 1]
+    alone = pictures[[i for i, one in enumerate(shown) if len(one["things"]) == 1]]
+    mirrored = alone.flip(3)
+    opaque = torch.cat([alone, torch.ones_like(alone[:, :1])], 1)
+    other = turned(opaque, torch.full((len(alone),), 2.0))[:, :3]
+    same, flipped, hued = (
+        torch.nn.functional.normalize(eyes.encode_image(p.movedim(1, -1)).image_embeds.float(), dim=-1)
+        for p in (alone, mirrored, other)
+    )
+    alike = same @ flipped.T
+    assert len(names) >= 5 and (alike.argmax(1) == torch.arange(len(names))).all()
+    assert ((same * hued).sum(1) < alike.diagonal()).all()
+
+
+def test_the_resadapter_set_fits(listed):
+    _, said = execute(ResAdapter, model=load_pocket()[0], adapter_set="resadapter_pocket", alpha=1.0)
+    assert "6" in said and "88" in said
+
+
+@pytest.mark.parametrize("kind", ["ip", "mip"])
+def test_the_image_adapters_load(kind, listed):
+    (adapter,) = execute(ImageAdapterLoader, adapter_file=f"{kind}_adapter.safetensors")
+    assert adapter is not None
+
+
+def test_the_npnet_loads(listed):
+    (net,) = execute(NPNetLoader, npnet_file="npnet_pocket.safetensors")
+    assert (net.sizes.side, net.sizes.prompt) == (16, 768)
+
+
+def test_the_demo_has_its_references():
+    for word, turn in LOOKS.items():
+        with Image.open(FOLDER / "input" / f"{word}_{turn}.png") as picture:
+            assert picture.mode == "RGBA" and picture.size == (128, 128)
