@@ -59,7 +59,7 @@ def main():
         "references, all up, weight 2": lambda question: referred(question, blocks="all up", weight=2.0),
     }
     effects.compare(options, "one thing", arms, singles(options.count, things=held), judge.load(), said)
-    arms = {"prompt only": plain, "references": referred, "references, regions": lambda q: referred(q, regions=True)}
+    arms = {"prompt only": plain, "references with regions": lambda question: referred(question, regions=True)}
     effects.compare(options, "two things", arms, pairs(options.count, things=held), judge.load(), said)
 
 

@@ -5,6 +5,7 @@
 Its prompts have seeds and words of their own: those of the benchmarks come from other random numbers.
 """
 
+import sys
 from pathlib import Path
 
 from companions import FOLDER
@@ -79,4 +80,6 @@ def parser():
 
 
 if __name__ == "__main__":
+    # where the tests' own helpers are
+    sys.path.append(str(Path(__file__).parents[1]))
     print(train(parser().parse_args()))
