@@ -181,13 +181,13 @@ def image_prompts(g):
 
 
 def sizes(g):
-    text, seed, side = "a panda on a red background", 3, 64
+    text, seed, side = "a pig on an orange background", 7, 64
     adapted = g.add(
         "PersonalizationResAdapter", model=g.model, adapter_set="resadapter_pocket", alpha=1.0, norms="auto",
         norm_strength=1.0, link_norms=False, outputs=2,
     )[0]  # fmt: skip
     g.row(
-        "ResAdapter: a panda in 64 x 64 pixels, half of what the model knows",
+        "ResAdapter: a pig in 64 x 64 pixels, half the size that the model learnt",
         without=g.sampled(text, seed, side=side),
         with_it=g.sampled(text, seed, adapted, side=side),
     )

@@ -37,7 +37,7 @@ def listed(monkeypatch):
 
 
 def test_they_are_small():
-    files = [path for path in FOLDER.rglob("*.safetensors")]
+    files = list(FOLDER.rglob("*.safetensors"))
     assert {path.relative_to(FOLDER).parts[0] for path in files} == {*MODELS, "clip_vision"}
     assert sum(path.stat().st_size for path in files) <= ROOM * 10**6
 
