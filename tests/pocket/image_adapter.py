@@ -189,8 +189,8 @@ def train(args):
     torch.manual_seed(0)
     denoiser = load_denoiser(args.folder).to(args.device).eval().requires_grad_(False)
     adapter = ImageAdapter(args.kind, denoiser)
-    begin = args.start or (args.out / file_of("ip") if args.kind == "mip" else None)
-    if begin and begin.is_file():
+    begin = args.start or args.out / file_of("ip")
+    if args.start or (args.kind == "mip" and begin.is_file()):
         adapter.read(begin)
     training = Training(f"{args.kind}_adapter", adapter, args, decay=0.99, muon=True)
     bar = alphas_bar(args.device)

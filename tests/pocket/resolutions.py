@@ -131,6 +131,6 @@ def train(args):
 if __name__ == "__main__":
     parser = options(__doc__, rate=1e-3)
     parser.add_argument("--folder", type=Path, default=Path("nodes/pocket"), help="where the trained weights are")
-    parser.add_argument("--out", type=Path, default=FOLDER)
+    parser.add_argument("--out", type=Path, default=FOLDER, help="where the set goes, in a folder of its own")
     done = train(prepare(parser.parse_args(), batches=(24, 128)))
     print(f"{done.steps} steps", done.notes)

@@ -96,6 +96,6 @@ def train(args):
 
 if __name__ == "__main__":
     parser = options(__doc__, rate=1e-3)
-    parser.add_argument("--out", type=Path, default=FOLDER)
+    parser.add_argument("--out", type=Path, default=FOLDER, help="where the file goes")
     done, right = train(prepare(parser.parse_args(), batches=(32, 256)))
     print(f"{done.steps} steps", done.notes, right)
