@@ -156,9 +156,9 @@ def concepts(g):
 
 
 def image_prompts(g):
-    text, seed = "an apple on the left and a bus on the right on a white background", 3
+    text, seed = "a heart on the left and a star on the right on a white background", 2
     shown, chain = {}, {}
-    for word, name in (("apple", "apple_8.png"), ("bus", "bus_4.png")):
+    for word, name in (("heart", "heart_8.png"), ("star", "star_4.png")):
         picture, around = g.add("LoadImage", outputs=2, image=name)
         shown[f"the_{word}"] = picture
         mask = g.add("InvertMask", mask=around)
@@ -173,7 +173,7 @@ def image_prompts(g):
         start_percent=0.0, end_percent=1.0, **chain,
     )  # fmt: skip
     g.row(
-        "MIP-Adapter: an apple and a bus, each in the colours of its picture",
+        "MIP-Adapter: a heart and a star, each in the colours of its picture",
         **shown,
         prompt_alone=g.sampled(text, seed),
         with_pictures=g.sampled(text, seed, patched),
@@ -181,13 +181,13 @@ def image_prompts(g):
 
 
 def sizes(g):
-    text, seed, side = "a pig on an orange background", 7, 64
+    text, seed, side = "a pineapple on a blue background", 0, 64
     adapted = g.add(
         "PersonalizationResAdapter", model=g.model, adapter_set="resadapter_pocket", alpha=1.0, norms="auto",
         norm_strength=1.0, link_norms=False, outputs=2,
     )[0]  # fmt: skip
     g.row(
-        "ResAdapter: a pig in 64 x 64 pixels, half the size that the model learnt",
+        "ResAdapter: a pineapple in 64 x 64 pixels, half the size that the model learnt",
         without=g.sampled(text, seed, side=side),
         with_it=g.sampled(text, seed, adapted, side=side),
     )

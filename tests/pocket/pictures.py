@@ -24,7 +24,7 @@ COLUMNS = 6
 REFERENCES = {"lion": "purple", "castle": "green"}
 FOLDER = Path(__file__).parents[2] / "workflows" / "images"
 # things in looks that no word names: word = twelfths of a turn of their hues
-LOOKS = {"apple": 8, "bus": 4}
+LOOKS = {"heart": 8, "star": 4}
 
 
 def write(things, count=18, seed=4):
