@@ -14,6 +14,7 @@ def main():
     import judge
     import torch
     from comfy_extras.nodes_custom_sampler import Noise_RandomNoise
+    from golden_noise import FILE
     from questions import pairs, singles
     from safetensors.torch import load_file
     from samples import draw, encode
@@ -43,7 +44,7 @@ def main():
     def golden(question):
         return from_noise(question, GoldenNoiseNode, npnet=net, conditioning=encode(parts[1], question.prompt()))
 
-    path = options.companions / "npnet" / "npnet_pocket.safetensors"
+    path = options.companions / FILE
     net = net_from(load_file(path), path.name)
     arms = {
         "plain noise": plain,
@@ -51,8 +52,9 @@ def main():
         "Re-denoise": redenoised,
         "Golden Noise": golden,
     }
+    sees = judge.load()
     for kind, asked in (("one thing", singles(options.count)), ("two things", pairs(options.count))):
-        effects.compare(options, kind, arms, asked, judge.load())
+        effects.compare(options, kind, arms, asked, sees)
 
 
 if __name__ == "__main__":

@@ -17,15 +17,16 @@ def main():
     import judge
     import torch
     from questions import pairs, singles
+    from resolutions import SET
     from samples import draw
     from tiny import execute
 
     from pack.nodes.host.pocket import load_pocket
     from pack.nodes.resadapter import ResAdapter
 
-    folder_paths.add_model_folder_path("resadapter", str(options.companions.absolute() / "resadapter"))
+    folder_paths.add_model_folder_path("resadapter", str((options.companions / SET).absolute().parent))
     model, clip, vae = load_pocket()
-    adapted, report = execute(ResAdapter, model=model, adapter_set="resadapter_pocket", alpha=1.0)
+    adapted, report = execute(ResAdapter, model=model, adapter_set=SET.name, alpha=1.0)
     print(report)
 
     def drawing(chosen, side):
@@ -39,10 +40,11 @@ def main():
 
         return answer
 
+    sees = judge.load()
     for side in options.sides:
         arms = {"without": drawing(model, side), "ResAdapter": drawing(adapted, side)}
         for kind, asked in (("one thing", singles(options.count)), ("two things", pairs(options.count))):
-            effects.compare(options, f"{kind}, {side} pixels", arms, asked, judge.load())
+            effects.compare(options, f"{kind}, {side} pixels", arms, asked, sees)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from samples import encode, loaded, options
 
 # the published network's shape with a twelfth of its width and few layers: 16 x 16 latents hold little
 SMALL = {"width": 8, "depths": (1, 1, 2, 1), "heads": (1, 2, 4, 8), "vectors": 32, "values": 256}
+# where the file lies among the companions
+FILE = Path("npnet") / "npnet_pocket.safetensors"
 SIDE, WIDTH = 128, 768
 # of the questions whose prompts are used
 SEED = 1000
@@ -60,7 +62,7 @@ def train(args):
     folder_paths.set_output_directory(str(work))
     folder_paths.folder_names_and_paths["npnet"] = ([str(work)], {".safetensors"})
     net, report = learn(collect(parts, args.prompts, args.pairs, args.guidance), args.steps, args.batch, args.rate)
-    path = args.out / "npnet" / "npnet_pocket.safetensors"
+    path = args.out / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: t.half() for name, t in net.weights.items()}, path)
     return report
