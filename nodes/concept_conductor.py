@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from . import v3
-from .concepts import Concepts
+from .concepts_wire import Concepts
 from .host.concept_conductor import attach_conductor
 from .host.conductor_settings import SPACES, UNMATCHED, Settings
 from .host.layout_picture import LayoutPicture, picture_of

@@ -1,28 +1,13 @@
-"""Concepts: subjects taught through weights, each with its prompt and its place. The wire, and its node."""
+"""Concepts: subjects taught through weights, each with its prompt and its place. The node that adds one."""
 
 import math
-from dataclasses import dataclass
 
-import torch
 from comfy_api.latest import io
 
 from . import v3
-from .host.pictures import batched, bounded
-from .host.say import refusal
-
-Concepts = io.Custom("PERSONALIZATION_CONCEPTS")
-
-
-@dataclass(frozen=True, eq=False)
-class Concept:
-    """One subject: the MODEL that knows it, what to say to that, and where it stands (H, W)."""
-
-    model: object
-    positive: list
-    word: str = ""
-    strength: float = 1.0
-    negative: list | None = None
-    mask: torch.Tensor | None = None
+from .concepts_wire import Concept, Concepts
+from .host.latents import batched_mask, bounded_mask
+from .host.messages import input_error
 
 
 class AddConcept(io.ComfyNode):
@@ -77,11 +62,11 @@ class AddConcept(io.ComfyNode):
     @classmethod
     def execute(cls, model, positive, word, strength, negative=None, mask=None, concepts=()) -> io.NodeOutput:
         if not math.isfinite(strength) or strength < 0:
-            raise refusal(f"strength is {strength}; enter a number from 0 (off) upwards")
+            raise input_error(f"strength is {strength}; enter a number from 0 (off) upwards")
         word = word.strip()
         label = f'concept "{word}"' if word else f"concept {len(concepts or ()) + 1}"
         if not positive:
-            raise refusal(f"the prompt of {label} is empty; connect a CLIP Text Encode")
+            raise input_error(f"the prompt of {label} is empty; connect a CLIP Text Encode")
         concept = Concept(model, positive, word, strength, negative or None, _one_mask(mask, label))
         return io.NodeOutput((*(concepts or ()), concept))
 
@@ -89,12 +74,12 @@ class AddConcept(io.ComfyNode):
 def _one_mask(mask, label):
     if mask is None:
         return None
-    mask = batched(mask)
+    mask = batched_mask(mask)
     if mask.ndim != 3 or len(mask) != 1:
-        raise refusal(
+        raise input_error(
             f"{label} has {len(mask)} masks (shape {tuple(mask.shape)}); connect one MASK (1, height, width) to each"
         )
-    return bounded(mask, label, "mask")[0].cpu()
+    return bounded_mask(mask, label, "mask")[0].cpu()
 
 
 NODES = [AddConcept]

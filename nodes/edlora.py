@@ -22,19 +22,7 @@ def edlora_file():
     )
 
 
-class _WithFile(io.ComfyNode):
-    """A node that names a file; it runs again when the file changes."""
-
-    @classmethod
-    def validate_inputs(cls, edlora_file=None):
-        return valid("edlora_file", edlora_file, KIND)
-
-    @classmethod
-    def fingerprint_inputs(cls, edlora_file=None, **_):
-        return stamp([edlora_file], KIND)
-
-
-class EDLoRALoader(_WithFile):
+class EDLoRALoader(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         def strength(name, of):
@@ -77,12 +65,20 @@ class EDLoRALoader(_WithFile):
         )
 
     @classmethod
+    def validate_inputs(cls, edlora_file=None):
+        return valid("edlora_file", edlora_file, KIND)
+
+    @classmethod
+    def fingerprint_inputs(cls, edlora_file=None, **_):
+        return stamp([edlora_file], KIND)
+
+    @classmethod
     def execute(cls, model, clip, edlora_file, strength_model, strength_clip, pooled) -> io.NodeOutput:
         strengths = {"strength_model": strength_model, "strength_clip": strength_clip}
         return io.NodeOutput(*attach_edlora(model, clip, edlora_file, pooled=pooled, **strengths))
 
 
-class EDLoRAConvert(_WithFile):
+class EDLoRAConvert(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return v3.Schema(
@@ -104,6 +100,14 @@ class EDLoRAConvert(_WithFile):
             outputs=[io.String.Output(display_name="path", tooltip="Where the LoRA was written.")],
             is_output_node=True,
         )
+
+    @classmethod
+    def validate_inputs(cls, edlora_file=None):
+        return valid("edlora_file", edlora_file, KIND)
+
+    @classmethod
+    def fingerprint_inputs(cls, edlora_file=None, **_):
+        return stamp([edlora_file], KIND)
 
     @classmethod
     def execute(cls, edlora_file, file_name) -> io.NodeOutput:

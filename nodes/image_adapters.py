@@ -1,12 +1,11 @@
-"""Image adapters: small networks that let a model read pictures as it reads a prompt. The wire, and its loader."""
+"""Image adapters: small networks that let a model read pictures as it reads a prompt. The loader."""
 
 from comfy_api.latest import io
 
 from . import v3
 from .host.image_adapter import KINDS, read_image_adapter
 from .host.model_files import choices, file_names, stamp, valid
-
-ImageAdapter = io.Custom("PERSONALIZATION_IMAGE_ADAPTER")
+from .image_adapter_wire import ImageAdapter
 
 
 class ImageAdapterLoader(io.ComfyNode):

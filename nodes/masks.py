@@ -1,13 +1,9 @@
 """Masks that need no painting."""
 
-import math
-
-import torch
 from comfy_api.latest import io
 
-from ..kernels.masks import box_mask
 from . import v3
-from .host.say import refusal
+from .host.mask_of_box import mask_of_box
 
 
 class BoxMask(io.ComfyNode):
@@ -39,13 +35,7 @@ class BoxMask(io.ComfyNode):
 
     @classmethod
     def execute(cls, x, y, width, height, pixel_width, pixel_height, feather) -> io.NodeOutput:
-        for name, value in {"x": x, "y": y, "width": width, "height": height, "feather": feather}.items():
-            if not math.isfinite(value):
-                raise refusal(f"{name} is {value}; enter a number from 0 to 1")
-        mask = box_mask((pixel_height, pixel_width), (y, x, y + height, x + width), feather)
-        if not torch.any(mask):
-            raise refusal("the box covers no pixel; make width and height larger, or move it into the picture")
-        return io.NodeOutput(mask[None])
+        return io.NodeOutput(mask_of_box((x, y, width, height), (pixel_width, pixel_height), feather))
 
 
 NODES = [BoxMask]

@@ -5,9 +5,9 @@ from comfy_api.latest import io
 from . import v3
 from .host.image_words import PHRASE_SOURCES
 from .host.mip_adapter import MERGES, attach_mip_adapter, maps_over
-from .image_adapters import ImageAdapter
+from .image_adapter_wire import ImageAdapter
 from .inputs import window_inputs
-from .references import References
+from .references_wire import References
 
 
 class MIPAdapter(io.ComfyNode):

@@ -6,7 +6,7 @@ from . import v3
 from .host.blocks import CHOICES
 from .host.mrsa import NOISES, attach_mrsa
 from .inputs import window_inputs
-from .references import References
+from .references_wire import References
 
 
 class MultiReferenceSelfAttention(io.ComfyNode):

@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from . import v3
 from .host.noise_pairs import collect_pairs, pairs_folder
 from .host.npnet_training import train
-from .npnet import NPNet
+from .npnet_wire import NPNet
 
 
 def _folder():

@@ -1,28 +1,13 @@
-"""References: pictures of the subjects that the result shall show. The wire, and the nodes that make and show it."""
+"""References: the nodes that add and show them."""
 
 import math
-from dataclasses import dataclass
 
-import torch
 from comfy_api.latest import io
 
 from . import v3
+from .host.messages import input_error
 from .host.preview import preview
-from .host.say import refusal
-
-References = io.Custom("PERSONALIZATION_REFERENCES")
-
-
-@dataclass(frozen=True)
-class Reference:
-    """One subject: its pictures (batch, H, W, 3) and what the user says about them."""
-
-    image: torch.Tensor
-    word: str = ""
-    strength: float = 1.0
-    prompt: str = ""
-    mask: torch.Tensor | None = None
-    region: torch.Tensor | None = None
+from .references_wire import Reference, References
 
 
 class AddReference(io.ComfyNode):
@@ -79,7 +64,7 @@ class AddReference(io.ComfyNode):
     @classmethod
     def execute(cls, image, word, strength, prompt, mask=None, region=None, references=()) -> io.NodeOutput:
         if not math.isfinite(strength) or strength < 0:
-            raise refusal(f"strength is {strength}; enter a number from 0 (off) upwards")
+            raise input_error(f"strength is {strength}; enter a number from 0 (off) upwards")
         return io.NodeOutput(
             (*(references or ()), Reference(image, word.strip(), strength, prompt.strip(), mask, region))
         )

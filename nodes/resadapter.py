@@ -15,19 +15,7 @@ def adapter_set(*before, tooltip):
     return io.Combo.Input("adapter_set", options=set_choices(*before), tooltip=tooltip)
 
 
-class _WithSet(io.ComfyNode):
-    """A node that names a set; it runs again when the set's files change."""
-
-    @classmethod
-    def validate_inputs(cls, adapter_set):
-        return check_choice(adapter_set)
-
-    @classmethod
-    def fingerprint_inputs(cls, adapter_set, **_):
-        return set_changed(adapter_set)
-
-
-class ResAdapter(_WithSet):
+class ResAdapter(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return v3.Schema(
@@ -79,6 +67,14 @@ class ResAdapter(_WithSet):
         )
 
     @classmethod
+    def validate_inputs(cls, adapter_set):
+        return check_choice(adapter_set)
+
+    @classmethod
+    def fingerprint_inputs(cls, adapter_set, **_):
+        return set_changed(adapter_set)
+
+    @classmethod
     def execute(cls, model, adapter_set, alpha, norms, norm_strength, link_norms) -> io.NodeOutput:
         patched, report = attach_resadapter(
             model, adapter_set, alpha=alpha, norms=norms, norm_strength=norm_strength, link_norms=link_norms
@@ -86,7 +82,7 @@ class ResAdapter(_WithSet):
         return io.NodeOutput(patched, report)
 
 
-class ResAdapterExport(_WithSet):
+class ResAdapterExport(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return v3.Schema(
@@ -109,11 +105,19 @@ class ResAdapterExport(_WithSet):
         )
 
     @classmethod
+    def validate_inputs(cls, adapter_set):
+        return check_choice(adapter_set)
+
+    @classmethod
+    def fingerprint_inputs(cls, adapter_set, **_):
+        return set_changed(adapter_set)
+
+    @classmethod
     def execute(cls, adapter_set, file_name, model) -> io.NodeOutput:
         return io.NodeOutput(export_resadapter(model, adapter_set, file_name))
 
 
-class Resolution(_WithSet):
+class Resolution(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         def side(name, tooltip):
@@ -159,6 +163,10 @@ class Resolution(_WithSet):
     @classmethod
     def validate_inputs(cls, adapter_set):
         return True if adapter_set == NONE else check_choice(adapter_set)
+
+    @classmethod
+    def fingerprint_inputs(cls, adapter_set, **_):
+        return set_changed(adapter_set)
 
     @classmethod
     def execute(cls, model, adapter_set, aspect, megapixels, custom_width, custom_height, batch_size) -> io.NodeOutput:

@@ -5,7 +5,7 @@ from pathlib import Path
 from comfy_api.latest import io
 
 from . import v3
-from .host.files import mask_file, picture_file
+from .host.picture_files import mask_file, picture_file
 
 FOLDER = Path(__file__).parent.parent / "workflows" / "images"
 PICTURES = ("cat", "coffee", "astronaut", "rocket")

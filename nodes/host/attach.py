@@ -2,13 +2,14 @@
 
 Nothing is put at a block before sampling: at each call of the UNet one wrapper asks the techniques of the MODEL what
 they do at this noise level, and wraps the callables that stand at those blocks at that moment. On one block, what stood
-there runs first, with all rows; then each of our techniques, in the order of their names, adds (its attention - plain
-attention) to the rows that it plans. So the order of nodes does not matter, and no patch of another pack is lost.
+there runs first, with all rows; then each of our techniques, by its `order`, adds (its attention - plain attention) to
+the rows that it plans. So the order of nodes does not matter, and no patch of another pack is lost.
 """
 
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 
-from .joined import Joined
+from .calls import sigma_of, with_patches, with_replacements
+from .composed_attention import ComposedAttention
 from .rows import NAMES, names_of
 from .run import Run, call_of, step_of
 
@@ -22,7 +23,7 @@ def attach(model, technique):
     techniques = {t.name: t for t in techniques_of(model)}
     earlier = techniques.get(technique.name)
     techniques[technique.name] = earlier.joined_by(technique) if earlier else technique
-    attached = Attached(patched.model, tuple(techniques[name] for name in sorted(techniques)))
+    attached = Attached(patched.model, tuple(sorted(techniques.values(), key=lambda t: t.order)))
     for kind, wrapper in (
         (WrappersMP.OUTER_SAMPLE, attached.around_run),
         (WrappersMP.PREPARE_SAMPLING, attached.around_loading),
@@ -33,6 +34,20 @@ def attach(model, technique):
         patched.remove_wrappers_with_key(kind, KEY)
         patched.add_wrapper_with_key(kind, KEY, wrapper)
     patched.set_additional_models(KEY, [one for t in attached.techniques for one in t.models()])
+    return patched
+
+
+def wrap_runs(model, key, wrapper):
+    """A clone of the MODEL with an OUTER_SAMPLE wrapper of ours under a key, in the place of an earlier one."""
+    patched = unwrap_runs(model, key)
+    patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, wrapper)
+    return patched
+
+
+def unwrap_runs(model, key):
+    """A clone of the MODEL without the OUTER_SAMPLE wrapper under a key."""
+    patched = model.clone()
+    patched.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, key)
     return patched
 
 
@@ -92,7 +107,9 @@ class Attached:
         x += shift
         denoised = executor(x, sigma, model_options, *args, **kwargs)
         if options[RUN].masked:
-            # the host has copied the latent to put the masked part back; this makes the sampler land where it would
+            # The host puts the masked part back on a copy of the latent, so the sampler's own did not move. A step goes
+            # to d + r (x - d), with r = next sigma / sigma and d = denoised: moving x by s would end it r s further,
+            # and so does moving d by s r / (1 - r).
             ratio = step.next_sigma / step.moment.sigma
             denoised = denoised + shift * (ratio / (1 - ratio))
         return denoised
@@ -116,7 +133,7 @@ class Attached:
             return last.execute(x, timesteps, context, y, control, transformer_options, **kwargs)
         options = {} if transformer_options is None else transformer_options
         # without a noise level nobody samples: some node looks at the bare UNet
-        if "sigmas" in options:
+        if sigma_of(options) is not None:
             run = options.get(RUN) or Run()
             call = call_of(run, self.base, executor.original, x, timesteps, context, y, options)
             branches = {}
@@ -125,7 +142,8 @@ class Attached:
                     branches.setdefault(place, []).append(branch)
             if branches:
                 options = _with_branches(options, branches, call)
-            options = _with_patches(options, [technique.patches(call) for technique in self.techniques])
+            for technique in reversed(self.techniques):
+                options = with_patches(options, technique.patches(call), first=True)
 
             def forward(x, timesteps, context, y, control, options):
                 return executor(x, timesteps, context, y, control, options, **kwargs)
@@ -137,19 +155,7 @@ class Attached:
 
 
 def _with_branches(options, branches, call):
-    replace = {kind: dict(standing) for kind, standing in options.get("patches_replace", {}).items()}
-    for (kind, block), joining in branches.items():
-        standing = replace.setdefault(kind, {})
-        # the host looks for the full key first, then for the one that names a whole block
-        inner = standing.get(block, standing.get(block[:2]))
-        standing[block] = Joined(inner, joining, call)
-    return {**options, "patches_replace": replace}
+    def joined(joining):
+        return lambda inner: ComposedAttention(inner, joining, call)
 
-
-def _with_patches(options, ours):
-    if not any(ours):
-        return options
-    patches = {slot: list(standing) for slot, standing in options.get("patches", {}).items()}
-    for slot, patch in (pair for several in reversed(ours) for pair in several.items()):
-        patches.setdefault(slot, []).insert(0, patch)
-    return {**options, "patches": patches}
+    return with_replacements(options, {place: joined(joining) for place, joining in branches.items()})

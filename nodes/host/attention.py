@@ -2,6 +2,8 @@
 
 from comfy.ldm.modules import attention as host
 
+from .calls import heads_of
+
 # Backends that round keys to 8 bits: extra channels that carry a bias would not survive.
 QUANTIZED = ("attention_sage", "attention3_sage")
 
@@ -9,7 +11,7 @@ QUANTIZED = ("attention_sage", "attention3_sage")
 def plain_attention(q, k, v, options):
     """What the host computes at a block where nothing stands; q (b, n, c), k, v (b, m, c)."""
     return host.optimized_attention(
-        q, k, v, options["n_heads"], attn_precision=options.get("attn_precision"), transformer_options=options
+        q, k, v, heads_of(options), attn_precision=options.get("attn_precision"), transformer_options=options
     )
 
 

@@ -1,10 +1,7 @@
-"""Keys and values of references, kept in host memory across sampling runs."""
+"""Keys and values of references, kept in main memory across sampling runs."""
 
-import hashlib
 import weakref
 from dataclasses import dataclass
-
-import torch
 
 
 @dataclass
@@ -37,7 +34,7 @@ class Bank:
         return _moved(held.entry, device)
 
     def put(self, key, entry, run, budget):
-        """Keeps the entry in host memory if the budget (bytes) allows. Its tensors must not be written to any more."""
+        """Keeps the entry in main memory if the budget (bytes) allows. Its tensors must not be written to any more."""
         size = sum(t.numel() * t.element_size() for pair in entry.values() for t in pair)
         self._make_room(budget - size, run)
         if key not in self._held and self.bytes + size <= budget:
@@ -59,17 +56,6 @@ _BANKS = weakref.WeakKeyDictionary()
 def bank_of(base):
     """The bank of one loaded model; it goes when the model goes."""
     return _BANKS.setdefault(base, Bank())
-
-
-def digest(*tensors):
-    """A hash of the contents, shapes and dtypes of tensors (None counts as an empty one)."""
-    state = hashlib.blake2b(digest_size=16)
-    for t in tensors:
-        if t is not None:
-            state.update(f"{t.dtype}{tuple(t.shape)}".encode())
-            state.update(t.detach().to("cpu").contiguous().view(torch.uint8).numpy())
-        state.update(b"|")
-    return state.digest()
 
 
 def _moved(entry, device):

@@ -5,7 +5,7 @@ import re
 from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, UNetModel, Upsample
 
-from .say import refusal
+from .messages import input_error
 
 # Self-attentions by host block, after FreeCustom's layers 10-15 of 16 (its config) and their SDXL counterparts.
 # SDXL has three levels (9 output blocks), the SD1.x and SD2.x family four (12).
@@ -13,6 +13,8 @@ PRESETS = {
     "published": {9: range(1, 6), 12: range(6, 12)},
     "fine": {9: range(3, 6), 12: range(9, 12)},
 }
+# Output block whose self-attention shows the shapes of things best (Concept Conductor, arXiv 2408.03632).
+SHAPES = {9: 1, 12: 8}
 CHOICES = ("published", "fine", "all up", "all", "custom")
 
 
@@ -24,7 +26,7 @@ def unet_of(model, what):
     unet = model.model.diffusion_model
     if not isinstance(unet, UNetModel) or not attention_blocks(unet):
         name = type(model.model).__name__
-        raise refusal(
+        raise input_error(
             f"{what} works on UNet models (SD1.5, SD2.x, SDXL); this one is {name}: connect such a checkpoint"
         )
     return unet
@@ -44,6 +46,34 @@ def attention_blocks(unet):
                     found |= {(name, number, index): level for index in range(len(layer.transformer_blocks))}
                 level += isinstance(layer, Downsample) - isinstance(layer, Upsample)
     return found
+
+
+def middle_block(unet, numbers):
+    """The host key of the middle transformer of an output block (the fifth of SDXL's ten); None where there is none.
+
+    numbers: {count of output blocks: number of the block}.
+    """
+    keys = [key for key in attention_blocks(unet) if key[:2] == ("output", numbers.get(len(unet.output_blocks)))]
+    return keys[(len(keys) - 1) // 2] if keys else None
+
+
+def shape_block(unet, what):
+    """The host key of the self-attention that shows the shapes of things best.
+
+    Raises ValueError, naming `what` needs it, for a UNet that has none there.
+    """
+    found = middle_block(unet, SHAPES)
+    if found is None:
+        raise no_such_attention(unet, what)
+    return found
+
+
+def no_such_attention(unet, what):
+    """The exception for a UNet without attention where the known families have it; `what` needs it."""
+    return input_error(
+        f"{what} knows the UNets of SD1.5, SD2.x and SDXL; this one has {len(unet.output_blocks)} output blocks and no "
+        "attention where they have it: connect such a checkpoint"
+    )
 
 
 def cross_attention(unet, block):
@@ -74,7 +104,7 @@ def chosen_blocks(unet, choice, custom=""):
     numbers = PRESETS.get(choice, {}).get(len(unet.output_blocks), range(len(unet.output_blocks)))
     chosen = [block for block in blocks if block[0] == "output" and block[1] in numbers]
     if not chosen:
-        raise refusal(f'blocks "{choice}" names no attention of this UNet; take "all up" or "custom"')
+        raise input_error(f'blocks "{choice}" names no attention of this UNet; take "all up" or "custom"')
     return chosen
 
 
@@ -83,13 +113,13 @@ def _indices(text, count):
     for part in filter(None, re.split(r"[,;\s]+", re.sub(r"\s*-\s*", "-", text.strip()))):
         match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
         if not match:
-            raise refusal(f'custom_blocks holds "{part}"; write attention indices such as "10-15" or "4, 7, 10-12"')
+            raise input_error(f'custom_blocks holds "{part}"; write attention indices such as "10-15" or "4, 7, 10-12"')
         first, last = int(match[1]), int(match[2] or match[1])
         if max(first, last) >= count:
-            raise refusal(f"custom_blocks names {part}; this model has {count} attention blocks, 0 to {count - 1}")
+            raise input_error(f"custom_blocks names {part}; this model has {count} attention blocks, 0 to {count - 1}")
         if last < first:
-            raise refusal(f"custom_blocks names {part}; write the smaller index first")
+            raise input_error(f"custom_blocks names {part}; write the smaller index first")
         chosen.update(range(first, last + 1))
     if not chosen:
-        raise refusal('blocks is "custom" but custom_blocks is empty; write attention indices such as "10-15"')
+        raise input_error('blocks is "custom" but custom_blocks is empty; write attention indices such as "10-15"')
     return sorted(chosen)

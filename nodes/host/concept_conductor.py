@@ -6,21 +6,22 @@ moves the latent towards the layout of another picture; a few steps later the ma
 """
 
 import logging
+from dataclasses import dataclass
 
 import torch
 
-from ...kernels.kmeans import kmeans
 from .attach import attach
 from .blocks import grid_at, unet_of
 from .concept_masks import ConceptMasks, latent_masks
 from .concept_passes import ConductedCall
+from .concept_paths import paths_of
 from .concept_prompts import tell_of_prompts
-from .concept_rows import paths_of
-from .concept_run import INVERSION, RESTARTS, Conducting
 from .conductor_layers import layers_of
-from .own_forward import OwnForward
+from .conductor_run import Conducting
+from .messages import input_error, warn_user
+from .own_weights import OwnWeights
 from .row_adapters import RowAdapters
-from .say import refusal, tell
+from .run_records import keep_record
 from .technique import Technique
 
 log = logging.getLogger(__name__)
@@ -28,16 +29,6 @@ log = logging.getLogger(__name__)
 NAME = "concept_conductor"
 # Samplers that show the model a copy of their latent: moving that would push the wrong way.
 COPYING = ("sample_unipc", "sample_unipc_bh2")
-
-
-def layout_latent(step, timestep):
-    """The layout picture at a step of the running sampler, in the UNet's units: (1, C, h, w)."""
-    return INVERSION.get()().at(timestep)
-
-
-def cluster(rows, k):
-    """The label (n,) of each row (n, d) in one of k clusters."""
-    return kmeans(rows, k, RESTARTS.get())
 
 
 def attach_conductor(model, concepts, settings, layout=None):
@@ -53,40 +44,41 @@ def attach_conductor(model, concepts, settings, layout=None):
         return model
     missing = [label for label, concept in acting.items() if concept.mask is None]
     if missing:
-        raise refusal(
+        raise input_error(
             f"{len(acting)} concepts have {len(acting) - len(missing)} masks (none at {', '.join(missing)}); connect a "
             "mask to each: painted, a Box Mask, or a Layout Mask from the layout picture"
         )
     for label, concept in acting.items():
         if not concept.mask.any():
-            raise refusal(f"the mask of {label} is empty; paint it white where the concept stands")
+            raise input_error(f"the mask of {label} is empty; paint it white where the concept stands")
         tell_of_prompts(model, label, concept)
     return attach(model, ConceptConductor(model, acting, settings, layers_of(unet), layout))
 
 
-class Record:
-    """What the last run did to the masks, on the CPU, for the node that shows them."""
+@dataclass(frozen=True, eq=False)
+class MaskRecord:
+    """What one run did to the masks, on the CPU, for the node that shows them."""
 
-    def __init__(self):
-        self.start = self.end = None
+    start: torch.Tensor  # (N, h, w) bool
+    end: torch.Tensor  # (N, 1 or images, h, w) bool
 
 
 class ConceptConductor(Technique):
-    """The technique of one MODEL. Nothing of a run is kept in it, but the record that a node may show."""
+    """The technique of one MODEL."""
 
     name = NAME
+    order = 10
 
     def __init__(self, model, concepts, settings, layers, layout):
         """concepts: {how messages call it: Concept}."""
         self.concepts, self.settings, self.layers, self.layout = concepts, settings, layers, layout
         self.paths = paths_of(model, tuple(concepts.values()))
-        self.own = {path: OwnForward(model, path.deltas) for path in self.paths if path.deltas.needs_own_forward}
+        self.own = {path: OwnWeights(model, path.deltas) for path in self.paths if path.deltas.needs_own_forward}
         self.shared = tuple(path for path in self.paths if path not in self.own)
         self.adapters = RowAdapters(model, [path.deltas for path in self.shared])
-        self.record = Record()
 
     def joined_by(self, later):
-        raise refusal("this model has a Concept Conductor already; chain all concepts and connect them to one")
+        raise input_error("this model has a Concept Conductor already; chain all concepts and connect them to one")
 
     def models(self):
         return [*self.adapters.models(), *(one for own in self.own.values() for one in own.models())]
@@ -98,7 +90,7 @@ class ConceptConductor(Technique):
         for name, entries in run.conds().items():
             # an area in pixels or percent, or a mask whose bounds the host makes into one
             if any(entry.get("area") or entry.get("set_area_to_bounds") for entry in entries):
-                raise refusal(
+                raise input_error(
                     f"the {name} prompt has an area: Concept Conductor needs the whole picture; take areas off, the "
                     "concepts' masks take their place"
                 )
@@ -107,10 +99,9 @@ class ConceptConductor(Technique):
         self._tell_of_lost_cells(
             masks, {grid_at(self.layers.levels[key], run.latent_size) for key in self.layers.fused}
         )
-        conducting = run.state(self.name, lambda: Conducting(self, run, masks, grids, *_seams()))
-        self.record.start, self.record.end = conducting.masks.first, conducting.masks.latest
+        conducting = run.state(self.name, lambda: Conducting(self, run, masks, grids))
         if conducting.guidance is not None and run.sampler in COPYING:
-            tell(
+            warn_user(
                 "layout guidance is off: this sampler (uni_pc) works on a copy of the latent, which cannot be moved; "
                 "take another sampler such as euler or dpmpp_2m"
             )
@@ -119,20 +110,16 @@ class ConceptConductor(Technique):
             # before the model is loaded: the VAE needs the memory for a moment
             self.layout.latent(run.guider.model_patcher.model, run.latent_size)
 
-    def end(self, run):
-        conducting = run.state(self.name, lambda: None)
-        if conducting is not None:
-            self.record.end = conducting.masks.last
-        for own in self.own.values():
-            own.forget()
+    def finished(self, run, latents):
+        masks = run.state(self.name, lambda: None).masks
+        keep_record(self, latents, MaskRecord(masks.first, masks.following))
 
     def shift(self, step):
         conducting = step.run.state(self.name, lambda: None)
         if conducting is None or conducting.guidance is None:
             return None
-        conducting.prepare(step.base)
-        with conducting.seams(step):
-            return conducting.guidance.shift(step)
+        conducting.prepare(step.base, step.run.schedule({}) or [step.moment.sigma])
+        return conducting.guidance.shift(step)
 
     def around(self, call, forward):
         conducting = call.run.state(self.name, lambda: None)
@@ -140,7 +127,7 @@ class ConceptConductor(Technique):
             # nobody samples: some node looks at the UNet
             return forward
         if any(chunk.area is not None for chunk in call.chunks):
-            raise refusal("a prompt has an area: Concept Conductor needs the whole picture; take areas off")
+            raise input_error("a prompt has an area: Concept Conductor needs the whole picture; take areas off")
         if tuple(call.x.shape[-2:]) != call.run.latent_size:
             if call.run.once("parts"):
                 log.warning(
@@ -148,7 +135,7 @@ class ConceptConductor(Technique):
                     "concepts' places; concepts are left out there"
                 )
             return forward
-        conducting.prepare(call.base)
+        conducting.prepare(call.base, call.run.schedule({}) or [call.moment.sigma])
         return ConductedCall(conducting, call, forward)
 
     def _masks(self, latent_size):
@@ -156,7 +143,7 @@ class ConceptConductor(Technique):
         masks = latent_masks([concept.mask for concept in self.concepts.values()], latent_size, layout_size)
         for label, mask in zip(self.concepts, masks, strict=True):
             if not mask.any():
-                raise refusal(f"the mask of {label} covers no cell of the picture; draw it larger")
+                raise input_error(f"the mask of {label} covers no cell of the picture; draw it larger")
         return masks
 
     def _tell_of_lost_cells(self, masks, grids):
@@ -165,12 +152,7 @@ class ConceptConductor(Technique):
             cells = {grid: int(built.at(grid, torch.device("cpu"))[number].sum()) for grid in sorted(grids)}
             if not all(cells.values()):
                 counts = ", ".join(f"{count} on the {w}x{h} grid" for (h, w), count in cells.items())
-                tell(
+                warn_user(
                     f"{label}: its mask is too small for some layers, which leave it out "
                     f"(cells: {counts}); draw it larger"
                 )
-
-
-def _seams():
-    # looked up at each call, so that what stands in their place is asked
-    return lambda step, timestep: layout_latent(step, timestep), lambda rows, k: cluster(rows, k)

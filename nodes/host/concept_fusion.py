@@ -10,16 +10,14 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from ...kernels.attention_map import head_mean_map
 from ...kernels.feature_fusion import fuse
 from .attention import plain_attention
+from .calls import block_of, grid_of, heads_of, module_of
+from .partial_pass import PassEnded
 
 log = logging.getLogger(__name__)
 
 
-class AllStored(Exception):  # noqa: N818 (no error: it ends a pass)
-    """Ends a pass over concepts' rows once their last feature has been stored."""
-
-
 @dataclass(eq=False)
-class Stored:
+class FeatureStore:
     """Features of paths that have run ahead of the image's rows, at the tokens that their masks cover."""
 
     # {(attention, block, path): (size of the grid, tokens (m,), features (rows, m, c))}
@@ -41,7 +39,7 @@ class Fusion:
         """The host's output patch of "attn1" or "attn2"."""
 
         def blend(n, options):
-            block = (*options["block"], options["block_index"])
+            block = block_of(options)
             if block not in self.layers.fused or not self._fits(n, options, 1 + len(self.riding)):
                 return n
             masks = row_masks(self.masks, n, options, self.rows)
@@ -66,22 +64,22 @@ class Fusion:
         """The host's output patch that keeps the features of `paths`, whose rows are the whole batch."""
 
         def keep(n, options):
-            block = (*options["block"], options["block_index"])
+            block = block_of(options)
             if block in self.layers.fused and self._fits(n, options, len(paths)):
-                masks = self.masks.at(tuple(options["activations_shape"][-2:]), torch.device("cpu"))
+                masks = self.masks.at(grid_of(options), torch.device("cpu"))
                 for group, path in enumerate(paths):
                     tokens = masks[list(path.concepts)].any(1).any(0).nonzero()[:, 0].to(n.device)
                     mine = n[group * self.rows : (group + 1) * self.rows]
                     # index_select copies: the rest of the layer's output can be freed
                     self.stored.features[attention, block, path] = n.shape[1], tokens, mine.index_select(1, tokens)
             if block == self.layers.last and attention == "attn2":
-                raise AllStored
+                raise PassEnded
             return n
 
         return keep
 
     def _fits(self, n, options, groups):
-        height, width = options["activations_shape"][-2:]
+        height, width = grid_of(options)
         fits = n.shape[0] == groups * self.rows and n.shape[1] == height * width
         if not fits:
             self._leave_out()
@@ -96,7 +94,7 @@ class Fusion:
 
 def row_masks(masks, n, options, rows):
     """(N, rows, tokens) bool: one mask per concept and row of the image's part of a batch."""
-    found = masks.at(tuple(options["activations_shape"][-2:]), n.device)
+    found = masks.at(grid_of(options), n.device)
     return found.repeat(1, rows // found.shape[1], 1)
 
 
@@ -112,41 +110,25 @@ class MapCatcher:
         """The host's attn1 replacement around what stands at the block."""
 
         def attend(q, k, v, options):
-            height, width = options["activations_shape"][-2:]
+            height, width = grid_of(options)
             if q.shape[1] == k.shape[1] == height * width:
                 self.grid = height, width
                 for owner, rows in self.spans.items():
-                    self.maps[owner] = head_mean_map(q[rows], k[rows], options["n_heads"])
+                    self.maps[owner] = head_mean_map(q[rows], k[rows], heads_of(options))
             return inner(q, k, v, options) if inner else plain_attention(q, k, v, options)
 
         return attend
 
 
-def with_map(options, block, catcher):
-    """The options with a MapCatcher at a block, around what stands there."""
-    replace = {kind: dict(standing) for kind, standing in options.get("patches_replace", {}).items()}
-    standing = replace.setdefault("attn1", {})
-    standing[block] = catcher.replacing(standing.get(block, standing.get(block[:2])))
-    return {**options, "patches_replace": replace}
-
-
-def with_patches(options, **patches):
-    """The options with further patches behind those that stand there."""
-    standing = dict(options.get("patches", {}))
-    for name, patch in patches.items():
-        standing[name] = [*standing.get(name, []), patch]
-    return {**options, "patches": standing}
-
-
 @contextmanager
-def ending_early(unet, last, rows):
+def rows_ending_at(unet, last, rows):
     """Inside, only the first `rows` rows go on behind the output block of `last`: yields the host's patch for that.
 
     SDXL's last level has no attention: the concepts' rows would be computed there for nobody.
     """
 
     def cut(h, skip, options):
-        if options["block"][1] <= last[1]:
+        if module_of(options)[1] <= last[1]:
             return h, skip
         return h[:rows], skip[:rows] if skip is not None else None
 

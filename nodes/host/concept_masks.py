@@ -4,6 +4,7 @@ import torch
 
 from ...kernels.mask_pyramid import coverage, grid_mask, without_seams
 from ...kernels.mask_refinement import followed, merged
+from .latents import centre_crop, pixels_of
 
 
 class ConceptMasks:
@@ -39,17 +40,17 @@ class ConceptMasks:
         if (grid, device) not in self._moved:
             masks = self._masks.get(grid)
             # a grid that no plain UNet has: another patch has changed the size inside
-            masks = grid_mask(self.latest, grid) if masks is None else masks
+            masks = grid_mask(self.current, grid) if masks is None else masks
             self._moved[grid, device] = masks.flatten(2).to(device)
         return self._moved[grid, device]
 
     @property
-    def latest(self):
+    def current(self):
         """(N, 1 or images, h, w) at the latent's size."""
         return self._masks[tuple(self.first.shape[-2:])]
 
     @property
-    def last(self):
+    def following(self):
         """The same as the next step will see them."""
         masks = self._masks if self._following is None else self._following
         return masks[tuple(self.first.shape[-2:])]
@@ -63,6 +64,7 @@ class ConceptMasks:
             images = len(base_map)
             old = self._masks[grid].expand(-1, images, -1, -1)
             self._custom, self._base = old.clone(), old.clone()
+        # the N concepts and the background need at least N + 1 shapes; up to 2 N + 1, so that each may fall into two
         numbers = range(self.count + 1, 2 * self.count + 2)
 
         def labels(rows):
@@ -93,19 +95,10 @@ def latent_masks(masks, latent_size, layout_size=None):
     masks: N tensors (H, W) in 0..1. One of the layout picture's own size is cropped as that picture is, any other is
     stretched over the result, as boxes are.
     """
-    picture = tuple(8 * side for side in latent_size)
+    picture = pixels_of(latent_size)
     found = []
     for mask in masks:
         if layout_size is not None and tuple(mask.shape) == tuple(layout_size):
             mask = mask[centre_crop(mask.shape, picture)]
         found.append(grid_mask(coverage(mask, picture), latent_size))
     return torch.stack(found)
-
-
-def centre_crop(size, wanted):
-    """The middle part of a (H, W) frame that has the aspect of another, as slices."""
-    height, width = size
-    scale = min(height / wanted[0], width / wanted[1])
-    kept = [max(1, round(side * scale)) for side in wanted]
-    top, left = (height - kept[0]) // 2, (width - kept[1]) // 2
-    return slice(top, top + kept[0]), slice(left, left + kept[1])

@@ -1,24 +1,13 @@
 """One call of the UNet with all concepts: their rows beside the image's in one batch, or ahead of them."""
 
-from contextlib import suppress
-
 import comfy.model_management
 
+from .calls import patched_by_others, repeated_sides, with_patches, with_replacements, without_patches
 from .concept_control import concept_control, joined_control
-from .concept_fusion import (
-    AllStored,
-    Fusion,
-    MapCatcher,
-    Stored,
-    ending_early,
-    with_map,
-    with_patches,
-)
-from .concept_rows import Block, batch_of, block_of, tokens_together
+from .concept_fusion import FeatureStore, Fusion, MapCatcher, rows_ending_at
+from .partial_pass import may_end_early
 from .rows import COND
-
-# What other nodes put into the UNet is made for the image's rows alone.
-FOREIGN = ("patches", "patches_replace", "optimized_attention_override")
+from .text_rows import TextRows, text_batch, text_rows, tokens_together
 
 
 class ConductedCall:
@@ -37,7 +26,7 @@ class ConductedCall:
         self.rows = x.shape[0]
         self.wanted = conducting.refines(self.call) and self._cond_rows() is not None
         riding, ahead = self._split(x, context, options)
-        stored = Stored()
+        stored = FeatureStore()
         for paths in ahead:
             comfy.model_management.throw_exception_if_processing_interrupted()
             fusion = Fusion(conducting.paths, self.layers, conducting.masks, self.rows, run, {}, stored)
@@ -46,7 +35,7 @@ class ConductedCall:
         fusion = Fusion(conducting.paths, self.layers, conducting.masks, self.rows, run, groups, stored)
         out = self._run_image(fusion, x, timesteps, context, y, control, options)
         # another patch may have cut, merged or resized the tokens of some rows: such maps cannot be compared
-        grid = conducting.grid_of(self.layers.map)
+        grid = conducting.grid_of(self.layers.shapes)
         if self.wanted and self.grids == {grid}:
             conducting.refine(self.call.moment.step, grid, self.maps)
         return out
@@ -57,9 +46,9 @@ class ConductedCall:
         paths = [path for path in self.conducting.paths if path not in self.conducting.own]
         if not paths:
             return (), ahead
-        alone = any(options.get(name) for name in FOREIGN)
+        alone = patched_by_others(options)
         texts = [self.conducting.texts.of(path, chunk.role) for path in paths for chunk in self.call.chunks]
-        tokens = [(text or Block(context, None)).context.shape[1] for text in texts]
+        tokens = [(text or TextRows(context, None)).context.shape[1] for text in texts]
         fits = tokens_together([context.shape[1], *tokens]) and self._memory_for(1 + len(paths), x)
         if fits and not alone:
             return tuple(paths), ahead
@@ -73,12 +62,12 @@ class ConductedCall:
         free = comfy.model_management.get_free_memory(x.device)
         return self.call.base.memory_required([groups * x.shape[0], *x.shape[1:]]) * 1.5 < free
 
-    def _block(self, path, chunk, x, context, y):
+    def _text_rows(self, path, chunk, x, context, y):
         rows = chunk.stop - chunk.start
         inputs = self.conducting.texts.of(path, chunk.role)
         if inputs is None:
-            return Block(context[chunk.rows], y[chunk.rows] if y is not None else None)
-        return block_of(inputs, rows, x)
+            return TextRows(context[chunk.rows], y[chunk.rows] if y is not None else None)
+        return text_rows(inputs, rows, x)
 
     def _cond_rows(self):
         return next((chunk.rows for chunk in self.call.chunks if chunk.role == COND), None)
@@ -86,22 +75,15 @@ class ConductedCall:
     def _run_ahead(self, paths, fusion, x, timesteps, context, y, control, options):
         """The rows of some paths alone, without anybody's patches, until their last feature is stored."""
         many = len(paths)
-        batch = batch_of(
-            [self._block(path, chunk, x, context, y) for path in paths for chunk in self.call.chunks], self.layers
-        )
-        kept = ("sigmas", "sample_sigmas")
-        clean = {name: options[name] for name in kept if name in options} | self._labels(options, many)
-        clean = with_patches(
-            clean,
-            attn1_output_patch=fusion.store("attn1", paths),
-            attn2_output_patch=fusion.store("attn2", paths),
-        )
-        if batch.layered:
-            clean = with_patches(clean, attn2_patch=batch.reader(self.layers.order))
+        texts = [self._text_rows(path, chunk, x, context, y) for path in paths for chunk in self.call.chunks]
+        batch = text_batch(texts, self.layers.levels)
+        clean = repeated_sides(without_patches(options), many)
+        clean = with_patches(clean, {f"{kind}_output_patch": fusion.store(kind, paths) for kind in ("attn1", "attn2")})
+        clean = batch.read_by(clean)
         clean, catcher = self._with_map(clean, paths)
         inputs = x.repeat(many, 1, 1, 1), timesteps.repeat(many), batch.context, batch.y
         control = concept_control(self.call, control, x, batch, many, options)
-        with self.conducting.weights(paths, self.rows, self.call.base) as unet, suppress(AllStored):
+        with self.conducting.weights(paths, self.rows, self.call.base) as unet, may_end_early():
             unet(*inputs, control, clean)
         self.grids |= {catcher.grid} if catcher else set()
 
@@ -110,31 +92,23 @@ class ConductedCall:
         paths = tuple(fusion.riding)
         many = 1 + len(paths)
         options, catcher = self._with_map(options, (None, *paths))
+        blending = {f"{kind}_output_patch": fusion.patch(kind) for kind in ("attn1", "attn2")}
         if not paths:
-            options = with_patches(
-                options, attn1_output_patch=fusion.patch("attn1"), attn2_output_patch=fusion.patch("attn2")
-            )
+            options = with_patches(options, blending)
             out = self.forward(x, timesteps, context, y, control, options)
         else:
-            blocks = [self._block(path, chunk, x, context, y) for path in paths for chunk in self.call.chunks]
-            batch = batch_of([Block(context, y), *blocks], self.layers)
+            texts = [self._text_rows(path, chunk, x, context, y) for path in paths for chunk in self.call.chunks]
+            batch = text_batch([TextRows(context, y), *texts], self.layers.levels)
             if control is not None:
-                texts = batch_of(blocks, self.layers)
-                concepts = concept_control(self.call, control, x, texts, len(paths), options)
+                alone = text_batch(texts, self.layers.levels)
+                concepts = concept_control(self.call, control, x, alone, len(paths), options)
                 control = joined_control(control, concepts, self.rows, len(paths) * self.rows)
-            options = {**options, **self._labels(options, many)}
-            if batch.layered:
-                options = with_patches(options, attn2_patch=batch.reader(self.layers.order))
+            options = batch.read_by(repeated_sides(options, many))
             with (
-                ending_early(self.unet, self.layers.last, self.rows) as cut,
+                rows_ending_at(self.unet, self.layers.last, self.rows) as cut,
                 self.conducting.adapters.active(self.unet, self.conducting.path_of_rows((None, *paths), self.rows)),
             ):
-                options = with_patches(
-                    options,
-                    attn1_output_patch=fusion.patch("attn1"),
-                    attn2_output_patch=fusion.patch("attn2"),
-                    output_block_patch=cut,
-                )
+                options = with_patches(options, {**blending, "output_block_patch": cut})
                 inputs = x.repeat(many, 1, 1, 1), timesteps.repeat(many), batch.context, batch.y
                 out = self.forward(*inputs, control, options)[: self.rows]
         self.grids |= {catcher.grid} if catcher else set()
@@ -149,24 +123,4 @@ class ConductedCall:
             for group, owner in enumerate(owners)
         }
         catcher = MapCatcher(spans, self.maps)
-        return with_map(options, self.layers.map, catcher), catcher
-
-    @staticmethod
-    def _labels(options, many):
-        """Whose rows are whose, as the host writes it, for `many` groups of the call's rows."""
-        names = ("cond_or_uncond", "uuids")
-        return {name: list(options[name]) * many for name in names if name in options}
-
-
-def run_to(block, unet, inputs, options):
-    """Keys (rows, n, c) of one self-attention; nothing behind it is computed. inputs: (x, timesteps, context, y)."""
-    caught = []
-
-    def catch(q, k, v, options):
-        caught.append((q, k, options["n_heads"], tuple(options["activations_shape"][-2:])))
-        raise AllStored
-
-    options = {**options, "patches_replace": {"attn1": {block: catch}}}
-    with suppress(AllStored):
-        unet(*inputs, None, options)
-    return caught[0]
+        return with_replacements(options, {("attn1", self.layers.shapes): catcher.replacing}), catcher

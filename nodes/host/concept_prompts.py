@@ -1,8 +1,9 @@
 """What is doubtful about a concept's prompts, said on the node before a run."""
 
 from .attach import technique_of
-from .layer_contexts import LayerContexts, contexts_of
-from .say import tell
+from .layer_contexts import LayerContexts
+from .layered_prompts import contexts_of
+from .messages import warn_user
 
 # What other nodes put on a prompt and a concept does not take: its place is its mask, all else is the main prompt's.
 UNUSED = {
@@ -24,9 +25,11 @@ def tell_of_prompts(model, label, concept):
         if len(text) > 1:
             unused.insert(0, f"{len(text)} combined prompts, of which the first counts")
         if unused:
-            tell(f"the {kind} of {label} carries {', '.join(unused)}; a concept takes one text alone, without the rest")
+            warn_user(
+                f"the {kind} of {label} carries {', '.join(unused)}; a concept takes one text alone, without the rest"
+            )
     if _has_words(concept.model) and not _has_words(model) and contexts_of(*concept.positive[0]) is None:
-        tell(
+        warn_user(
             f"{label}: its model holds an ED-LoRA, but its prompt none of the words; write them into the prompt, and "
             "encode that with the CLIP of Load ED-LoRA, or there will be little likeness"
         )

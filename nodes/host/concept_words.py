@@ -11,7 +11,7 @@ from functools import partial
 
 import torch
 
-from .layer_contexts import LAYERS, PLAIN
+from .layered_prompts import LAYERS, PLAIN
 
 # What an embedding carries beside its first row, in lists of tokens that other nodes may copy.
 ROWS, RANK = "personalization_rows", "personalization_rank"

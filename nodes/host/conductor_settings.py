@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from .say import refusal
+from .messages import input_error
 
 SPACES = ("vp", "sigma")
 UNMATCHED = ("rectangle", "keep")
@@ -43,7 +43,7 @@ class Settings:
         for name in NOT_NEGATIVE:
             value = getattr(self, name)
             if not math.isfinite(value) or value < 0:
-                raise refusal(f"{name} is {value}; enter a number from 0 upwards")
+                raise input_error(f"{name} is {value}; enter a number from 0 upwards")
         for name in FROM_ONE:
             if getattr(self, name) < 1:
-                raise refusal(f"{name} is {getattr(self, name)}; enter 1 or more")
+                raise input_error(f"{name} is {getattr(self, name)}; enter 1 or more")

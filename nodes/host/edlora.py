@@ -6,13 +6,13 @@ import comfy.lora
 
 from .attach import attach
 from .blocks import attention_blocks, unet_of
+from .clip_text import check_clip
 from .concept_words import ENCODERS, Word, with_words, words_of
 from .edlora_file import read_edlora
 from .edlora_lora import lora_weights
 from .families import family_of
 from .layer_contexts import LayerContexts
-from .say import refusal, tell
-from .text import check_clip
+from .messages import input_error, warn_user
 
 
 def attach_edlora(model, clip, choice, *, strength_model=0.7, strength_clip=0.7, pooled="concept"):
@@ -24,7 +24,7 @@ def attach_edlora(model, clip, choice, *, strength_model=0.7, strength_clip=0.7,
     """
     for name, value in {"strength_model": strength_model, "strength_clip": strength_clip}.items():
         if not math.isfinite(value):
-            raise refusal(f"{name} is {value}; enter a number")
+            raise input_error(f"{name} is {value}; enter a number")
     unet = unet_of(model, "ED-LoRA")
     check_clip(clip)
     edlora = read_edlora(choice)
@@ -36,7 +36,9 @@ def attach_edlora(model, clip, choice, *, strength_model=0.7, strength_clip=0.7,
     clip = _patched(clip, text_patches, strength_clip)
     known = {word.name for word in words_of(clip)} & set(edlora.words)
     if known:
-        tell(f"{edlora.name}: {', '.join(sorted(known))} stood for an earlier ED-LoRA's words and now mean this one's")
+        warn_user(
+            f"{edlora.name}: {', '.join(sorted(known))} stood for an earlier ED-LoRA's words and now mean this one's"
+        )
     clip = with_words(clip, [_word(name, rows, pooled) for name, rows in edlora.words.items()])
     if edlora.layers > 1:
         model = attach(model, LayerContexts())
@@ -52,10 +54,10 @@ def _check_family(edlora, model):
     family = family_of(model)
     width = model.model.model_config.unet_config["context_dim"]
     if family not in ("SD1.5", "SDXL"):
-        raise refusal(f"ED-LoRAs work on SD1.5 and SDXL; this model is {family}: connect such a checkpoint")
+        raise input_error(f"ED-LoRAs work on SD1.5 and SDXL; this model is {family}: connect such a checkpoint")
     if edlora.is_sdxl != (family == "SDXL") or edlora.width not in (None, width):
         said = f" ({edlora.width} wide)" if edlora.width else ""
-        raise refusal(
+        raise input_error(
             f"{edlora.name} is an ED-LoRA for {edlora.family or 'another model'}{said}, the model is {family} "
             f"({width} wide): choose a file for {family}"
         )
@@ -63,7 +65,7 @@ def _check_family(edlora, model):
 
 def _check_layers(edlora, expected):
     if edlora.layers not in (1, expected):
-        raise refusal(
+        raise input_error(
             f"{edlora.name} is not an ED-LoRA for this model: {edlora.layers} rows, expected {expected} (one for each "
             "cross-attention) or 1"
         )
@@ -76,11 +78,11 @@ def _check_words(edlora, clip):
         if not rows:
             continue
         if network is None:
-            raise refusal(f"{edlora.name} has words for the text encoder clip_{encoder}, which this clip lacks")
+            raise input_error(f"{edlora.name} has words for the text encoder clip_{encoder}, which this clip lacks")
         width = network.transformer.get_input_embeddings().weight.shape[1]
         for name, tensor in rows.items():
             if tensor.shape[1] != width:
-                raise refusal(
+                raise input_error(
                     f"{edlora.name} holds {name} {tensor.shape[1]} wide, the text encoder clip_{encoder} reads "
                     f"{width}: connect the clip of the model's own family"
                 )
@@ -94,7 +96,7 @@ def _patches(edlora, model, clip):
     modules = {name.partition(".")[0] for name in weights}
     missing = sorted(modules - set(unet_keys) - set(text_keys))
     if missing:
-        raise refusal(
+        raise input_error(
             f"{edlora.name} changes {missing[0]}, which this model or clip does not have ({len(missing)} of "
             f"{len(modules)} parts): choose a file for this checkpoint's family"
         )
@@ -111,7 +113,7 @@ def _patches(edlora, model, clip):
 def _check_shape(edlora, module, weights, shape):
     down, up = weights[f"{module}.lora_down.weight"], weights[f"{module}.lora_up.weight"]
     if up.shape[0] != shape[0] or down[0].numel() != shape[1:].numel():
-        raise refusal(
+        raise input_error(
             f"{edlora.name} changes {module} as {up.shape[0]} x {down[0].numel()}, the model's is {shape[0]} x "
             f"{shape[1:].numel()}: choose a file for this checkpoint's family"
         )
@@ -121,5 +123,5 @@ def _patched(owner, patches, strength):
     clone = owner.clone()
     # the host skips keys that it does not know without a word
     if strength and set(clone.add_patches(patches, strength)) != set(patches):
-        raise refusal("this model or clip does not take weight patches; connect one from a checkpoint loader")
+        raise input_error("this model or clip does not take weight patches; connect one from a checkpoint loader")
     return clone

@@ -6,15 +6,14 @@ A `.pth` of nested dicts, or the same as safetensors with the levels of a name j
 import re
 from dataclasses import dataclass
 
+from .families import CONTEXT_WIDTHS
+from .messages import input_error
 from .model_files import path_of
 from .safe_files import read_tensors
-from .say import refusal
 
 KIND = "loras"
 # What the embeddings say that the converter puts beside a LoRA.
 WORDS_ONLY = "personalization_edlora_words"
-# Cross-attention width of the families that published files are for, and of one that has none.
-WIDTHS = {768: "SD1.5", 1024: "SD2.x", 2048: "SDXL"}
 
 _EMBEDDINGS, _TEXTS = ("new_concept_embedding", "new_concept_embedding_2"), ("text_encoder", "text_encoder_2")
 _PARTS = re.compile(
@@ -49,7 +48,7 @@ class EDLoRA:
     @property
     def family(self):
         """The family it says it is for; None for one that says nothing known."""
-        return "SDXL" if self.is_sdxl else WIDTHS.get(self.width)
+        return "SDXL" if self.is_sdxl else CONTEXT_WIDTHS.get(self.width)
 
 
 def read_edlora(name):
@@ -61,39 +60,41 @@ def read_edlora(name):
     for key, tensor in tensors.items():
         match = _PARTS.match(key)
         if not match:
-            raise refusal(f"{file} is not an ED-LoRA: it holds {key}; for an ordinary LoRA take Load LoRA")
+            raise input_error(f"{file} is not an ED-LoRA: it holds {key}; for an ordinary LoRA take Load LoRA")
         parts[match[1]][match[2]] = tensor.detach()
     words = _words(file, *(parts[name] for name in _EMBEDDINGS))
     unet, *texts = (_halves(file, part, parts[part]) for part in ("unet", *_TEXTS))
     is_sdxl = bool(parts["new_concept_embedding_2"] or texts[1])
     edlora = EDLoRA(file, words, unet, tuple(texts), is_sdxl)
     if not unet and edlora.layers > 1 and WORDS_ONLY not in metadata:
-        raise refusal(f"{file} is not an ED-LoRA: its unet part is missing; get the file again")
+        raise input_error(f"{file} is not an ED-LoRA: its unet part is missing; get the file again")
     if is_sdxl and any(second is None for _, second in words.values()):
-        raise refusal(f"{file} lacks new_concept_embedding_2, the words for SDXL's second text encoder; get it again")
+        raise input_error(
+            f"{file} lacks new_concept_embedding_2, the words for SDXL's second text encoder; get it again"
+        )
     return edlora
 
 
 def _words(file, first, second):
     if not first:
-        raise refusal(f"{file} is not an ED-LoRA: new_concept_embedding, its words, is missing")
+        raise input_error(f"{file} is not an ED-LoRA: new_concept_embedding, its words, is missing")
     if second and set(second) != set(first):
-        raise refusal(f"{file} names other words for the second text encoder than for the first; get it again")
+        raise input_error(f"{file} names other words for the second text encoder than for the first; get it again")
     words = {word: (_rows(file, word, rows), None) for word, rows in first.items()}
     for word, rows in second.items():
         words[word] = words[word][0], _rows(file, word, rows)
     counts = sorted({len(rows) for pair in words.values() for rows in pair if rows is not None} - {1})
     if len(counts) > 1:
-        raise refusal(f"{file} is damaged: its words have {' and '.join(map(str, counts))} rows; get it again")
+        raise input_error(f"{file} is damaged: its words have {' and '.join(map(str, counts))} rows; get it again")
     return words
 
 
 def _rows(file, word, rows):
     if not word.strip():
-        raise refusal(f"{file} holds a word without a name; get it again")
+        raise input_error(f"{file} holds a word without a name; get it again")
     rows = rows[None] if rows.ndim == 1 else rows
     if rows.ndim != 2 or not rows.numel():
-        raise refusal(f"{file} holds {word} as {tuple(rows.shape)}; needed is one row per layer; get it again")
+        raise input_error(f"{file} holds {word} as {tuple(rows.shape)}; needed is one row per layer; get it again")
     return rows
 
 
@@ -102,14 +103,14 @@ def _halves(file, part, tensors):
     for key, tensor in tensors.items():
         match = _HALF.match(key)
         if not match:
-            raise refusal(f"{file} is not an ED-LoRA: its {part} holds {key}, which is no half of a LoRA")
+            raise input_error(f"{file} is not an ED-LoRA: its {part} holds {key}, which is no half of a LoRA")
         found.setdefault(match[1], {})[match[2]] = tensor
     for module, half in found.items():
         if set(half) != {"down", "up"}:
-            raise refusal(f"{file} lacks the other half of {part}.{module}; get the file again")
+            raise input_error(f"{file} lacks the other half of {part}.{module}; get the file again")
         down, up = half["down"], half["up"]
         if min(down.ndim, up.ndim) < 2 or down.shape[0] != up.shape[1]:
-            raise refusal(
+            raise input_error(
                 f"{file} is damaged: the halves of {part}.{module} are {tuple(down.shape)} and {tuple(up.shape)}, "
                 "which do not multiply; get it again"
             )

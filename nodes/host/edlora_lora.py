@@ -3,9 +3,9 @@
 from safetensors.torch import save
 
 from .edlora_file import WORDS_ONLY, read_edlora
+from .lora_names import PART_NAMES
+from .messages import warn_user
 from .new_files import file_name_of, in_folder, write_new
-from .resadapter_keys import PART_NAMES
-from .say import tell
 
 
 def lora_weights(edlora):
@@ -31,7 +31,7 @@ def convert_edlora(choice, file_name):
     if lora:
         files = {f"{stem}.safetensors": save(_whole(lora)), **files}
     else:
-        tell(f"{edlora.name} holds words alone: there is no LoRA to write")
+        warn_user(f"{edlora.name} holds words alone: there is no LoRA to write")
     paths = {in_folder("loras", name): data for name, data in files.items()}
     write_new(paths, "loras")
     return str(next(iter(paths)))

@@ -5,6 +5,20 @@ from comfy.supported_models import SD15, SD20, SDXL
 
 # Where the families were trained: the side of a square picture.
 NATIVE = {"SD1.5": 512, "SD2.x": 768, "SDXL": 1024}
+# Sides that halve without a rest as often as the UNet does: three times, twice.
+MULTIPLE = {"SD1.5": 64, "SDXL": 32}
+# The width of the context that a UNet reads, and whose it is.
+CONTEXT_WIDTHS = {768: "SD1.5", 1024: "SD2.x", 1280: "the SDXL refiner", 2048: "SDXL"}
+# The same of the prompts that other models read too.
+PROMPT_WIDTHS = CONTEXT_WIDTHS | {1024: "SD2.x or Hunyuan-DiT", 4096: "a T5 encoder"}
+# Latents of other numbers of channels than the 4 of the families above.
+OTHER_CHANNELS = {
+    3: "a pixel model",
+    12: "Mochi",
+    16: "SD3, Flux or a relative",
+    32: "Flux 2 or a relative",
+    128: "LTX or Flux 2",
+}
 
 
 def native_side(model):

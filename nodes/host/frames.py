@@ -1,6 +1,7 @@
 """Which part of the result the rows of one attention show: where masks over the result are cut."""
 
 from ...kernels.masks import WHOLE
+from .calls import grid_of, latent_size_of
 
 
 def frame_of(q, options, chunk, run):
@@ -8,10 +9,10 @@ def frame_of(q, options, chunk, run):
 
     None where nobody can tell: other packs may cut the picture into tiles, merge tokens or sample an unknown part.
     """
-    height, width = options["activations_shape"][-2:]
+    height, width = grid_of(options)
     if q.shape[0] != chunk.stop - chunk.start or q.shape[1] != height * width:
         return None
-    shown = tuple(options["original_shape"][-2:])
+    shown = latent_size_of(options)
     whole = run.latent_size or shown
     if shown == whole:
         return WHOLE

@@ -2,13 +2,14 @@
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from .panels import INK, as_images, caption_font, panel
 
 # Dark to bright in even steps of lightness, from 0 to 1.
 RAMP = np.array([[13, 8, 66], [101, 13, 135], [188, 55, 84], [243, 131, 30], [250, 246, 130]], dtype=np.float32)
 OPACITY = 0.65
 CAPTION, FONT_SIZE = 30, 16
-INK, PAPER = (235, 235, 235), (24, 24, 28)
 
 
 def heat_maps(maps, size, images=None):
@@ -23,7 +24,7 @@ def heat_maps(maps, size, images=None):
         height, width = size if under is None else under.shape[:2]
         for number, (words, values) in enumerate(maps, 1):
             panels.append(_panel(values[i], words or f"reference {number}", (height, width), under))
-    return torch.from_numpy(np.stack(panels)).float().div(255)
+    return as_images(panels)
 
 
 def _panel(values, words, size, under):
@@ -33,13 +34,11 @@ def _panel(values, words, size, under):
     if under is not None:
         grey = under[..., :3].float().mean(-1, keepdim=True).cpu().numpy().clip(0, 1) * 255
         heat = OPACITY * heat + (1 - OPACITY) * grey
-    sheet = Image.new("RGB", (width, height + CAPTION), PAPER)
+    sheet = panel((width, height + CAPTION))
     sheet.paste(Image.fromarray(heat.round().astype(np.uint8)))
     low, high = (round(100 * float(edge)) for edge in (values.min(), values.max()))
-    ImageDraw.Draw(sheet).text(
-        (8, height + 6), f"{words}: {low} to {high} %", font=ImageFont.load_default(size=FONT_SIZE), fill=INK
-    )
-    return np.array(sheet)
+    ImageDraw.Draw(sheet).text((8, height + 6), f"{words}: {low} to {high} %", font=caption_font(FONT_SIZE), fill=INK)
+    return sheet
 
 
 def _coloured(values):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from ...kernels.image_projection import Sizes, image_tokens
+from .families import CONTEXT_WIDTHS
 from .image_adapter_keys import checked_pairs, checked_projection, grouped, published_names
 from .image_adapter_others import refuse_others
 from .model_files import path_of, register
@@ -17,7 +18,6 @@ TOWERS = {
     "image_embeds": {768: "ViT-L", 1024: "ViT-H", 1280: "ViT-bigG"},
     "penultimate_hidden_states": {768: "ViT-B", 1024: "ViT-L", 1152: "SigLIP", 1280: "ViT-H", 1664: "ViT-bigG"},
 }
-FAMILIES = {768: "SD1.5", 1024: "SD2.x", 1280: "the SDXL refiner", 2048: "SDXL"}
 
 register(*KINDS)
 
@@ -72,6 +72,15 @@ class ImageAdapter:
     def family(self):
         return family_of_width(self.width)
 
+    @property
+    def reads_hidden_states(self):
+        """Whether it takes the vision encoder's hidden states (m, t, E), and not one vector per picture (m, E)."""
+        return self.embed.output != OUTPUTS["base"]
+
+    def empty(self, zero_hidden=None):
+        """Image tokens (1, T, D) float32 of no picture; zero_hidden (1, t, E): hidden states of pixels all zero."""
+        return self.project(zero_hidden if self.reads_hidden_states else torch.zeros(1, self.embed.width))
+
     def project(self, embeds):
         """Image tokens (m, T, D) float32 of the encoder's output for m pictures: (m, E), or (m, t, E) hidden states."""
         return image_tokens(embeds, self.projection.weights, self.projection.sizes)
@@ -100,4 +109,4 @@ def tower_of(output, width):
 
 def family_of_width(width):
     """The family of checkpoints whose context is this wide, in words."""
-    return f"{FAMILIES[width]} (context {width})" if width in FAMILIES else f"a model of context {width}"
+    return f"{CONTEXT_WIDTHS[width]} (context {width})" if width in CONTEXT_WIDTHS else f"a model of context {width}"

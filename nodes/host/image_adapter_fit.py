@@ -4,7 +4,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
 from .blocks import attention_blocks, cross_attention
 from .image_adapter import family_of_width
-from .say import refusal
+from .messages import input_error
 
 # IP-Adapter counts attentions in this order (diffusers lists down, up, mid).
 FILE_ORDER = ("input", "output", "middle")
@@ -21,7 +21,7 @@ def check_fits(adapter, unet):
     width = next(iter(layers.values()))[1]
     if adapter.width != width:
         family = family_of_width(width)
-        raise refusal(
+        raise input_error(
             f"{adapter.name} is made for {adapter.family}, this is {family}; choose an adapter for it, "
             f"or connect {adapter.family}"
         )
@@ -46,7 +46,7 @@ def cross_attentions(unet):
                 layers[key] = attention.to_k.out_features, attention.to_k.in_features
     if not layers:
         kind = NAMES.get(type(unet).__name__, type(unet).__name__)
-        raise refusal(
+        raise input_error(
             f"an image adapter needs a UNet with cross-attention (SD1.5, SD2.x, SDXL), this model is {kind}; "
             "connect such a checkpoint"
         )
@@ -54,4 +54,4 @@ def cross_attentions(unet):
 
 
 def _misfit(adapter, reason):
-    return refusal(f"{adapter.name} does not fit this model: {reason}; choose an adapter made for its base model")
+    return input_error(f"{adapter.name} does not fit this model: {reason}; choose an adapter made for its base model")

@@ -1,7 +1,7 @@
 """Names and shapes in IP-Adapter and MIP-Adapter files: one form for all layouts, every tensor checked."""
 
 from ...kernels.image_projection import expected_shapes, sizes_of
-from .say import refusal
+from .messages import input_error
 
 # A raw training checkpoint names the adapter's parts otherwise, and holds the whole UNet beside them.
 TRAINING = {"image_proj_model": "image_proj", "adapter_modules": "ip_adapter"}
@@ -71,7 +71,9 @@ def checked_projection(tensors, width, name):
 
 def no_adapter(name, reason):
     """The exception for a file that is neither an adapter nor anything known."""
-    return refusal(f"{name} is not an IP-Adapter or MIP-Adapter file: {reason}; choose one such as model_sdxl_plus.bin")
+    return input_error(
+        f"{name} is not an IP-Adapter or MIP-Adapter file: {reason}; choose one such as model_sdxl_plus.bin"
+    )
 
 
 def _check_names(expected, found, group, name):

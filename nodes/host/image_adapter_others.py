@@ -2,7 +2,7 @@
 
 import re
 
-from .say import refusal
+from .messages import input_error
 
 OWN = "the nodes of a pack made for it"
 FACES = f"{OWN}, which read faces instead of pictures"
@@ -47,7 +47,7 @@ def refuse_others(shapes, name):
     found = _by_names(shapes) or _by_shapes(shapes, name)
     if found:
         what, use = found
-        raise refusal(f"{name}: this is {what}; use {use}. Here choose an IP-Adapter or MIP-Adapter file")
+        raise input_error(f"{name}: this is {what}; use {use}. Here choose an IP-Adapter or MIP-Adapter file")
 
 
 def _by_names(shapes):

@@ -11,6 +11,7 @@ from ...kernels.image_prompt_attention import (
     object_maps,
     text_gate,
 )
+from .calls import grid_of, heads_of
 from .frames import frame_of
 from .rows import COND, UNCOND
 
@@ -37,7 +38,7 @@ class ImageBranch:
         return out
 
     def _image(self, member, q, text, options, chunk):
-        layer, heads = self.state.layer(member, self.block, q), options["n_heads"]
+        layer, heads = self.state.layer(member, self.block, q), heads_of(options)
         place = self._place(member, q, options, chunk)
         gate = 1.0 if layer.gate is None else text_gate(text, layer.gate)[:, None]
         if chunk.role == UNCOND:
@@ -46,18 +47,24 @@ class ImageBranch:
             return image_values(probabilities, layer.empty_v, gate * self.state.empty_weight(member, place, q.device))
 
         regions = self.state.regions(member, place, q.device)
-        if member.joint:
-            log_regions = None if regions is None else regions.log()
-            probabilities = image_probabilities(q, layer.k, heads=heads, joint=True, log_regions=log_regions)
-            anywhere = 1.0 if regions is None else regions.amax(0)
-            factor, shares = gate * anywhere, probabilities.sum(-1).mean(1).mT * anywhere
-        else:
-            probabilities = image_probabilities(q, layer.k, heads=heads)
-            shares = self._merge_weights(member, q, heads, chunk, regions)
-            factor = gate * shares
+        merged = self._joint if member.joint else self._weighted
+        probabilities, factor, shares = merged(member, q, layer.k, heads, chunk, regions)
         if place is not None:
-            self.state.note(member, shares, place)
-        return image_values(probabilities, layer.v, factor * self.state.scales(member, q.device)[:, None])
+            self.state.add_shares(member, shares, place)
+        scales = self.state.scales(member, q.device)[:, None]
+        return image_values(probabilities, layer.v, gate * factor * scales)
+
+    def _joint(self, member, q, k, heads, chunk, regions):
+        """One softmax over the tokens of all pictures: (probabilities, what multiplies them, each object's share)."""
+        log_regions = None if regions is None else regions.log()
+        probabilities = image_probabilities(q, k, heads=heads, joint=True, log_regions=log_regions)
+        anywhere = 1.0 if regions is None else regions.amax(0)
+        return probabilities, anywhere, probabilities.sum(-1).mean(1).mT * anywhere
+
+    def _weighted(self, member, q, k, heads, chunk, regions):
+        """One softmax for each picture, mixed by the objects' maps; returns as `_joint`."""
+        shares = self._merge_weights(member, q, heads, chunk, regions)
+        return image_probabilities(q, k, heads=heads), shares, shares
 
     def _merge_weights(self, member, q, heads, chunk, regions):
         """(b, r, n), or (1, 1, n) of a single object, which needs no map."""
@@ -72,7 +79,7 @@ class ImageBranch:
         """
         frame = frame_of(q, options, chunk, self.run)
         if frame is not None:
-            return tuple(options["activations_shape"][-2:]), frame
+            return grid_of(options), frame
         if member.has_regions and self.run.once("regions of image prompts"):
             log.warning(
                 "MIP-Adapter: regions of references are off where another patch cuts the picture into tiles, merges "

@@ -5,8 +5,8 @@ import torch
 from ...kernels.image_prompt_attention import shared_weight
 from ...kernels.masks import WHOLE, bilinear_resize
 from .blocks import attention_blocks, cross_attention
+from .content_keys import weights_key
 from .rows import COND
-from .weights import weights_key
 
 
 class ImageRun:
@@ -70,7 +70,7 @@ class ImageRun:
         # hooks on a conditioning may switch the text's matrices between two calls of one step
         return member, self._at, (chunk.uuid, chunk.start) if chunk is not None else None
 
-    def note(self, member, shares, place):
+    def add_shares(self, member, shares, place):
         """Adds the objects' shares (b, r, n) at the tokens of a part of the result to the mean of this run."""
         if shares.is_meta:
             # FLOPs are counted on tensors without data

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from .image_adapter import tower_of
+from .messages import input_error
 from .pictures import pictures_of
-from .say import refusal
 
 # What a mask of 8 bits would still show.
 VISIBLE = 0.5 / 255
@@ -21,7 +21,7 @@ def subject_tokens(adapter, clip_vision, references):
     reference, for pictures and masks that cannot be used, and for a vision encoder that does not fit the adapter.
     """
     if clip_vision is None:
-        raise refusal(
+        raise input_error(
             f"clip_vision is empty; load {adapter.embed.tower} with Load CLIP Vision and connect it, "
             f"{adapter.name} needs it"
         )
@@ -32,11 +32,11 @@ def subject_tokens(adapter, clip_vision, references):
 def empty_tokens(adapter, zero_hidden=None):
     """Image tokens (T, D) float32 of no picture, for unconditional rows.
 
-    zero_hidden (1, t, E): the encoder's hidden states of pixels that are all zero, unless the adapter is "base".
+    zero_hidden (1, t, E): the encoder's hidden states of pixels that are all zero, for an adapter that reads those.
     """
-    if adapter.variant == "base":
-        return adapter.project(torch.zeros(1, adapter.embed.width))[0]
-    return adapter.project(_checked(adapter, zero_hidden, "the empty picture"))[0].cpu()
+    if adapter.reads_hidden_states:
+        zero_hidden = _checked(adapter, zero_hidden, "the empty picture")
+    return adapter.empty(zero_hidden)[0].cpu()
 
 
 def zero_pixels(clip_vision):
@@ -54,13 +54,16 @@ def squared(image):
 
 
 def cut_out(image, mask, label):
-    """The picture (H, W, 3) cropped to the box of its mask (Hm, Wm), white where the mask is black."""
+    """The picture (H, W, 3) cropped to the box of its mask (Hm, Wm), white where the mask is black.
+
+    Raises ValueError, naming the picture by its label, for a mask that is black all over.
+    """
     size = tuple(image.shape[:2])
     if tuple(mask.shape) != size:
         mask = F.interpolate(mask[None, None], size=size, mode="bilinear")[0, 0]
     visible = mask > VISIBLE
     if not visible.any():
-        raise refusal(
+        raise input_error(
             f"{label}: its mask is black, so nothing is left of its picture; paint the subject white, "
             "or leave the mask unconnected"
         )
@@ -83,20 +86,20 @@ def _tokens_of(adapter, clip_vision, reference, number):
 def _checked(adapter, embeds, label):
     """The encoder's output, of the width that the adapter takes and of numbers only."""
     wanted = adapter.embed
-    axes = 2 if adapter.variant == "base" else 3
+    axes = 3 if adapter.reads_hidden_states else 2
     if embeds is None or embeds.ndim != axes:
-        raise refusal(
+        raise input_error(
             f"{adapter.name} expects {wanted.output} of {wanted.width} ({wanted.tower}), "
             f"this vision encoder gives none; load {wanted.tower} with Load CLIP Vision"
         )
     width = embeds.shape[-1]
     if width != wanted.width:
-        raise refusal(
+        raise input_error(
             f"{adapter.name} expects {wanted.output} of {wanted.width} ({wanted.tower}), got {width} "
             f"({tower_of(wanted.output, width)}); load {wanted.tower} with Load CLIP Vision"
         )
     if not torch.isfinite(embeds).all():
-        raise refusal(
+        raise input_error(
             f"{label}: the vision encoder gave values that are not numbers; load its file again, or another copy"
         )
     return embeds

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
+from .messages import input_error, warn_user
 from .phrases import phrases_of
 from .pictures import label_of
-from .say import refusal, tell
 
 PHRASE_SOURCES = ("standalone", "prompt")
 
@@ -16,16 +16,20 @@ def read_words(base, adapter, clip, references, prompt, source):
     """
     labels = [label_of(number, reference) for number, reference in enumerate(references, 1)]
     if source == "prompt" and not prompt:
-        tell('phrase_source is "prompt" but prompt is empty; the words are read alone. Enter the positive prompt there')
+        warn_user(
+            'phrase_source is "prompt" but prompt is empty; the words are read alone. Enter the positive prompt there'
+        )
     phrases = phrases_of(base, clip, [reference.word for reference in references], prompt)
     for label, phrase in zip(labels, phrases, strict=True):
         if phrase.words and phrase.rows.shape[-1] != adapter.width:
-            raise refusal(
+            raise input_error(
                 f"this CLIP makes rows of {phrase.rows.shape[-1]}, the model reads rows of {adapter.width}; "
                 "connect the CLIP of the checkpoint"
             )
         if prompt and phrase.words and not phrase.positions:
-            tell(f"{label}: its word does not stand in the prompt, so its place in the picture may be a weak guess")
+            warn_user(
+                f"{label}: its word does not stand in the prompt, so its place in the picture may be a weak guess"
+            )
     check_words(phrases, labels)
     return tuple(phrases if source == "prompt" else (replace(phrase, positions=None) for phrase in phrases))
 
@@ -36,13 +40,13 @@ def check_words(phrases, labels):
         return
     for label, phrase in zip(labels, phrases, strict=True):
         if not phrase.tokens:
-            raise refusal(
+            raise input_error(
                 f"{label} has no word, and among several references the word says where each belongs; "
                 "enter in Add Reference the prompt's word for it"
             )
     doubled = {phrase.words for phrase in phrases if sum(other.words == phrase.words for other in phrases) > 1}
     for words in sorted(doubled):
-        tell(
+        warn_user(
             f'several references have the word "{words}", so their pictures blend half and half wherever their regions '
             "overlap; give them distinct words, or regions"
         )

@@ -5,7 +5,9 @@ import comfy.model_sampling
 import comfy.utils
 import torch
 
-from .concept_rows import batch_of, block_of
+from .blocks import attention_blocks
+from .calls import bare_forward, clean_options, noise_levels
+from .text_rows import text_batch, text_rows
 from .unet_inputs import compute_dtype, unet_inputs
 
 
@@ -21,25 +23,26 @@ def levels_of(sampling, steps, schedule):
 
 def level_at(sampling, timestep):
     """The noise level (sigma) of one of the 1000 timesteps; distilled models have fewer levels than that."""
-    if len(sampling.sigmas) == 1000:
-        return float(sampling.sigmas[timestep])
+    levels = noise_levels(sampling)
+    if len(levels) == 1000:
+        return float(levels[timestep])
     return float(sampling.sigma(torch.tensor([timestep]))[0])
 
 
-def inverted(base, latent, text, levels, layers):
+def inverted(base, latent, text, levels):
     """The latents (n, C, h, w) in the UNet's units (variance preserving) at n ascending noise levels, on the CPU.
 
-    latent (1, C, h, w): the picture in the sampler's units; text: (context, values) of what it shows; layers: of the
-    UNet. One UNet call per level, guidance 1, nobody's patches: x <- x + (sigma_t - sigma_(t-1)) * eps(x, t) in the
-    sampler's units, which is DDIM's formula (arXiv 2010.02502, section 4.3) run backwards; the picture itself counts as
-    the model's lowest level. Interruptible; shows its progress on the node.
+    latent (1, C, h, w): the picture in the sampler's units; text: (context, values) of what it shows. One UNet call per
+    level, guidance 1, nobody's patches: x <- x + (sigma_t - sigma_(t-1)) * eps(x, t) in the sampler's units, which is
+    DDIM's formula (arXiv 2010.02502, section 4.3) run backwards; the picture itself counts as the model's lowest level.
+    Interruptible; shows its progress on the node.
     """
     device, dtype, sampling = mm.get_torch_device(), compute_dtype(base), base.model_sampling
     inputs = unet_inputs(base, *text, latent.float().cpu())
-    batch = batch_of([block_of(inputs, 1, torch.empty(0, device=device, dtype=dtype))], layers)
-    patches = {"attn2_patch": [batch.reader(layers.order)]} if batch.layered else {}
+    like = torch.empty(0, device=device, dtype=dtype)
+    batch = text_batch([text_rows(inputs, 1, like)], attention_blocks(base.diffusion_model))
     progress = comfy.utils.ProgressBar(len(levels))
-    x, before, found = latent.to(device).float(), float(sampling.sigmas[0]), []
+    x, before, found = latent.to(device).float(), float(noise_levels(sampling)[0]), []
     x = x * _root(before)
     for number, level in enumerate(levels, 1):
         mm.throw_exception_if_processing_interrupted()
@@ -47,8 +50,8 @@ def inverted(base, latent, text, levels, layers):
         timestep = sampling.timestep(sigma).float()
         z = x / _root(before)
         rows = z.to(dtype) if inputs.concat is None else torch.cat([z, inputs.concat.to(z)], 1).to(dtype)
-        options = {"sigmas": sigma, "cond_or_uncond": [0], "patches": patches}
-        out = base.diffusion_model._forward(rows, timestep, batch.context, batch.y, None, options).float()
+        options = batch.read_by(clean_options(sigma))
+        out = bare_forward(base)(rows, timestep, batch.context, batch.y, None, options).float()
         x = x + (level - before) * _noise(sampling, out, z, sigma)
         before = level
         found.append((x / _root(level)).cpu())

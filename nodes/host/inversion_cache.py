@@ -7,11 +7,14 @@ from pathlib import Path
 import folder_paths
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from .bank import digest
-from .concept_rows import batch_of, block_of
+from .blocks import attention_blocks
+from .calls import bare_forward, clean_options
+from .content_keys import digest
+from .new_files import write_tensors
 from .seeded import seeded_noise
+from .text_rows import text_batch, text_rows
 from .unet_inputs import compute_dtype, unet_inputs
 
 log = logging.getLogger(__name__)
@@ -25,7 +28,7 @@ def folder():
     return Path(folder_paths.get_user_directory()) / "personalization" / "inversions"
 
 
-def key_of(base, latent, text, levels, layers):
+def key_of(base, latent, text, levels):
     """A name for an inversion by all that decides it: the model as it runs, with all that is patched into it, the
     picture, the prompt, the noise levels.
 
@@ -34,11 +37,12 @@ def key_of(base, latent, text, levels, layers):
     device, dtype = latent.device, compute_dtype(base)
     probe = seeded_noise("which model is this", (1, latent.shape[1], PROBE, PROBE))
     inputs = unet_inputs(base, *text, probe)
-    batch = batch_of([block_of(inputs, 1, torch.empty(0, device=device, dtype=dtype))], layers)
+    like = torch.empty(0, device=device, dtype=dtype)
+    batch = text_batch([text_rows(inputs, 1, like)], attention_blocks(base.diffusion_model))
     rows = probe if inputs.concat is None else torch.cat([probe, inputs.concat], 1)
     timestep = torch.full((1,), 500.0, device=device)
-    options = {"sigmas": torch.ones(1, device=device), "cond_or_uncond": [0]}
-    seen = base.diffusion_model._forward(rows.to(device, dtype), timestep, batch.context, batch.y, None, options)
+    options = clean_options(1.0, device)
+    seen = bare_forward(base)(rows.to(device, dtype), timestep, batch.context, batch.y, None, options)
     return digest(seen, latent, inputs.context, inputs.y, inputs.layers, torch.tensor(levels)).hex()
 
 
@@ -66,13 +70,7 @@ def save(key, latents, budget):
     try:
         place.mkdir(parents=True, exist_ok=True)
         _make_room(place, budget - size)
-        # written beside and renamed, so that nobody ever reads half a file
-        unfinished = place / f"{key}.{os.getpid()}.part"
-        try:
-            save_file({"latents": latents.contiguous()}, unfinished)
-            unfinished.replace(place / f"{key}.safetensors")
-        finally:
-            unfinished.unlink(missing_ok=True)
+        write_tensors(place / f"{key}.safetensors", {"latents": latents})
     except (OSError, SafetensorError) as error:
         log.warning("the inverted layout picture cannot be kept in %s (%s)", place, error)
 

@@ -1,65 +1,19 @@
-"""Layer-wise (P+) prompts: each cross-attention of the UNet reads its own context.
-
-They travel in the conditioning's dictionary, so any node that keeps the dictionary keeps them, and they are swapped in
-at each UNet call, for the rows whose conditioning carries them. Layers are numbered in the order in which they run.
-"""
-
-import logging
-
-import torch
+"""Layer-wise prompts while sampling: whatever conditioning carries them reads its own context at each layer."""
 
 from .blocks import attention_blocks
+from .layered_prompts import LayeredContexts, contexts_of
 from .rows import entry_of
-from .say import refusal
 from .technique import Technique
-
-log = logging.getLogger(__name__)
-
-# (L, T, D): a prompt's context at each cross-attention
-LAYERS = "personalization_layers"
-# (1, T, D): the plain context that went into the conditioning beside them, to tell what nodes behind did to it
-PLAIN = "personalization_layers_plain"
-ROUNDING = 1e-4
-
-
-def contexts_of(tensor, values):
-    """The contexts (L, T, D) of one conditioning (tensor (B, T, D), its dictionary); None for an ordinary one.
-
-    What nodes did to the plain tensor is done to each layer: more tokens behind (Concat) stand behind each, a factor
-    (Multiply, Zero Out) multiplies each, any other change (Average) is added to each.
-    """
-    layers, plain = values.get(LAYERS), values.get(PLAIN)
-    if layers is None:
-        return None
-    if tensor is None:
-        return layers
-    length = min(layers.shape[1], tensor.shape[1])
-    head, tail = tensor[:1, :length].to(layers), tensor[:1, length:].to(layers)
-    layers = layers[:, :length]
-    if plain is not None:
-        layers = _changed(layers, plain[:, :length].to(layers), head)
-    return torch.cat([layers, tail.expand(len(layers), -1, -1)], 1)
-
-
-def _changed(layers, plain, head):
-    if head.shape != plain.shape or torch.equal(head, plain):
-        return layers
-    factor = (head * plain).sum() / (plain * plain).sum()
-    if (head - factor * plain).norm() <= ROUNDING * plain.norm():
-        return factor * layers
-    return layers + (head - plain)
 
 
 class LayerContexts(Technique):
     """Brings layer-wise prompts of whatever conditioning is sampled to the layers of the UNet."""
 
     name = "layer_contexts"
+    order = 20
 
     def joined_by(self, later):
         return self
-
-    def plan(self, call):
-        return {}
 
     def patches(self, call):
         held = call.run.state(self.name, dict)
@@ -74,36 +28,4 @@ class LayerContexts(Technique):
                 rows.append((chunk.rows, held[key]))
         if not rows:
             return {}
-        return {"attn2_patch": LayerText(rows, attention_blocks(call.base.diffusion_model), call.x.shape[0])}
-
-
-class LayerText:
-    """An attn2_patch for one call of the UNet: puts a layer's contexts in the place of some rows' plain ones."""
-
-    def __init__(self, rows, blocks, batch):
-        """rows: [(slice of the batch, contexts (L, T, D))]; blocks: the UNet's, in order of execution.
-
-        Rows that another technique puts behind the batch keep their context. Raises ValueError for contexts of another
-        number of layers.
-        """
-        self.rows = rows
-        self.batch = batch
-        self.number = {block: index for index, block in enumerate(blocks)}
-        for _, contexts in rows:
-            if len(contexts) not in (1, len(blocks)):
-                raise refusal(
-                    f"a prompt carries contexts for {len(contexts)} cross-attentions, this model has {len(blocks)}: "
-                    "encode it with the CLIP of an ED-LoRA for this model"
-                )
-
-    def __call__(self, n, context, value, options):
-        if context.shape[0] < self.batch:
-            log.warning("another patch took rows away; layer-wise prompts are left out there")
-            return n, context, value
-        layer = self.number[(*options["block"], options["block_index"])]
-        swapped = context.clone()
-        for rows, contexts in self.rows:
-            own = contexts[layer % len(contexts)]
-            # the host repeats a shorter prompt beside a longer one
-            swapped[rows] = own.repeat(context.shape[1] // own.shape[0], 1).to(swapped)
-        return n, swapped, swapped if value is context else value
+        return {"attn2_patch": LayeredContexts(rows, attention_blocks(call.base.diffusion_model), call.x.shape[0])}

@@ -15,6 +15,7 @@ from ...kernels.row_adapters import (
     kronecker_linear,
 )
 from .adapter_parts import Dense, Hadamard, Kronecker, LowRank, Vector, weight_shape
+from .gradients import normal
 
 log = logging.getLogger(__name__)
 
@@ -186,8 +187,5 @@ def _chosen(tensor, paths, wanted, x):
     if wanted != paths:
         order = torch.tensor([paths.index(path) for path in wanted], device=tensor.device)
         tensor = tensor.index_select(0, order)
-    if tensor.is_inference() and not torch.is_inference_mode_enabled():
-        # the host moved it in inference mode: the same memory under a tensor that a gradient may save
-        view = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-        return view.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())
-    return tensor
+    # the host may have moved it in inference mode
+    return normal(tensor)

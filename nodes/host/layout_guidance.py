@@ -5,31 +5,25 @@ import math
 import comfy.model_management as mm
 import comfy.utils
 import torch
-from comfy.ldm.modules import attention as host_attention
 
 from ...kernels.layout_guidance import layout_loss
-from .bank import bank_of, digest
-from .concept_passes import run_to
-from .concept_rows import Block, batch_of, block_of, tokens_together
-from .normal_tensors import differentiable
-from .say import refusal
+from .bank import bank_of
+from .calls import bare_forward, clean_options
+from .content_keys import digest, weights_key
+from .gradients import differentiable
+from .latent_gradient import differentiable_options, gradient_fits, gradient_of
+from .partial_pass import run_to
+from .text_rows import TextRows, text_batch, text_rows, tokens_together
 from .unet_inputs import compute_dtype, processed, unet_inputs
-from .weights import weights_key
 from .when import ROUNDING
-
-# Bytes of activations that a gradient keeps per latent pixel and row, at two bytes per value: computed for the true
-# UNets (0.30 GB for 64 x 64, 3.22 GB for 128 x 128), by number of output blocks.
-ACTIVATIONS = {12: 0.30e9 / 64**2, 9: 3.22e9 / 128**2}
-# Where the largest gradient of a key is scaled to in half precision; smaller ones would vanish on the way back.
-PEAK = 0.125
 
 
 class LayoutGuidance:
-    """The gradient steps of one run; `layout_latent(step, timestep)` is the layout picture at a step."""
+    """The gradient steps of one run."""
 
-    def __init__(self, conducting, settings, layout_latent, layout_text):
-        self.conducting, self.settings = conducting, settings
-        self.layout_latent, self.layout_text = layout_latent, layout_text
+    def __init__(self, conducting, settings, layout_text):
+        """conducting: what lives for the run; layout_text: (context, values) of what the layout picture shows."""
+        self.conducting, self.settings, self.layout_text = conducting, settings, layout_text
         self._text = None
         self._done = set()
 
@@ -40,6 +34,8 @@ class LayoutGuidance:
         mm.throw_exception_if_processing_interrupted()
         self._done.add(step.moment.step)
         gradient = self._gradient(step)
+        # The gradient is taken with respect to z = x / root, the latent as the UNet takes it. "vp" moves z by -w g, so
+        # x by root times that; "sigma" moves x along its own gradient, which is g / root.
         root = math.sqrt(1 + step.moment.sigma**2)
         scale = root if self.settings.gradient_space == "vp" else 1 / root
         return (gradient * (-self.settings.guidance_weight * scale)).to(step.x)
@@ -62,27 +58,27 @@ class LayoutGuidance:
             return torch.zeros_like(step.x)
         factor = self.settings.custom_factor / max(1, self.conducting.masks.count)
         weights = {None: 1.0} | {path: factor * len(path.concepts) for path in self.conducting.paths if factor}
-        blocks = {path: self._block(path, image, step.x, device, dtype) for path in weights}
+        texts = {path: self._text_rows(path, image, step.x, device, dtype) for path in weights}
         groups = [[path] for path in weights if path in self.conducting.own]
         together = [path for path in weights if path not in self.conducting.own]
-        if self._fits(step, blocks, together):
+        if self._fits(step, texts, together):
             try:
-                return self._summed(step, image, blocks, weights, [together, *groups], reference)
+                return self._summed(step, image, texts, weights, [together, *groups], reference)
             except mm.OOM_EXCEPTION:
                 mm.soft_empty_cache()
-        return self._summed(step, image, blocks, weights, [*([path] for path in together), *groups], reference)
+        return self._summed(step, image, texts, weights, [*([path] for path in together), *groups], reference)
 
-    def _summed(self, step, image, blocks, weights, groups, reference):
+    def _summed(self, step, image, texts, weights, groups, reference):
         # the loss is a sum over paths, so its gradient is one too
         return sum(
-            self._gradient_of(step, image, [blocks[path] for path in group], weights, group, reference)
+            self._gradient_of(step, image, {path: texts[path] for path in group}, weights, reference)
             for group in groups
         )
 
-    def _gradient_of(self, step, image, blocks, weights, paths, reference):
+    def _gradient_of(self, step, image, texts, weights, reference):
         mm.throw_exception_if_processing_interrupted()
         conducting, sampling = self.conducting, step.base.model_sampling
-        x, rows, many = step.x, len(step.x), len(paths)
+        x, rows, many = step.x, len(step.x), len(texts)
         dtype = compute_dtype(step.base)
         sigma = torch.full((rows,), step.moment.sigma, device=x.device)
         z = sampling.calculate_input(sigma, x)
@@ -91,34 +87,21 @@ class LayoutGuidance:
         if image.concat is not None:
             concat = comfy.utils.repeat_to_batch_size(image.concat, rows).to(x.device, dtype)
         foreground = self._foreground(step)
-        with conducting.weights(paths, rows, step.base) as unet, differentiable():
+        with conducting.weights(texts, rows, step.base) as unet, differentiable():
             leaf = z.float().clone().requires_grad_(True)
             inputs = leaf.to(dtype) if concat is None else torch.cat([leaf.to(dtype), concat], 1)
-            batch = batch_of(blocks, conducting.layers)
-            _, keys, _, _ = run_to(
-                conducting.layers.guidance,
-                unet,
-                (inputs.repeat(many, 1, 1, 1), timesteps, batch.context, batch.y),
-                self._options(step, batch),
-            )
-            found = keys.detach().to(torch.promote_types(dtype, torch.float32))
-            found = found.unflatten(0, (many, rows)).requires_grad_(True)
-            factors = torch.tensor([weights[path] for path in paths], device=x.device)
-            loss = layout_loss(found, reference, factors, foreground)
-            (of_keys,) = torch.autograd.grad(loss, found)
-            return _back(keys, of_keys.flatten(0, 1), leaf)
+            batch = text_batch(list(texts.values()), conducting.layers.levels)
+            inputs = inputs.repeat(many, 1, 1, 1), timesteps, batch.context, batch.y
+            keys = run_to(conducting.layers.guidance, unet, inputs, self._options(step, batch)).k
+            factors = torch.tensor([weights[path] for path in texts], device=x.device)
 
-    def _options(self, step, batch=None):
-        """Clean options: no patches of anyone, and an attention that can be differentiated."""
-        order = self.conducting.layers.order
-        options = {
-            "sigmas": torch.full((1,), step.moment.sigma, device=step.x.device),
-            "cond_or_uncond": [0],
-            "optimized_attention_override": _differentiable_attention,
-        }
-        if batch is not None and batch.layered:
-            options["patches"] = {"attn2_patch": [batch.reader(order)]}
-        return options
+            def loss_of(keys):
+                return layout_loss(keys.unflatten(0, (many, rows)), reference, factors, foreground)
+
+            return gradient_of(loss_of, keys, leaf)
+
+    def _options(self, step, batch):
+        return batch.read_by(differentiable_options(clean_options(step.moment.sigma, step.x.device)))
 
     def _foreground(self, step):
         """How many masks cover each token: (images or 1, n), or None where all tokens count once."""
@@ -137,30 +120,25 @@ class LayoutGuidance:
                 return processed(entry)
         return None
 
-    def _block(self, path, image, x, device, dtype):
+    def _text_rows(self, path, image, x, device, dtype):
         like = torch.empty(0, device=device, dtype=dtype)
         inputs = self.conducting.texts.of(path, "cond") if path is not None else None
         if inputs is not None:
-            return block_of(inputs, len(x), like)
+            return text_rows(inputs, len(x), like)
         context = comfy.utils.repeat_to_batch_size(image.context, len(x)).to(like)
         y = comfy.utils.repeat_to_batch_size(image.y, len(x)).to(like) if image.y is not None else None
-        return Block(context, y, image.layers.to(like) if image.layers is not None else None)
+        return TextRows(context, y, image.layers.to(like) if image.layers is not None else None)
 
-    def _fits(self, step, blocks, paths):
-        if not tokens_together([blocks[path].context.shape[1] for path in paths]):
-            return False
-        rows, area = len(paths) * len(step.x), math.prod(step.x.shape[2:])
-        size = torch.empty(0, dtype=compute_dtype(step.base)).element_size()
-        activations = ACTIVATIONS[len(step.base.diffusion_model.output_blocks)] * rows * area * size / 2
-        forward = step.base.memory_required([rows, *step.x.shape[1:]]) * 1.5
-        return activations + forward < mm.get_free_memory(step.x.device)
+    def _fits(self, step, texts, paths):
+        lengths = [texts[path].context.shape[1] for path in paths]
+        return bool(tokens_together(lengths)) and gradient_fits(step.base, len(paths) * len(step.x), step.x)
 
     def _reference_keys(self, step, dtype):
         """The layout picture's keys (n, c) float32 at this noise level: from an earlier run where there was one."""
         sampling, device = step.base.model_sampling, step.x.device
         sigma = torch.full((1,), step.moment.sigma, device=device)
         timestep = sampling.timestep(sigma).float()
-        latent = self.layout_latent(step.moment.step, int(timestep[0]))
+        latent = self.conducting.layout_latent(step.moment.step, int(timestep[0]))
         if self._text is None:
             tensor, values = self.layout_text
             self._text = unet_inputs(step.base, tensor, values, latent.float().cpu())
@@ -174,36 +152,10 @@ class LayoutGuidance:
             inputs = latent.to(device, dtype)
             if self._text.concat is not None:
                 inputs = torch.cat([inputs, self._text.concat.to(inputs)], 1)
-            batch = batch_of([block_of(self._text, 1, inputs)], self.conducting.layers)
-            unet = step.base.diffusion_model._forward
-            texts = inputs, timestep, batch.context, batch.y
-            _, keys, _, _ = run_to(block, unet, texts, self._options(step, batch))
-            found = {block: (keys[0],)}
+            batch = text_batch([text_rows(self._text, 1, inputs)], self.conducting.layers.levels)
+            inputs = inputs, timestep, batch.context, batch.y
+            found = {block: (run_to(block, bare_forward(step.base), inputs, self._options(step, batch)).k[0],)}
             if budget:
                 bank.put(key, found, step.run, budget)
         with torch.inference_mode(False):
             return found[block][0].to(torch.promote_types(dtype, torch.float32)).clone()
-
-
-def _back(keys, of_keys, leaf):
-    """The gradient with respect to the leaf, from that of the keys; scaled on the way if small values would vanish."""
-    half = keys.element_size() < 4
-    peak = float(of_keys.abs().max())
-    if peak == 0:
-        return torch.zeros_like(leaf)
-    scale = 2.0 ** math.floor(math.log2(PEAK / peak)) if half else 1.0
-    for _ in range(3):
-        scaled = (of_keys * scale).to(keys.dtype)
-        (gradient,) = torch.autograd.grad(keys, leaf, scaled, retain_graph=half)
-        if torch.isfinite(gradient).all():
-            return gradient / scale
-        scale /= 256
-    raise refusal(
-        "layout guidance gave values that are not numbers in half precision; start the host with --fp32-unet or set "
-        "guidance_weight to 0"
-    )
-
-
-def _differentiable_attention(function, q, k, v, heads, *args, **kwargs):
-    # quantized and hand-written backends have no backward pass
-    return host_attention.attention_pytorch(q, k, v, heads, *args, **kwargs)

@@ -5,9 +5,9 @@ import comfy.utils
 import torch
 
 from . import inversion_cache
-from .concept_masks import centre_crop
 from .inversion import inverted, levels_of
-from .say import refusal, tell
+from .latents import centre_crop, checked_latent, pixels_of
+from .messages import input_error, warn_user
 
 
 class LayoutPicture:
@@ -22,33 +22,22 @@ class LayoutPicture:
     def latent(self, base, latent_size):
         """(1, C, h, w) in the sampler's units, for a result of this size. The VAE is loaded for it."""
         if self._latent[0] != latent_size:
-            fitted = fitted_to(self.pixels, tuple(8 * side for side in latent_size))
-            latent = self.vae.encode(fitted)
-            channels = base.latent_format.latent_channels
-            if latent.ndim != 4 or latent.shape[1] != channels:
-                raise refusal(
-                    f"the VAE makes latents of shape {tuple(latent.shape)}, the model needs {channels} channels and no "
-                    "frames; connect the VAE that belongs to the model"
-                )
-            if not torch.isfinite(latent).all():
-                raise refusal(
-                    "the VAE gave values that are not numbers for layout_image; start the host with --fp32-vae"
-                )
-            self._latent = latent_size, base.process_latent_in(latent.float().cpu())
+            latent = self.vae.encode(fitted_to(self.pixels, pixels_of(latent_size)))
+            self._latent = latent_size, base.process_latent_in(checked_latent(base, latent, "layout_image"))
         return self._latent[1]
 
-    def inversion(self, base, latent_size, schedule, layers):
+    def inversion(self, base, latent_size, schedule):
         """An Inversion for a run whose noise levels are `schedule`: from disk where there is one."""
         latent = self.latent(base, latent_size)
         levels = levels_of(base.model_sampling, self.steps, schedule)
         key = None
         if self.cache_bytes:
             on_device = latent.to(mm.get_torch_device())
-            key = inversion_cache.key_of(base, on_device, self.text, levels, layers)
+            key = inversion_cache.key_of(base, on_device, self.text, levels)
             latents = inversion_cache.load(key)
             if latents is not None:
                 return Inversion(base.model_sampling, levels, latents)
-        latents = inverted(base, latent, self.text, levels, layers)
+        latents = inverted(base, latent, self.text, levels)
         if key:
             inversion_cache.save(key, latents, self.cache_bytes)
         return Inversion(base.model_sampling, levels, latents)
@@ -74,7 +63,7 @@ def fitted_to(pixels, size):
     lost = [full - kept for full, kept in zip(pixels.shape[1:3], part.shape[1:3], strict=True)]
     if max(lost) > 1:
         height, width = pixels.shape[1:3]
-        tell(
+        warn_user(
             f"layout_image is {width}x{height}, the result {size[1]}x{size[0]}: its edges are cropped to that aspect "
             f"({lost[1]} pixels of its width, {lost[0]} of its height)"
         )
@@ -92,17 +81,17 @@ def picture_of(image, positive, vae):
     """
     missing = [name for name, value in (("layout_positive", positive), ("vae", vae)) if not value]
     if missing:
-        raise refusal(
+        raise input_error(
             f"layout_image is connected but {' and '.join(missing)} not; connect a CLIP Text Encode that says what the "
             "picture shows, and the checkpoint's VAE"
         )
     image = image[None] if image.ndim == 3 else image
     if image.ndim != 4 or image.shape[-1] not in (3, 4):
-        raise refusal(f"layout_image has the shape {tuple(image.shape)}; connect one IMAGE (1, height, width, 3)")
+        raise input_error(f"layout_image has the shape {tuple(image.shape)}; connect one IMAGE (1, height, width, 3)")
     if not torch.isfinite(image).all():
-        raise refusal(
+        raise input_error(
             "layout_image holds values that are not numbers; connect a picture that was decoded without errors"
         )
     if len(image) > 1:
-        tell(f"layout_image is a batch of {len(image)} pictures; the first one is the layout of all results")
+        warn_user(f"layout_image is a batch of {len(image)} pictures; the first one is the layout of all results")
     return image[:1, ..., :3].float().cpu(), tuple(positive[0][:2])

@@ -20,9 +20,10 @@ from .image_member import Member
 from .image_run import ImageRun
 from .image_tokens import empty_tokens, subject_tokens, zero_pixels
 from .image_words import check_words, read_words
-from .merge_maps import keep_maps, maps_of
-from .pictures import LATENT_STEP, label_of, region_of
-from .say import refusal
+from .latents import pixels_of
+from .messages import input_error
+from .pictures import label_of, region_of
+from .run_records import keep_record, record_of
 from .technique import Technique
 from .when import Window
 
@@ -53,9 +54,9 @@ def attach_mip_adapter(
     """
     for name, value in (("scale", scale), ("merge_power", merge_power)):
         if not math.isfinite(value):
-            raise refusal(f"{name} is {value}; enter a number")
+            raise input_error(f"{name} is {value}; enter a number")
     if merge_power < 0:
-        raise refusal(f"merge_power is {merge_power}; enter a number from 0 (equal mix) upwards, 1 is as published")
+        raise input_error(f"merge_power is {merge_power}; enter a number from 0 (equal mix) upwards, 1 is as published")
     window = Window(*window)
     if not references or scale == 0 or not any(reference.strength for reference in references):
         return model
@@ -90,17 +91,18 @@ def maps_over(model, latents, images=None):
     """
     technique = technique_of(model, MIPAdapter.name)
     if technique is None:
-        raise refusal("this MODEL carries no MIP-Adapter; connect the one that comes from MIP-Adapter and was sampled")
-    kept = maps_of(technique, latents)
-    if kept is None:
-        raise refusal(
+        raise input_error(
+            "this MODEL carries no MIP-Adapter; connect the one that comes from MIP-Adapter and was sampled"
+        )
+    maps = record_of(technique, latents)
+    if maps is None:
+        raise input_error(
             "these samples are not from a recent run of this MODEL with MIP-Adapter at work; connect the LATENT "
             "straight from the sampler that uses this MODEL, and queue again"
         )
     if images is not None and len(images) not in (1, len(latents)):
-        raise refusal(f"{len(images)} images came for {len(latents)} samples; connect the decoded samples")
-    height, width = latents.shape[-2:]
-    return heat_maps(kept.maps, (height * LATENT_STEP, width * LATENT_STEP), images)
+        raise input_error(f"{len(images)} images came for {len(latents)} samples; connect the decoded samples")
+    return heat_maps(maps, pixels_of(latents.shape[-2:]), images)
 
 
 def encode_pixels(clip_vision, pixels):
@@ -119,6 +121,7 @@ class MIPAdapter(Technique):
     """All MIP-Adapter nodes of one MODEL. Nodes of equal settings share one merge; others add to it."""
 
     name = "mip_adapter"
+    order = 30
 
     def __init__(self, members):
         self.members = members
@@ -146,11 +149,17 @@ class MIPAdapter(Technique):
     def finished(self, run, latents):
         state = run.state(self.name, ImageRun)
         rows, size = len(latents), tuple(latents.shape[-2:])
-        maps = [(m.words, state.mean_shares(m, rows, size)) for m in self.members]
-        keep_maps(self, latents, [(words, shares) for words, shares in maps if shares is not None])
+        # per object its words and its share (b, h, w) of each place, in 0..1
+        maps = []
+        for member in self.members:
+            shares = state.mean_shares(member, rows, size)
+            if shares is not None:
+                maps += [(word, shares[:, i]) for i, word in enumerate(member.words)]
+        if maps:
+            keep_record(self, latents, tuple(maps))
 
 
 def _empty_tokens(adapter, clip_vision):
-    if adapter.variant == "base":
+    if not adapter.reads_hidden_states:
         return empty_tokens(adapter)
     return empty_tokens(adapter, encode_pixels(clip_vision, zero_pixels(clip_vision)).penultimate_hidden_states)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import folder_paths
 
-from .say import refusal
+from .messages import input_error
 
 # So many names stand in a sentence.
 NAMED = 10
@@ -58,7 +58,7 @@ def path_of(name, *kinds):
     """The path of a listed file; ValueError if it is gone."""
     path = _path(name, kinds)
     if path is None:
-        raise refusal(not_found("file", name, file_names(*kinds), *kinds))
+        raise input_error(not_found("file", name, file_names(*kinds), *kinds))
     return path
 
 

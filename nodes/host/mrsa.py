@@ -11,16 +11,16 @@ from dataclasses import dataclass, replace
 import torch
 
 from .attach import attach
-from .bank import bank_of, digest
+from .bank import bank_of
 from .blocks import attention_blocks, chosen_blocks, grid_at, unet_of
+from .content_keys import digest, weights_key
+from .messages import input_error, warn_user
 from .reference_branch import ReferenceBranch, Segment
 from .reference_pass import caught_keys
 from .reference_rows import count_of_pictures, rows_of
 from .rows import COND, UNCOND
-from .say import refusal, tell
 from .seeded import seeded_noise
 from .technique import Technique
-from .weights import weights_key
 from .when import Window
 
 # Beyond this a weight only makes softmax one-hot (FreeCustom uses 1 to 3).
@@ -53,7 +53,7 @@ def attach_mrsa(
     unet = unet_of(model, "Multi-Reference Self-Attention")
     for name, value in (("weight", weight), ("style_fidelity", style_fidelity)):
         if not math.isfinite(value):
-            raise refusal(f"{name} is {value}; enter a number")
+            raise input_error(f"{name} is {value}; enter a number")
     window = Window(*window)
     levels = attention_blocks(unet)
     blocks = {block: levels[block] for block in chosen_blocks(unet, blocks, custom_blocks)}
@@ -110,13 +110,14 @@ class Member:
         sigma = torch.tensor([call.moment.sigma])
         sampling = call.base.model_sampling
         x = sampling.calculate_input(sigma, sampling.noise_scaling(sigma, noise, row.latent))
-        return x if row.concat is None else torch.cat([x, row.concat], 1)
+        return x if row.inputs.concat is None else torch.cat([x, row.inputs.concat], 1)
 
 
 class MRSA(Technique):
     """All MRSA nodes of one MODEL: their references share one softmax."""
 
     name = "mrsa"
+    order = 40
 
     def __init__(self, members):
         self.members = members
@@ -141,7 +142,7 @@ class MRSA(Technique):
                 for row, entry in zip(member.rows, entries, strict=True):
                     for block, (k, v) in entry.items():
                         bias = level.bias(row, grid_at(member.blocks[block], row.latent_size), k.device)
-                        segment = Segment(k, v, bias, row.region, member.style_fidelity)
+                        segment = Segment(row, k, v, bias, member.style_fidelity)
                         segments.setdefault(block, {}).setdefault(chunk, []).append(segment)
         return {("attn1", block): ReferenceBranch(chunks, call.run) for block, chunks in segments.items()}
 
@@ -199,7 +200,8 @@ def _text(call, row, chunk):
     if chunk.role == UNCOND:
         first = slice(chunk.start, chunk.start + 1)
         return call.context[first], call.y[first] if call.y is not None else None
-    return row.context.to(call.x), row.y.to(call.x) if row.y is not None else None
+    context, y = row.inputs.context, row.inputs.y
+    return context.to(call.x), y.to(call.x) if y is not None else None
 
 
 def _from_bank_or_unet(call, member, texts):
@@ -239,7 +241,10 @@ def _with_tokens(rows, blocks):
         empty = sorted(grid for grid in grids if not len(row.kept(grid)[0]))
         if empty:
             sizes = ", ".join(f"{h}x{w}" for h, w in empty)
-            tell(f"{row.label}: its mask keeps no token on the {sizes} grid, so it does not act there; draw it larger")
+            warn_user(
+                f"{row.view.label}: its mask keeps no token on the {sizes} grid, so it does not act there; "
+                "draw it larger"
+            )
         if len(empty) < len(grids):
             left.append(row)
     return left

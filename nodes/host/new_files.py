@@ -1,11 +1,13 @@
-"""New files in the host's model folders: bare names only, and nothing is ever overwritten."""
+"""New files: bare names only, written whole or not at all, and nothing that belongs to others is overwritten."""
 
+import os
 import re
 from pathlib import Path
 
 import folder_paths
+import safetensors.torch
 
-from .say import refusal
+from .messages import input_error
 
 # Names that some system or shell reads as more than a name.
 _UNSAFE = re.compile(r'[/\\:*?"<>|\x00-\x1f]|\.\.|^\.|^\s*$')
@@ -15,7 +17,7 @@ def file_name_of(name, example):
     """The name of a safetensors file from what the user entered; ValueError for one that is more than a name."""
     name = name.strip()
     if _UNSAFE.search(name):
-        raise refusal(f'file_name is "{name}"; enter a bare name such as "{example}", without folders')
+        raise input_error(f'file_name is "{name}"; enter a bare name such as "{example}", without folders')
     return name if name.endswith(".safetensors") else f"{name}.safetensors"
 
 
@@ -39,10 +41,24 @@ def write_new(files, kind):
                     file.write(data)
             except FileExistsError:
                 if path.read_bytes() != data:
-                    raise refusal(
+                    raise input_error(
                         f"{path.name} exists in the {kind} folder with another content; enter another file_name"
                     ) from None
     except BaseException:
         for path in written:
             path.unlink(missing_ok=True)
         raise
+
+
+def write_tensors(path, tensors, **metadata):
+    """Writes a safetensors file beside and renames it, so that nobody ever reads half a file; one of ours is replaced.
+
+    tensors: {name: tensor on any device}; metadata: text by name. Raises OSError where the disk does not take it.
+    """
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        found = {key: t.detach().cpu().contiguous() for key, t in tensors.items()}
+        safetensors.torch.save_file(found, part, metadata or None)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,20 +1,19 @@
 """Pairs of plain and golden noise as files: what an NPNet is trained on."""
 
 import math
-import os
 from pathlib import Path
 
 import comfy.model_management
 import comfy.sample
 import comfy.utils
 import folder_paths
-import safetensors.torch
 import torch
 
-from .bank import digest
+from .content_keys import digest
+from .messages import input_error
+from .new_files import write_tensors
 from .redenoise import Redenoised
 from .safe_files import read_tensors
-from .say import refusal
 
 
 def pairs_folder(name):
@@ -22,7 +21,7 @@ def pairs_folder(name):
     output = Path(folder_paths.get_output_directory()).resolve()
     folder = (output / name.strip()).resolve()
     if not name.strip() or output not in folder.parents:
-        raise refusal(f'folder is "{name}"; give the name of a folder inside ComfyUI\'s output folder')
+        raise input_error(f'folder is "{name}"; give the name of a folder inside ComfyUI\'s output folder')
     return folder
 
 
@@ -62,18 +61,11 @@ def read_pairs(folder):
         pair, _ = read_tensors(path)
         pairs.append((pair["noise"], pair["golden"], prompts[words]))
     if not pairs:
-        raise refusal(f"{folder.name} holds no noise pairs; run Collect Noise Pairs with the same folder first")
+        raise input_error(f"{folder.name} holds no noise pairs; run Collect Noise Pairs with the same folder first")
     shapes = {(noise.shape[1:], prompt.shape[-1]) for noise, _, prompt in pairs}
     if len(shapes) > 1:
-        raise refusal(f"{folder.name} holds pairs of several sizes or models; use one folder for each")
+        raise input_error(f"{folder.name} holds pairs of several sizes or models; use one folder for each")
     return pairs
-
-
-def write_tensors(path, tensors, **metadata):
-    """Writes a safetensors file whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    safetensors.torch.save_file({key: t.detach().cpu().contiguous() for key, t in tensors.items()}, part, metadata)
-    os.replace(part, path)  # noqa: PTH105
 
 
 class _Seeded:

@@ -1,16 +1,16 @@
-"""Golden Noise (NPNet, arXiv 2411.09502) as a NOISE: what it makes of a noise of any size, and says about it."""
+"""Golden Noise (NPNet, arXiv 2411.09502): what the network makes of a noise of any size."""
 
 import logging
 import math
 from dataclasses import dataclass
 
 import comfy.model_management
-import comfy.sample
 import torch
 
 from ...kernels.noise_prompt import TOKENS, canvas_size, centre, for_batch, golden_noise, tiled, with_long_prompt
-from .npnet_file import FAMILIES, NoisePromptNet
-from .say import refusal, tell
+from .families import OTHER_CHANNELS, PROMPT_WIDTHS
+from .messages import input_error, warn_user
+from .npnet_file import NoisePromptNet
 from .seeded import seeded_noise
 
 log = logging.getLogger(__name__)
@@ -19,18 +19,10 @@ SIZE_MODES = ("tile", "resize", "off")
 LONG_PROMPTS = ("truncate", "average", "recurse")
 DEVICES = ("cpu", "gpu")
 CHANNELS = 4
-# Networks that read other latents, by their channels.
-LATENTS = {
-    3: "a pixel model",
-    12: "Mochi",
-    16: "SD3, Flux or a relative",
-    32: "Flux 2 or a relative",
-    128: "LTX or Flux 2",
-}
 
 
 @dataclass(frozen=True, eq=False)
-class Improvement:
+class NoiseImprover:
     """What one node does to a noise: the network, the prompt and the choices of the user."""
 
     net: NoisePromptNet
@@ -55,14 +47,19 @@ class Improvement:
         if size == (side, side):
             golden = self._mixed(plain, self._network(plain))
         elif self.size_mode == "off":
-            tell(f'size_mode is "off" and the latent {_size(size)} is not {_size((side, side))}: the noise stays plain')
+            warn_user(
+                f'size_mode is "off" and the latent {size_text(size)} is not {size_text((side, side))}: '
+                "the noise stays plain"
+            )
             return noise
         else:
-            log.info('latent %s is not %s: size_mode "%s"', _size(size), _size((side, side)), self.size_mode)
+            log.info('latent %s is not %s: size_mode "%s"', size_text(size), size_text((side, side)), self.size_mode)
             golden = self._resized(plain, draw(side)) if self.size_mode == "resize" else None
             golden = self._tiled(plain, seed) if golden is None else golden
         if not torch.isfinite(golden).all():
-            tell("NPNet gave values that are not numbers; the noise stays plain. Look at the prompt's conditioning")
+            warn_user(
+                "NPNet gave values that are not numbers; the noise stays plain. Look at the prompt's conditioning"
+            )
             return noise
         return golden.to(noise.dtype)
 
@@ -95,61 +92,22 @@ class Improvement:
             )
 
 
-class GoldenNoise:
-    """A NOISE of the host whose noise is another NOISE's, improved. One object per execution of a node."""
-
-    def __init__(self, noise, improvement):
-        self.noise = noise
-        self.improvement = improvement
-        self._known = None
-
-    @property
-    def seed(self):
-        return getattr(self.noise, "seed", 0)
-
-    def generate_noise(self, latent):
-        """Unit variance, on the CPU, shape of latent["samples"]."""
-        samples = latent["samples"]
-        check_latent(samples)
-        plain = self.noise.generate_noise(latent)
-        if self._known is not None and torch.equal(plain, self._known[0]):
-            return self._known[1].clone()
-
-        def draw(side):
-            return self.noise.generate_noise({**latent, "samples": samples.new_zeros(*samples.shape[:2], side, side)})
-
-        return self.improvement(plain, self.seed, draw)
-
-    def report(self):
-        """One sentence: what changes in plain noise of this seed at the network's own size."""
-        improvement, net = self.improvement, self.improvement.net
-        side = net.sizes.side
-        plain = comfy.sample.prepare_noise(torch.zeros(1, CHANNELS, side, side), self.seed)
-        golden = improvement(plain, self.seed, None)
-        # most pictures are of this size: then the work is done already
-        self._known = plain, golden
-        change = float((golden - plain).norm() / plain.norm())
-        return (
-            f"{net.name} for {net.family}, strength {improvement.strength:g}: on {_size((side, side))} noise of seed "
-            f"{self.seed} the standard deviation goes from {float(plain.std()):.3f} to "
-            f"{float(golden.std()):.3f}, {100 * change:.1f} % of the noise changes"
-        )
-
-
-def improvement_of(net, conditioning, strength, size_mode, long_prompt, device):
-    """An Improvement; ValueError for a prompt or a strength it cannot work with."""
+def noise_improver(net, conditioning, strength, size_mode, long_prompt, device):
+    """A NoiseImprover; ValueError for a prompt or a strength it cannot work with."""
     if not math.isfinite(strength):
-        raise refusal(f"strength is {strength}; enter a number, 0 is off and 1 as published")
-    return Improvement(net, _prompt_of(conditioning, net), strength, size_mode, long_prompt, device)
+        raise input_error(f"strength is {strength}; enter a number, 0 is off and 1 as published")
+    return NoiseImprover(net, _prompt_of(conditioning, net), strength, size_mode, long_prompt, device)
 
 
 def check_latent(latent):
     """ValueError, naming the family, for a latent or noise that is not (b, 4, h, w)."""
     if getattr(latent, "is_nested", False) or latent.ndim != 4:
-        raise refusal("NPNet reads pictures of 4 channels, this is a video or audio latent; take plain noise for it")
+        raise input_error(
+            "NPNet reads pictures of 4 channels, this is a video or audio latent; take plain noise for it"
+        )
     if latent.shape[1] != CHANNELS:
-        family = LATENTS.get(latent.shape[1], "another family")
-        raise refusal(
+        family = OTHER_CHANNELS.get(latent.shape[1], "another family")
+        raise input_error(
             f"NPNet reads latents of 4 channels, this one has {latent.shape[1]} ({family}); take plain noise for it"
         )
 
@@ -161,18 +119,20 @@ def extra_noise(seed, like):
 
 def _prompt_of(conditioning, net):
     if not conditioning:
-        raise refusal("conditioning is empty; connect the positive prompt")
+        raise input_error("conditioning is empty; connect the positive prompt")
     if len(conditioning) > 1:
-        tell(f"conditioning holds {len(conditioning)} prompts (combined or timed); NPNet reads the first")
+        warn_user(f"conditioning holds {len(conditioning)} prompts (combined or timed); NPNet reads the first")
     prompt = conditioning[0][0]
     if prompt is None or prompt.ndim != 3:
-        raise refusal("conditioning holds no text; connect the positive prompt as the text encoder gives it")
+        raise input_error("conditioning holds no text; connect the positive prompt as the text encoder gives it")
     width, tokens = prompt.shape[-1], prompt.shape[1]
     if width != net.sizes.prompt:
-        hint = "SD1.5 has no NPNet" if width == 768 else f"that is {FAMILIES.get(width, 'another family')}"
-        raise refusal(f"this NPNet is for {net.family}, the prompt has {width}: {hint}; use the model it was made for")
+        hint = "SD1.5 has no NPNet" if width == 768 else f"that is {PROMPT_WIDTHS.get(width, 'another family')}"
+        raise input_error(
+            f"this NPNet is for {net.family}, the prompt has {width}: {hint}; use the model it was made for"
+        )
     if tokens == 0 or tokens % TOKENS:
-        raise refusal(
+        raise input_error(
             f"the prompt has {tokens} tokens, NPNet reads them by {TOKENS}; encode it with the checkpoint's own CLIP"
         )
     return prompt.detach().float().cpu()
@@ -188,5 +148,6 @@ def _weights_on(net, device):
     return {key: t.to(target) for key, t in net.weights.items()}
 
 
-def _size(size):
+def size_text(size):
+    """A size (h, w) as people write it."""
     return f"{size[1]}x{size[0]}"

@@ -4,13 +4,11 @@ import re
 from dataclasses import dataclass
 
 from ...kernels.noise_prompt import IGNORED, Sizes, expected_shapes, sizes_of
+from .messages import input_error
 from .model_files import path_of, register
 from .safe_files import read_tensors
-from .say import refusal
 
 KINDS = ("npnet", "npnets")
-# Prompt widths and the model families that have them.
-FAMILIES = {768: "SD1.5", 1024: "SD2 or Hunyuan-DiT", 1280: "the SDXL refiner", 2048: "SDXL", 4096: "a T5 encoder"}
 
 register(*KINDS)
 
@@ -71,4 +69,4 @@ def _published_names(tensors):
 
 
 def _no_npnet(name, reason):
-    return refusal(f"{name} is not an NPNet checkpoint: {reason}; choose a file such as sdxl.pth of Golden Noise")
+    return input_error(f"{name} is not an NPNet checkpoint: {reason}; choose a file such as sdxl.pth of Golden Noise")

@@ -4,10 +4,11 @@ import logging
 
 import comfy.sample
 import torch
-from comfy.patcher_extension import WrappersMP
 
+from .attach import unwrap_runs, wrap_runs
+from .calls import noise_levels
+from .messages import input_error, warn_user
 from .npnet import CHANNELS
-from .say import refusal, tell
 
 log = logging.getLogger(__name__)
 
@@ -16,7 +17,7 @@ KEY = "personalization_npnet"
 FULL = 0.998
 
 
-def attach_golden_noise(model, improvement):
+def attach_golden_noise(model, improver):
     """A clone of the MODEL that improves the noise of runs at full denoise; the MODEL itself at strength 0.
 
     Of several on one MODEL the last acts. Raises ValueError for a model of other latents.
@@ -24,33 +25,31 @@ def attach_golden_noise(model, improvement):
     channels = model.model.latent_format.latent_channels
     if channels != CHANNELS:
         name = type(model.model).__name__
-        raise refusal(f"NPNet reads latents of 4 channels, {name} has {channels}; connect an SDXL or Hunyuan-DiT model")
-    if improvement.strength == 0:
+        raise input_error(
+            f"NPNet reads latents of 4 channels, {name} has {channels}; connect an SDXL or Hunyuan-DiT model"
+        )
+    if improver.strength == 0:
         return model
-    patched = without_golden_noise(model)
-    patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, AroundRun(improvement))
-    return patched
+    return wrap_runs(model, KEY, GoldenRuns(improver))
 
 
 def without_golden_noise(model):
     """A clone of the MODEL that samples from the noise it is given."""
-    clone = model.clone()
-    clone.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
-    return clone
+    return unwrap_runs(model, KEY)
 
 
-class AroundRun:
+class GoldenRuns:
     """An OUTER_SAMPLE wrapper; the noise is still on the CPU and of unit variance there. Immutable."""
 
-    def __init__(self, improvement):
-        self.improvement = improvement
+    def __init__(self, improver):
+        self.improver = improver
 
     def __call__(self, executor, noise, latent_image, sampler, sigmas, denoise_mask=None, callback=None,
                  disable_pbar=False, seed=None, **kwargs):  # fmt: skip
         if torch.any(noise):
             sampling = executor.class_obj.model_patcher.get_model_object("model_sampling")
             if begins_at_full_noise(sigmas, sampling):
-                noise = self.improvement(noise, seed or 0, lambda side: _drawn(noise, seed, side))
+                noise = self.improver(noise, seed or 0, lambda side: _drawn(noise, seed, side))
             else:
                 log.info("this run does not begin at full noise; Golden Noise leaves it alone")
         return executor(noise, latent_image, sampler, sigmas, denoise_mask, callback, disable_pbar, seed, **kwargs)
@@ -61,7 +60,7 @@ def begins_at_full_noise(sigmas, sampling):
     first = float(sigmas[0])
     if first >= FULL * float(sampling.sigma_max):
         return True
-    levels = getattr(sampling, "sigmas", None)
+    levels = noise_levels(sampling)
     if levels is None or len(sigmas) < 2:
         return False
     # ddim_uniform takes the levels 1, 1 + s, 1 + 2s, ...; a full one goes as far as there are levels
@@ -76,5 +75,5 @@ def _drawn(noise, seed, side):
     """The sampler's noise at another size, or None if it is not what the seed gives."""
     if seed is not None and torch.equal(comfy.sample.prepare_noise(torch.zeros_like(noise), seed), noise):
         return comfy.sample.prepare_noise(noise.new_zeros(*noise.shape[:2], side, side), seed)
-    tell('size_mode "resize" needs the noise of the sampler\'s own seed; "tile" takes its place')
+    warn_user('size_mode "resize" needs the noise of the sampler\'s own seed; "tile" takes its place')
     return None

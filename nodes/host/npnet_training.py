@@ -1,18 +1,17 @@
 """Training of an NPNet on noise pairs (arXiv 2411.09502, section 3.3), with progress and restarts."""
 
 import math
-from pathlib import Path
 
 import comfy.model_management
 import comfy.utils
-import folder_paths
 import torch
 from safetensors import safe_open
 
 from ...kernels.noise_prompt import TOKENS, Sizes, fresh_weights, golden_noise
-from .noise_pairs import read_pairs, write_tensors
+from .messages import input_error, warn_user
+from .new_files import file_name_of, in_folder, write_tensors
+from .noise_pairs import read_pairs
 from .npnet_file import KINDS, net_from
-from .say import refusal, tell
 
 # Swin-Tiny and the hidden widths of the published networks.
 PUBLISHED = {"width": 96, "depths": (2, 2, 6, 2), "heads": (3, 6, 12, 24), "vectors": 64, "values": 1024}
@@ -58,37 +57,29 @@ def train(folder, file_name, start, *, steps, batch_size, learning_rate, seed):
     write_tensors(path, net.weights)
     report = f"{path.name}, {done} steps, {len(shown)} pairs: loss on {len(held)} held out {before:.5f} -> {after:.5f}"
     if after >= before:
-        tell(f"{report}; that is no better than plain noise: train longer or collect more pairs")
+        warn_user(f"{report}; that is no better than plain noise: train longer or collect more pairs")
     return net, str(path), report
 
 
 def _target(file_name):
-    name = Path(file_name.strip())
-    if (
-        name.name.startswith(".")
-        or not name.name
-        or name.name != file_name.strip()
-        or name.suffix not in ("", ".safetensors")
-    ):
-        raise refusal(f'file_name is "{file_name}"; give a plain name such as my_npnet')
-    folder = Path(folder_paths.get_folder_paths(KINDS[0])[0])
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{name.stem}.safetensors"
+    path = in_folder(KINDS[0], file_name_of(file_name, "my_npnet"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def _first_weights(pair, start, seed):
     noise, _, prompt = pair
     side, width = noise.shape[-1], prompt.shape[-1]
     if noise.shape[1:] != (4, side, side):
-        raise refusal(f"the pairs are of shape {list(noise.shape[1:])}; an NPNet learns squares of 4 channels")
+        raise input_error(f"the pairs are of shape {list(noise.shape[1:])}; an NPNet learns squares of 4 channels")
     if prompt.shape[1] < TOKENS:
-        raise refusal(
+        raise input_error(
             f"the prompts have {prompt.shape[1]} tokens, an NPNet reads {TOKENS}; collect pairs with its CLIP"
         )
     if start is None:
         return fresh_weights(Sizes(side, width, **PUBLISHED), seed)
     if start.sizes.prompt != width:
-        raise refusal(f"{start.name} reads {start.family}, the pairs' prompts are {width} wide; start without it")
+        raise input_error(f"{start.name} reads {start.family}, the pairs' prompts are {width} wide; start without it")
     if start.sizes.side == side:
         return start.weights
     # the SVD branch fits one size only, the rest any
@@ -113,7 +104,7 @@ def _one_step(weights, optimizer, batch, step):
     optimizer.zero_grad(set_to_none=True)
     loss = _loss(weights, batch)
     if not math.isfinite(loss.item()):
-        raise refusal(f"the loss at step {step} is not a number; lower learning_rate and choose another file_name")
+        raise input_error(f"the loss at step {step} is not a number; lower learning_rate and choose another file_name")
     loss.backward()
     optimizer.step()
 

@@ -5,8 +5,8 @@ from numbers import Integral
 
 import torch
 
-from .say import refusal, tell
-from .text import encoded, tokenized
+from .clip_text import encoded, tokenized
+from .messages import input_error, warn_user
 from .unet_inputs import unet_inputs
 
 # CLIP's vocabulary, shared by all text encoders of SD1.x, SD2.x and SDXL.
@@ -46,7 +46,7 @@ def _phrase(base, clip, text, prompt_ids):
     chunks = _chunks(clip, text)
     ids = _ids(chunks[0])[:LONGEST]
     if len(chunks) > 1:
-        tell(f'the word "{text[:40]}..." is longer than {LONGEST} tokens; only its beginning is used')
+        warn_user(f'the word "{text[:40]}..." is longer than {LONGEST} tokens; only its beginning is used')
     context = _context(base, clip, text)
     # row 0 is the start token
     return Phrase(text, context[:, 1 : len(ids) + 1], _found(ids, prompt_ids))
@@ -57,7 +57,7 @@ def _chunks(clip, text):
     tokens = tokenized(clip, text)
     encoders = [chunks for chunks in tokens.values() if _starts(chunks)] if isinstance(tokens, dict) else []
     if not encoders:
-        raise refusal(
+        raise input_error(
             "this CLIP does not read text as Stable Diffusion's does, so the references' words cannot be found; "
             "connect the CLIP of an SD1.5 or SDXL checkpoint"
         )

@@ -6,10 +6,9 @@ import comfy.utils
 import torch
 
 from ...kernels.masks import WHOLE
-from .say import refusal, tell
+from .latents import LATENT_STEP, batched_mask, bounded_mask
+from .messages import input_error, warn_user
 
-# One latent pixel is 8 x 8 pixels in every model this pack works with.
-LATENT_STEP = 8
 # What the host's LoadImage gives as mask of an image without alpha.
 NO_ALPHA = (64, 64)
 
@@ -18,12 +17,12 @@ NO_ALPHA = (64, 64)
 class View:
     """One picture of one reference, fitted to a model."""
 
+    reference: object  # what the user says of it: a Reference
     label: str
     pixels: torch.Tensor  # (1, H, W, 3)
     mask: torch.Tensor | None  # (Hm, Wm) in 0..1, in its own frame; None: the whole picture
     frame: tuple  # the part of the mask that the pixels show: top, left, bottom, right in 0..1
     region: torch.Tensor | None  # (Hr, Wr) in 0..1 over the result; None: everywhere
-    strength: float
 
     @property
     def latent_size(self):
@@ -40,8 +39,8 @@ def views_of(references, area):
         label, images, masks = pictures_of(reference, number)
         regions = _spread(_as_masks(reference.region, label, "region"), len(images), label, "region")
         for image, mask, region in zip(images, masks, regions, strict=True):
-            pixels, frame = fitted(image, area, label)
-            views.append(View(label, pixels, mask, frame, region, reference.strength))
+            pixels, frame = fitted_picture(image, area, label)
+            views.append(View(reference, label, pixels, mask, frame, region))
     return views
 
 
@@ -66,14 +65,15 @@ def region_of(reference, label):
     return None if regions is None else regions.amax(0)
 
 
-def fitted(image, area, label="picture"):
+def fitted_picture(image, area, label="picture"):
     """The image (H, W, 3) shrunk to at most `area` pixels (never enlarged) and cropped to a multiple of 8.
 
     Returns (1, h, w, 3) and the frame (top, left, bottom, right in 0..1) that is left of the image. Keeps the aspect.
+    Raises ValueError, naming the picture by its label, for one under 8 x 8 pixels.
     """
     height, width = image.shape[:2]
     if min(height, width) < LATENT_STEP:
-        raise refusal(f"{label} is {width}x{height} pixels; a reference picture needs at least 8x8")
+        raise input_error(f"{label} is {width}x{height} pixels; a reference picture needs at least 8x8")
     scale = min(1.0, (area / (height * width)) ** 0.5)
     size = [max(LATENT_STEP, round(side * scale)) for side in (height, width)]
     pixels = image[None]
@@ -91,43 +91,33 @@ def _rgb(images, label):
     if images.ndim == 3:
         images = images[None]
     if images.ndim != 4 or images.shape[-1] not in (1, 3, 4):
-        raise refusal(
+        raise input_error(
             f"{label} has the shape {tuple(images.shape)}; connect an IMAGE (batch, height, width, 1, 3 or 4)"
         )
     images = images[..., :3].float()
     if not torch.isfinite(images).all():
-        raise refusal(f"{label} holds values that are not numbers; connect a picture that was decoded without errors")
+        raise input_error(
+            f"{label} holds values that are not numbers; connect a picture that was decoded without errors"
+        )
     return images.expand(-1, -1, -1, 3)
 
 
 def _as_masks(mask, label, kind):
     if mask is None:
         return None
-    mask = batched(mask)
+    mask = batched_mask(mask)
     if mask.ndim != 3:
-        raise refusal(f"the {kind} of {label} has the shape {tuple(mask.shape)}; connect a MASK (batch, height, width)")
-    return bounded(mask, label, kind)
-
-
-def batched(mask):
-    """A MASK with its batch axis and without one for channels; of another number of axes it stays as it is."""
-    if mask.ndim == 4 and 1 in (mask.shape[1], mask.shape[-1]):
-        mask = mask.squeeze(1 if mask.shape[1] == 1 else -1)
-    return mask[None] if mask.ndim == 2 else mask
-
-
-def bounded(mask, label, kind):
-    """The mask as float32 in 0..1; ValueError for values that are not numbers."""
-    if not torch.isfinite(mask).all():
-        raise refusal(f"the {kind} of {label} holds values that are not numbers; connect a MASK between 0 and 1")
-    return mask.float().clamp(0, 1)
+        raise input_error(
+            f"the {kind} of {label} has the shape {tuple(mask.shape)}; connect a MASK (batch, height, width)"
+        )
+    return bounded_mask(mask, label, kind)
 
 
 def _without_empty_alpha(mask, images, label):
     mask = _as_masks(mask, label, "mask")
     if mask is None or tuple(mask.shape[1:]) != NO_ALPHA or tuple(images.shape[1:3]) == NO_ALPHA or mask.any():
         return mask
-    tell(f"{label}: its picture has no alpha channel, so its mask is empty; the whole picture is used")
+    warn_user(f"{label}: its picture has no alpha channel, so its mask is empty; the whole picture is used")
     return None
 
 
@@ -137,5 +127,7 @@ def _spread(masks, count, label, kind):
     if len(masks) == 1:
         return [masks[0]] * count
     if len(masks) != count:
-        raise refusal(f"{label} has {count} pictures but {len(masks)} {kind}s; connect one {kind}, or one per picture")
+        raise input_error(
+            f"{label} has {count} pictures but {len(masks)} {kind}s; connect one {kind}, or one per picture"
+        )
     return list(masks)

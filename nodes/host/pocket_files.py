@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
+from .messages import input_error
 from .safe_files import read_tensors
-from .say import refusal
 from .seeded import seeded_noise
 
 FOLDER = Path(__file__).parent.parent / "pocket"
@@ -25,10 +25,10 @@ def read_part(name, folder=FOLDER):
     """({weight name: tensor}, config, {metadata}) of one of the files; ValueError says what is wrong with it."""
     path = Path(folder) / f"{name}.safetensors"
     if not path.is_file():
-        raise refusal(f"the pocket model's file {path} is missing; get the pack again, its weights come with it")
+        raise input_error(f"the pocket model's file {path} is missing; get the pack again, its weights come with it")
     tensors, metadata = read_tensors(path)
     if not set(SAID[name]) <= set(metadata):
-        raise refusal(f"{path.name} does not say what network it is for; get the pack again")
+        raise input_error(f"{path.name} does not say what network it is for; get the pack again")
     return tensors, json.loads(metadata["config"]), metadata
 
 
@@ -37,12 +37,12 @@ def check(module, tensors, name):
     wanted = {key: tuple(t.shape) for key, t in module.state_dict().items()}
     for key, shape in wanted.items():
         if key not in tensors:
-            raise refusal(f"{name}.safetensors of the pocket model lacks {key}; get the pack again")
+            raise input_error(f"{name}.safetensors of the pocket model lacks {key}; get the pack again")
         if tuple(tensors[key].shape) != shape:
             found = list(tensors[key].shape)
-            raise refusal(f"{name}.safetensors has {key} of shape {found}, not {list(shape)}; get the pack again")
+            raise input_error(f"{name}.safetensors has {key} of shape {found}, not {list(shape)}; get the pack again")
     for key in tensors.keys() - wanted.keys():
-        raise refusal(f"{name}.safetensors of the pocket model has {key} too many; get the pack again")
+        raise input_error(f"{name}.safetensors of the pocket model has {key} too many; get the pack again")
 
 
 def regroup(module, groups):
@@ -101,5 +101,5 @@ def widen_unet(tensors, config):
 
 def _copies(width):
     if WIDTH % width:
-        raise refusal(f"a pocket model {width} wide cannot be widened to {WIDTH}; get the pack again")
+        raise input_error(f"a pocket model {width} wide cannot be widened to {WIDTH}; get the pack again")
     return WIDTH // width

@@ -7,8 +7,9 @@ import comfy.samplers
 import torch
 
 from ...kernels.noise_prompt import redenoised
+from .calls import noise_levels
+from .messages import input_error
 from .npnet_model import without_golden_noise
-from .say import refusal
 
 
 class Redenoised:
@@ -20,9 +21,9 @@ class Redenoised:
     def __init__(self, noise, model, positive, negative, guidance, inverse_guidance, steps, repeats):
         for name, value in (("guidance", guidance), ("inverse_guidance", inverse_guidance)):
             if not math.isfinite(value):
-                raise refusal(f"{name} is {value}; enter a number")
+                raise input_error(f"{name} is {value}; enter a number")
         if not positive:
-            raise refusal("positive is empty; connect the prompt")
+            raise input_error("positive is empty; connect the prompt")
         self.noise = noise
         self.model = without_golden_noise(model)
         self.conds = positive, negative
@@ -38,7 +39,7 @@ class Redenoised:
         """Unit variance (nearly), on the CPU, shape of latent["samples"]."""
         plain = self.noise.generate_noise(latent)
         if getattr(plain, "is_nested", False):
-            raise refusal("re-denoise works on one latent, this one is nested (video with sound); take plain noise")
+            raise input_error("re-denoise works on one latent, this one is nested (video with sound); take plain noise")
         if not torch.any(plain):
             return plain
         noise = plain
@@ -79,8 +80,10 @@ def _first_levels(model, steps):
     if (
         not isinstance(sampling, comfy.model_sampling.EPS)
         or isinstance(sampling, comfy.model_sampling.IMG_TO_IMG)
-        or not hasattr(sampling, "sigmas")
+        or noise_levels(sampling) is None
     ):
         name = type(model.model).__name__
-        raise refusal(f"re-denoise works on models that predict noise or v (SD1.5, SD2.x, SDXL); this one is {name}")
+        raise input_error(
+            f"re-denoise works on models that predict noise or v (SD1.5, SD2.x, SDXL); this one is {name}"
+        )
     return comfy.samplers.calculate_sigmas(sampling, "ddim_uniform", steps)[:2]

@@ -9,7 +9,9 @@ import torch
 from ...kernels.masks import nearest_resize
 from ...kernels.reference_attention import multi_reference_attention
 from .attention import exact_attention
+from .calls import grid_of, heads_of
 from .frames import frame_of
+from .reference_rows import ReferenceRow
 from .rows import COND
 
 log = logging.getLogger(__name__)
@@ -19,11 +21,16 @@ log = logging.getLogger(__name__)
 class Segment:
     """The kept tokens of one reference at one block."""
 
+    row: ReferenceRow
     k: torch.Tensor  # (m, c)
     v: torch.Tensor  # (m, c)
     bias: torch.Tensor  # (m,), float32, added to the logit
-    region: torch.Tensor | None  # (H, W) in 0..1 over the result, None: everywhere
     style_fidelity: float
+
+    @property
+    def region(self):
+        """(H, W) in 0..1 over the result; None: everywhere."""
+        return self.row.view.region
 
 
 class ReferenceBranch:
@@ -60,7 +67,7 @@ class ReferenceBranch:
         )
 
     def _attend(self, q, k, v, options, segments, region_frame):
-        grid = tuple(options["activations_shape"][-2:])
+        grid = grid_of(options)
         region = None
         if region_frame is not None and any(segment.region is not None for segment in segments):
             at_query = torch.stack([_log_region(segment.region, grid, region_frame) for segment in segments], 1)
@@ -74,7 +81,7 @@ class ReferenceBranch:
             torch.cat([segment.k for segment in segments]),
             torch.cat([segment.v for segment in segments]),
             torch.cat([segment.bias for segment in segments]),
-            heads=options["n_heads"],
+            heads=heads_of(options),
             region=region,
             attention=exact_attention(options),
         )

@@ -1,15 +1,12 @@
 """One forward of the UNet over reference pictures, for the keys and values of its self-attentions."""
 
-from contextlib import suppress
 from functools import cache
 
 import comfy.model_management
 
 from .attention import plain_attention
-
-
-class _AllCaught(Exception):  # noqa: N818 (no error: it ends the pass)
-    """Ends a reference pass once its last needed block has been caught."""
+from .calls import clean_options, grid_of, with_replacements
+from .partial_pass import PassEnded, may_end_early
 
 
 def caught_keys(call, x, context, y, blocks, kept):
@@ -35,25 +32,22 @@ def _one_pass(call, x, context, y, blocks, kept, first):
     def index_of(row, grid):
         return kept(first + row, grid).to(x.device)
 
-    def catcher(block):
+    def catching(block):
         def catch(q, k, v, options):
-            grid = tuple(options["activations_shape"][-2:])
+            grid = grid_of(options)
             for row in range(rows):
                 index = index_of(row, grid)
                 # index_select copies: the rest of the layer's keys can be freed
                 caught[row][block] = k[row].index_select(0, index), v[row].index_select(0, index)
             if block == blocks[-1]:
-                raise _AllCaught
+                raise PassEnded
             return plain_attention(q, k, v, options)
 
-        return catch
+        return lambda inner: catch
 
-    clean = {
-        "sigmas": call.timesteps.new_full((1,), call.moment.sigma),
-        "cond_or_uncond": [0],
-        "patches_replace": {"attn1": {block: catcher(block) for block in blocks}},
-    }
-    with suppress(_AllCaught):
+    clean = clean_options(call.timesteps.new_full((1,), call.moment.sigma))
+    clean = with_replacements(clean, {("attn1", block): catching(block) for block in blocks})
+    with may_end_early():
         call.unet(x, call.timesteps[:1].expand(rows), context, y, None, clean)
     return caught
 

@@ -5,10 +5,10 @@ import math
 import comfy.lora
 
 from .families import family_of
+from .lora_names import PART_NAMES
+from .messages import input_error, warn_user
 from .resadapter_fit import fitted
-from .resadapter_keys import PART_NAMES
 from .resadapter_sets import read_set
-from .say import refusal, tell
 
 NORMS = ("auto", "on", "off")
 
@@ -21,7 +21,7 @@ def attach_resadapter(model, choice, *, alpha, norms, norm_strength, link_norms)
     """
     for name, value in {"alpha": alpha, "norm_strength": norm_strength}.items():
         if not math.isfinite(value):
-            raise refusal(f"{name} is {value}; enter a number")
+            raise input_error(f"{name} is {value}; enter a number")
     adapter = read_set(choice)
     lora, file_norms = fitted(adapter, model)
     if link_norms:
@@ -40,7 +40,7 @@ def attach_resadapter(model, choice, *, alpha, norms, norm_strength, link_norms)
         patched = _with_patches(patched, values, strength_patch=norm_strength, strength_model=1.0 - norm_strength)
 
     if warnings:
-        tell(f"ResAdapter {choice}: {'; '.join(warnings)}")
+        warn_user(f"ResAdapter {choice}: {'; '.join(warnings)}")
     return patched, "\n".join([*filter(None, lines), *(f"note: {warning}" for warning in warnings)])
 
 
@@ -54,7 +54,7 @@ def _with_patches(model, patches, **strengths):
     patched = model.clone()
     # the host skips keys that it does not know without a word
     if set(patched.add_patches(patches, **strengths)) != set(patches):
-        raise refusal("this model does not take weight patches; connect one from a checkpoint loader")
+        raise input_error("this model does not take weight patches; connect one from a checkpoint loader")
     return patched
 
 

@@ -2,11 +2,11 @@
 
 from safetensors.torch import save
 
+from .lora_names import PART_NAMES
+from .messages import warn_user
 from .new_files import file_name_of, in_folder, write_new
 from .resadapter_fit import diffusers_names, fitted
-from .resadapter_keys import PART_NAMES
 from .resadapter_sets import KIND, read_set
-from .say import tell
 
 
 def export_resadapter(model, choice, file_name):
@@ -20,7 +20,7 @@ def export_resadapter(model, choice, file_name):
     data = save(_tensors(model, lora, norms), {KIND: adapter.published} if adapter.published else None)
     write_new({path: data}, "loras")
     if not norms:
-        tell(f"{path.name}: the set's norms are missing, so the file holds the LoRA alone")
+        warn_user(f"{path.name}: the set's norms are missing, so the file holds the LoRA alone")
     return str(path)
 
 

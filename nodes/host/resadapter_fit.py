@@ -5,12 +5,12 @@ import re
 import comfy.utils
 
 from .families import family_of
-from .resadapter_published import FAMILIES
-from .say import refusal
+from .lora_names import UNET_PREFIX
+from .messages import input_error
+from .resadapter_published import SET_FAMILIES
 
 # All that a ResAdapter changes: convolutions that halve or double the size, and the norms of the ResNet blocks.
 _CHANGED = re.compile(r"(samplers\.0\.conv|resnets\.\d+\.norm[12])\.(weight|bias)$")
-PREFIX = "diffusion_model."
 
 
 def fitted(adapter, model):
@@ -25,12 +25,12 @@ def fitted(adapter, model):
     for module, parts in adapter.convs.items():
         key = _known(keys, module, "weight", adapter, model)
         _check_conv(module, parts, shapes[key])
-        lora[PREFIX + key] = parts
+        lora[UNET_PREFIX + key] = parts
     for module, parts in adapter.norms.items():
         for part, tensor in parts.items():
             key = _known(keys, module, part, adapter, model)
             _check_shape(f"{part} of {module}", tensor, [shapes[key]])
-            norms[PREFIX + key] = tensor
+            norms[UNET_PREFIX + key] = tensor
     return lora, norms
 
 
@@ -38,7 +38,7 @@ def check_family(adapter, model):
     """Raises ValueError unless the MODEL is SD1.5 or SDXL, and the set is for it."""
     family = check_model(model, "ResAdapter")
     if adapter.family not in (None, family):
-        raise refusal(
+        raise input_error(
             f"this is the {adapter.family} ResAdapter ({adapter.norm_count} norms, {len(adapter.convs)} convs); "
             f"the model is {family}: choose a set for {family} as adapter_set"
         )
@@ -47,8 +47,8 @@ def check_family(adapter, model):
 def check_model(model, what):
     """The family of a MODEL. Raises ValueError, naming `what` needs it, unless it is SD1.5 or SDXL."""
     family = family_of(model)
-    if family not in FAMILIES:
-        raise refusal(f"{what} works on SD1.5 and SDXL; this model is {family}: connect such a checkpoint")
+    if family not in SET_FAMILIES:
+        raise input_error(f"{what} works on SD1.5 and SDXL; this model is {family}: connect such a checkpoint")
     return family
 
 
@@ -57,14 +57,14 @@ def diffusers_names(model):
     state = model.model.diffusion_model.state_dict()
     names = comfy.utils.unet_to_diffusers(model.model.model_config.unet_config)
     # the host's list also names modules that the UNet does not have
-    return {PREFIX + key: name for name, key in names.items() if _CHANGED.search(name) and key in state}
+    return {UNET_PREFIX + key: name for name, key in names.items() if _CHANGED.search(name) and key in state}
 
 
 def _keys(model):
     """{(module, part): key}; modules in diffusers' words and in the host's, with "_" for dots."""
     found = {}
     for key, name in diffusers_names(model).items():
-        key = key.removeprefix(PREFIX)
+        key = key.removeprefix(UNET_PREFIX)
         for words in (name, key):
             module, part = words.rsplit(".", 1)
             found[module.replace(".", "_"), part] = key
@@ -73,7 +73,7 @@ def _keys(model):
 
 def _known(keys, module, part, adapter, model):
     if (module, part) not in keys:
-        raise refusal(
+        raise input_error(
             f"adapter_set {adapter.name} changes {part} of {module}, which a ResAdapter for this "
             f"{family_of(model)} model does not have; nothing was patched: choose another set or model"
         )
@@ -89,7 +89,7 @@ def _check_conv(module, parts, shape):
 
 def _check_shape(name, tensor, wanted):
     if tuple(tensor.shape) not in wanted:
-        raise refusal(
+        raise input_error(
             f"{name} has the shape {tuple(tensor.shape)}, this model needs {wanted[0]}; nothing was patched: choose "
             "a set for this model"
         )

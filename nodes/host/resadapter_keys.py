@@ -2,7 +2,7 @@
 
 import re
 
-from .say import refusal
+from .messages import input_error
 
 # What trainers put before the name of a module; they can stand behind each other.
 _ROOTS = re.compile(r"^(?:base_model\.model\.|diffusion_model\.|unet\.|model\.|lora_unet_)+")
@@ -17,8 +17,6 @@ _LAYOUTS = {
     "bias": re.compile(r"^(.+norm[12]|.+_layers\.0)\.bias(?:\.set_weight)?$"),
     "weight": re.compile(r"^(.+norm[12]|.+_layers\.0)(?:\.weight|\.set_weight)$"),
 }
-# The kohya names of a LoRA's parts, which every loader of the host knows.
-PART_NAMES = {"down": "lora_down.weight", "up": "lora_up.weight", "alpha": "alpha"}
 # Only a UNet of four levels (SD1.5) has these modules, in diffusers' names and in the host's.
 _FOUR_LEVELS = re.compile(
     r"(down|up)_blocks_3_|(down|up)_blocks_2_(down|up)samplers|put_blocks_(9|10|11)_|output_blocks_8_2_|output_blocks_2_1_"
@@ -40,15 +38,15 @@ def read_keys(weights, file):
     for key, tensor in weights.items():
         part, module = _part_of(key)
         if part is None:
-            raise refusal(f"{file} holds {key}, which no ResAdapter has; is it another kind of file?")
+            raise input_error(f"{file} holds {key}, which no ResAdapter has; is it another kind of file?")
         there = (norms if part in ("weight", "bias") else convs).setdefault(module, {})
         if part in there:
-            raise refusal(f"{file} holds {part} of {module} twice; is it two adapters in one file?")
+            raise input_error(f"{file} holds {part} of {module} twice; is it two adapters in one file?")
         there[part] = tensor
     for module, parts in convs.items():
         missing = [part for part in ("down", "up") if part not in parts]
         if missing:
-            raise refusal(f"{file} lacks the LoRA's {missing[0]} weight of {module}; get the file anew")
+            raise input_error(f"{file} lacks the LoRA's {missing[0]} weight of {module}; get the file anew")
     return convs, norms
 
 

@@ -72,5 +72,5 @@ PUBLISHED = {
         "0c7cf5cb80b6b590a509576c1e4381ce4dc481c62f3815d1578ec48986a0be63",
     ),
 }
-FAMILIES = {known.family for known in PUBLISHED.values()}
+SET_FAMILIES = {known.family for known in PUBLISHED.values()}
 BY_HASH = {digest: name for name, known in PUBLISHED.items() for digest in (known.lora, known.norms)}

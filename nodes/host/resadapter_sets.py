@@ -6,11 +6,11 @@ from pathlib import PurePath
 
 import torch
 
+from .messages import input_error
 from .model_files import choices, file_names, not_found, path_of, register, stamp
 from .resadapter_keys import family_of_modules, read_keys
 from .resadapter_published import BY_HASH, PUBLISHED
 from .safe_files import read_tensors
-from .say import refusal
 
 KIND = "resadapter"
 AND = " + "
@@ -78,14 +78,16 @@ def read_set(choice):
     """
     sets = _sets()
     if choice not in sets:
-        raise refusal(not_found("adapter_set", choice, list(sets), KIND))
+        raise input_error(not_found("adapter_set", choice, list(sets), KIND))
     convs, norms, known, notes = {}, {}, set(), []
     for file in sets[choice]:
         path = path_of(file, KIND)
         weights, metadata = read_tensors(path)
         more_convs, more_norms = read_keys(weights, file)
         if (convs and more_convs) or (norms and more_norms):
-            raise refusal(f"adapter_set {choice} holds two sets ({AND.join(sets[choice])}); give each its own folder")
+            raise input_error(
+                f"adapter_set {choice} holds two sets ({AND.join(sets[choice])}); give each its own folder"
+            )
         convs, norms = convs or more_convs, norms or more_norms
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         known.add(BY_HASH.get(digest) or _exported_from(metadata))
@@ -93,7 +95,7 @@ def read_set(choice):
         notes.append(f"its halves are of different sets: {' and '.join(sorted(known - {None}))}")
     families = {family_of_modules(convs, {}), family_of_modules({}, norms)} - {None}
     if len(families) > 1:
-        raise refusal(
+        raise input_error(
             f"adapter_set {choice}: its halves are for {' and '.join(sorted(families))}; take both from one set"
         )
     _refuse_differences(choice, norms)
@@ -110,7 +112,7 @@ def _refuse_differences(choice, norms):
     values = [parts["weight"].float().flatten() for parts in norms.values() if "weight" in parts]
     mean = float(torch.cat(values).mean()) if values else 1.0
     if abs(mean) < LEAST_MEAN:
-        raise refusal(
+        raise input_error(
             f"adapter_set {choice}: its norms average {mean:.2g}, so they look like differences to some model; "
             "a ResAdapter holds whole values (0.45 to 0.63 on average): get the published file"
         )

@@ -13,15 +13,15 @@ from functools import cached_property
 import torch
 
 from .adapter_parts import NotAdditiveError, part_of, weight_shape
+from .content_keys import patches_digest
 from .layer_deltas import LayerDeltas, adapters_patcher
+from .lora_names import UNET_PREFIX
+from .messages import input_error
 from .row_groups import RowGroups
-from .say import refusal
 from .unet_inputs import compute_dtype
-from .weight_patches import beyond, digest_of
+from .weight_patches import patches_beyond
 
 log = logging.getLogger(__name__)
-
-UNET = "diffusion_model."
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ class Deltas:
         others = ()
         if self.needs_own_forward:
             others = id(getattr(self.concept, "model", None)), frozenset(id(one) for one in _replaced(self.concept))
-        return digest_of(self.patches), self.needs_own_forward, others
+        return patches_digest(self.patches), self.needs_own_forward, others
 
     def own_model(self, base):
         """A MODEL whose weights are the base's with these deltas patched in, for a forward of its own.
@@ -75,14 +75,14 @@ def concept_deltas(base, concept, strength=1.0):
     """
     ours, theirs = (_layers(model) for model in (base, concept))
     if concept.model is not base.model and _shapes(ours) != _shapes(theirs):
-        raise refusal(
+        raise input_error(
             f"the concept's model is another one ({type(concept.model).__name__}, the base is "
             f"{type(base.model).__name__}): load the concept's LoRA on the same checkpoint as the base"
         )
     patches = {
         key: [(patch[0] * strength, *patch[1:]) for patch in extra if patch[0] * strength or patch[2] != 1.0]
-        for key, extra in beyond(base.patches, concept.patches).items()
-        if key.startswith(UNET)
+        for key, extra in patches_beyond(base.patches, concept.patches).items()
+        if key.startswith(UNET_PREFIX)
     }
     patches = {key: extra for key, extra in patches.items() if extra}
     parts, reasons = _parts_of(patches, ours)
@@ -102,7 +102,7 @@ def concept_deltas(base, concept, strength=1.0):
 def _parts_of(patches, layers):
     parts, reasons = {}, set()
     for key, extra in patches.items():
-        name, _, kind = key.removeprefix(UNET).rpartition(".")
+        name, _, kind = key.removeprefix(UNET_PREFIX).rpartition(".")
         for patch in extra:
             try:
                 if kind not in ("weight", "bias") or name not in layers:
@@ -130,7 +130,7 @@ def _replaced(model):
     """What stands in the UNet of a MODEL beside its patches."""
     if model is None:
         return set()
-    objects = {(key, value) for key, value in model.object_patches.items() if key.startswith(UNET)}
+    objects = {(key, value) for key, value in model.object_patches.items() if key.startswith(UNET_PREFIX)}
     wrapped = {(key, one) for key, several in model.weight_wrapper_patches.items() for one in several}
     return objects | wrapped | {one for several in model.injections.values() for one in several}
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from .calls import coupled_sides_of, sides_of
+
 COND, UNCOND = "cond", "uncond"
 # Where the names of the lists that a call runs stand in its transformer options.
 NAMES = "personalization_names"
@@ -37,10 +39,9 @@ def chunks_of(options, batch, conds):
     options: its transformer_options; conds: the guider's named conditionings, {} if unknown. The role of a chunk comes
     from the name of the list that it was run from (NAMES in the options), else from the name under which the guider
     holds its uuid, else (nobody knows it, or it stands on both sides: the host copies entries to match areas) from
-    `cond_or_uncond`.
+    the side that the host gives it.
     """
-    order = options.get("cond_or_uncond") or [0]
-    uuids = options.get("uuids") or [None] * len(order)
+    order, uuids = sides_of(options)
     names = options.get(NAMES, ())
     if batch % len(order) or len(uuids) != len(order):
         # rows that nobody explains: one chunk, and nothing that depends on its uuid
@@ -62,7 +63,7 @@ def coupled_chunks(options, batch):
 
     Such a node lists them in the block's options: 0 for a conditional, 1 for an unconditional one. () if none did.
     """
-    order = options.get("cond_or_uncond_couple") or ()
+    order = coupled_sides_of(options)
     if not order or batch % len(order):
         return ()
     size = batch // len(order)

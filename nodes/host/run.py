@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from .calls import schedule_of, sigma_of
 from .rows import chunks_of
 from .when import Moment, moment_of
 
@@ -42,8 +43,8 @@ class Run:
 
     def schedule(self, options):
         """The sampler's sigmas as a list, None outside a sampler."""
-        if self._schedule is None and "sample_sigmas" in options:
-            self._schedule = options["sample_sigmas"].tolist()
+        if self._schedule is None:
+            self._schedule = schedule_of(options)
         return self._schedule
 
     def __deepcopy__(self, memo):
@@ -94,7 +95,6 @@ def step_of(run, base, x, sigma, options):
 def call_of(run, base, unet, x, timesteps, context, y, options):
     """The call as one object; `base` is used where the run does not know its own model."""
     guider = run.guider
-    sigma = float(options["sigmas"][0])
     return Call(
         unet=unet,
         x=x,
@@ -103,6 +103,6 @@ def call_of(run, base, unet, x, timesteps, context, y, options):
         y=y,
         base=getattr(guider, "inner_model", None) or base,
         run=run,
-        moment=moment_of(sigma, run.schedule(options)),
+        moment=moment_of(sigma_of(options), run.schedule(options)),
         chunks=chunks_of(options, x.shape[0], run.conds()),
     )

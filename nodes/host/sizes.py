@@ -5,16 +5,14 @@ import math
 import comfy.model_management
 import torch
 
-from .families import native_side
+from .families import MULTIPLE, native_side
+from .messages import input_error, warn_user
 from .resadapter_fit import check_family, check_model
 from .resadapter_published import PUBLISHED
 from .resadapter_sets import read_set
-from .say import refusal, tell
 
 ASPECTS = ("1:1", "4:3", "3:4", "3:2", "2:3", "16:9", "9:16", "21:9", "custom")
 NONE = "none"
-# Sides that halve without a rest as often as the UNet does: three times, twice.
-MULTIPLE = {"SD1.5": 64, "SDXL": 32}
 # Of an unknown set: what the authors' general sets reach.
 GENERAL = {"SD1.5": "resadapter_v2_sd1.5", "SDXL": "resadapter_v2_sdxl"}
 # After the authors' advice: full below the native size, 0.3 to 0.7 above, at most 0.5 to 0.7 beside acceleration LoRAs.
@@ -42,7 +40,7 @@ def sized(model, choice, *, aspect, megapixels, width, height):
         check_family(adapter, model)
         warnings += _outside(PUBLISHED[adapter.like or GENERAL[family]], choice, *rounded)
     if warnings:
-        tell(f"Resolution: {'; '.join(warnings)}")
+        warn_user(f"Resolution: {'; '.join(warnings)}")
     return *rounded, suggested_alpha(model, *rounded), "; ".join(warnings)
 
 
@@ -61,7 +59,7 @@ def suggested_alpha(model, width, height):
 
 def _of_area(aspect, megapixels):
     if not math.isfinite(megapixels) or megapixels <= 0:
-        raise refusal(f"megapixels is {megapixels}; enter a number above 0, such as 1.0 for 1024 x 1024")
+        raise input_error(f"megapixels is {megapixels}; enter a number above 0, such as 1.0 for 1024 x 1024")
     across, down = (int(part) for part in aspect.split(":"))
     # as the host counts them
     pixels = megapixels * 1024 * 1024

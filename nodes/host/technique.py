@@ -5,6 +5,8 @@ class Technique:
     """What attach.py asks of an attention technique. Techniques are immutable: clones of a MODEL share them."""
 
     name = ""
+    # Of several at one block or around one call, the one with the lower number comes first.
+    order = 0
 
     def joined_by(self, later):
         """This technique and a later one of the same name, as one."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .layer_contexts import contexts_of
+from .layered_prompts import contexts_of
 
 
 @dataclass(frozen=True, eq=False)

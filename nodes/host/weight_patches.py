@@ -1,12 +1,10 @@
 """Weight patches of a MODEL, compared by content: what one MODEL has beyond another."""
 
-import hashlib
-
 import torch
 from comfy.weight_adapter import WeightAdapterBase
 
 
-def beyond(base, concept):
+def patches_beyond(base, concept):
     """{key: [patch, ...]} of the patches that `concept` has and `base` has not.
 
     base, concept: the host's {key: [(strength, value, strength_model, offset, function), ...]}. A value that both have
@@ -48,16 +46,6 @@ def same_value(one, two):
     return bool(one == two)
 
 
-def digest_of(patches):
-    """A hash of the contents of {key: [patch, ...]}."""
-    state = hashlib.blake2b(digest_size=16)
-    for key in sorted(patches):
-        state.update(key.encode())
-        for patch in patches[key]:
-            _hash(state, patch)
-    return state.digest()
-
-
 def _taken(patches, wanted, same):
     """The first of `patches` that is the same as the wanted one, taken out of the list; None if there is none."""
     for index, patch in enumerate(patches):
@@ -68,24 +56,3 @@ def _taken(patches, wanted, same):
 
 def _same_but_strength(one, two):
     return one[2:] == two[2:] and same_value(one[1], two[1])
-
-
-def _hash(state, value):
-    if isinstance(value, torch.Tensor):
-        state.update(f"{value.dtype}{tuple(value.shape)}".encode())
-        state.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    elif isinstance(value, WeightAdapterBase):
-        state.update(type(value).__qualname__.encode())
-        _hash(state, value.weights)
-    elif isinstance(value, dict):
-        for key in sorted(value, key=str):
-            state.update(str(key).encode())
-            _hash(state, value[key])
-    elif isinstance(value, tuple | list):
-        state.update(b"(")
-        for part in value:
-            _hash(state, part)
-        state.update(b")")
-    else:
-        state.update(repr(value).encode())
-    state.update(b"|")

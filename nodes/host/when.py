@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from .say import refusal
+from .messages import input_error
 
 # A sampler's sigma may differ from its schedule by rounding.
 ROUNDING = 1e-5
@@ -41,9 +41,9 @@ class Window:
         for name in ("start_percent", "end_percent"):
             value = getattr(self, name)
             if not math.isfinite(value) or not 0 <= value <= 1:
-                raise refusal(f"{name} is {value}; it must lie between 0 and 1")
+                raise input_error(f"{name} is {value}; it must lie between 0 and 1")
         if self.start_percent > self.end_percent:
-            raise refusal(
+            raise input_error(
                 f"start_percent {self.start_percent} lies behind end_percent {self.end_percent}; "
                 "lower the first or raise the second"
             )

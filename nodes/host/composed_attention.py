@@ -16,7 +16,7 @@ from .rows import coupled_chunks
 log = logging.getLogger(__name__)
 
 
-class Joined:
+class ComposedAttention:
     """The callable at one block for one call of the UNet: what stood there, and our branches."""
 
     def __init__(self, inner, branches, call):

@@ -8,13 +8,13 @@ from comfy_execution.utils import get_executing_context
 log = logging.getLogger(__name__)
 
 
-def tell(message):
+def warn_user(message):
     """Logs a sentence and shows it on the node that is running."""
     log.warning("%s", message)
     _show(message)
 
 
-def refusal(message):
+def input_error(message):
     """The exception to raise for an input we cannot work with; its one sentence is shown on the node too."""
     _show(message)
     return ValueError(message)

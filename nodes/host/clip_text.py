@@ -1,6 +1,6 @@
 """Prompts that a node encodes itself, with the CLIP it is given."""
 
-from .say import refusal
+from .messages import input_error
 
 
 def tokenized(clip, text):
@@ -12,7 +12,7 @@ def tokenized(clip, text):
 def check_clip(clip):
     """ValueError where no CLIP came."""
     if clip is None:
-        raise refusal(
+        raise input_error(
             "clip is empty: this checkpoint holds no text encoder; load one with a CLIP loader and connect it"
         )
 

@@ -24,11 +24,18 @@ class _NormalTensors(TorchFunctionMode):
         return function(*args, **kwargs)
 
 
+def normal(tensor):
+    """The same memory under a tensor that a gradient may save, made outside of inference mode."""
+    if not tensor.is_inference() or torch.is_inference_mode_enabled():
+        return tensor
+    view = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+    return view.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())
+
+
 def _normal(tensor):
     with torch._C.DisableTorchFunction():
         if tensor.is_inference():
-            view = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-            return view.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())
+            return normal(tensor)
         # older hosts leave weights trainable
         if isinstance(tensor, torch.nn.Parameter) and tensor.requires_grad:
             return tensor.detach()

@@ -1,0 +1,111 @@
+"""The names of ComfyUI's insides, in one place: what the options of a call of its UNet hold, and how to call it."""
+
+import torch
+
+
+def heads_of(options):
+    """The number of heads of the attention that is called with these options."""
+    return options["n_heads"]
+
+
+def grid_of(options):
+    """(h, w) of the image's tokens at the block that is called with these options."""
+    return tuple(options["activations_shape"][-2:])
+
+
+def latent_size_of(options):
+    """(h, w) of the latents that the whole call of the UNet is about."""
+    return tuple(options["original_shape"][-2:])
+
+
+def block_of(options):
+    """The host key (name, number, index) of the attention that is called with these options."""
+    return (*options["block"], options["block_index"])
+
+
+def module_of(options):
+    """(name, number) of the UNet's block that is called with these options."""
+    return options["block"]
+
+
+def sigma_of(options):
+    """The noise level of a call; None where nobody samples and some node looks at the bare UNet."""
+    return float(options["sigmas"][0]) if "sigmas" in options else None
+
+
+def schedule_of(options):
+    """The sampler's noise levels as a list, None outside a sampler."""
+    return options["sample_sigmas"].tolist() if "sample_sigmas" in options else None
+
+
+def sides_of(options):
+    """([0 for a conditional or 1 for an unconditional one, ...], [uuid or None, ...]) of a batch's conditionings."""
+    order = options.get("cond_or_uncond") or [0]
+    return order, options.get("uuids") or [None] * len(order)
+
+
+def coupled_sides_of(options):
+    """As the first of `sides_of`, of a node that couples prompts to parts of the picture; () where none does."""
+    return options.get("cond_or_uncond_couple") or ()
+
+
+def repeated_sides(options, times):
+    """The options for `times` groups of the call's rows, one behind the other."""
+    names = ("cond_or_uncond", "uuids")
+    return {**options, **{name: list(options[name]) * times for name in names if name in options}}
+
+
+def without_patches(options):
+    """Of the options, what says where in a run a call is and which sides its rows are of; nobody's patches."""
+    names = ("sigmas", "sample_sigmas", "cond_or_uncond", "uuids")
+    return {name: options[name] for name in names if name in options}
+
+
+def clean_options(sigma, device=None, **more):
+    """Options of a call of ours at a noise level (a number or a tensor (1,)), with nobody's patches."""
+    sigmas = sigma if isinstance(sigma, torch.Tensor) else torch.full((1,), sigma, device=device)
+    return {"sigmas": sigmas, "cond_or_uncond": [0], **more}
+
+
+def with_attention_override(options, function):
+    """The options with another attention function for the whole call, as function(inner, q, k, v, heads, ...)."""
+    return {**options, "optimized_attention_override": function}
+
+
+def patched_by_others(options):
+    """Whether other nodes have put anything into the UNet for this call; it is made for the call's own rows."""
+    return any(options.get(name) for name in ("patches", "patches_replace", "optimized_attention_override"))
+
+
+def with_replacements(options, replacing):
+    """The options with attentions replaced: {(kind, block): make}, where make(what stands there or None) is put there.
+
+    kind: "attn1" or "attn2"; block: a host key.
+    """
+    replace = {kind: dict(standing) for kind, standing in options.get("patches_replace", {}).items()}
+    for (kind, block), make in replacing.items():
+        standing = replace.setdefault(kind, {})
+        # the host looks for the full key first, then for the one that names a whole block
+        standing[block] = make(standing.get(block, standing.get(block[:2])))
+    return {**options, "patches_replace": replace}
+
+
+def with_patches(options, patches, first=False):
+    """The options with {slot: patch} behind the patches that stand in the host's slots, or before them."""
+    if not patches:
+        return options
+    standing = dict(options.get("patches", {}))
+    for slot, patch in patches.items():
+        there = standing.get(slot, [])
+        standing[slot] = [patch, *there] if first else [*there, patch]
+    return {**options, "patches": standing}
+
+
+def bare_forward(base):
+    """The UNet of the host's BaseModel without any wrapper: (x, timesteps, context, y, control, options) -> eps."""
+    return base.diffusion_model._forward
+
+
+def noise_levels(sampling):
+    """The ascending noise levels (sigmas) of a model sampling object of the host, None where it has no such table."""
+    return getattr(sampling, "sigmas", None)

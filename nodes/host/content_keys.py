@@ -1,0 +1,80 @@
+"""Keys by content: what tensors, weight patches and a MODEL's weights are, for caches that outlive a sampling run."""
+
+import hashlib
+import weakref
+
+import torch
+from comfy.weight_adapter import WeightAdapterBase
+
+
+def digest(*tensors):
+    """A hash of the contents, shapes and dtypes of tensors (None counts as an empty one)."""
+    state = hashlib.blake2b(digest_size=16)
+    for t in tensors:
+        if t is not None:
+            _hash_tensor(state, t)
+        state.update(b"|")
+    return state.digest()
+
+
+def patches_digest(patches):
+    """A hash of the contents of the host's {key: [patch, ...]}."""
+    state = hashlib.blake2b(digest_size=16)
+    for key in sorted(patches):
+        state.update(key.encode())
+        for patch in patches[key]:
+            _hash(state, patch)
+    return state.digest()
+
+
+def weights_key(patcher):
+    """A hashable key that changes whenever the weights that a MODEL runs with change.
+
+    Covers its weight patches, the weight hooks of the conditioning that is run, and modules injected or replaced by
+    other packs. The model itself is not in it: keep one cache per model.
+    """
+    if patcher is None:
+        # nobody has loaded the model through a patcher, so nothing patches it
+        return ()
+    hooks = patcher.current_hooks.hooks if patcher.current_hooks is not None else ()
+    injections = [one for several in patcher.injections.values() for one in several]
+    replaced = [(name, value) for name, value in patcher.object_patches.items() if name.startswith("diffusion_model")]
+    return (
+        patcher.patches_uuid,
+        tuple((hook.hook_ref, hook.strength) for hook in hooks),
+        tuple(_identity(one) for one in injections),
+        tuple((name, _identity(value)) for name, value in replaced),
+    )
+
+
+def _hash_tensor(state, tensor):
+    state.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+    state.update(tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8).numpy())
+
+
+def _hash(state, value):
+    if isinstance(value, torch.Tensor):
+        _hash_tensor(state, value)
+    elif isinstance(value, WeightAdapterBase):
+        state.update(type(value).__qualname__.encode())
+        _hash(state, value.weights)
+    elif isinstance(value, dict):
+        for key in sorted(value, key=str):
+            state.update(str(key).encode())
+            _hash(state, value[key])
+    elif isinstance(value, tuple | list):
+        state.update(b"(")
+        for part in value:
+            _hash(state, part)
+        state.update(b")")
+    else:
+        state.update(repr(value).encode())
+    state.update(b"|")
+
+
+def _identity(value):
+    # a weak reference equals another only while its object lives; an id alone could come back with a new object
+    try:
+        return weakref.ref(value)
+    except TypeError:
+        return id(value)

@@ -1,0 +1,53 @@
+"""Latents and the pictures and masks beside them: sizes, forms, and what a VAE gave."""
+
+import torch
+
+from .messages import input_error
+
+# One latent pixel is 8 x 8 pixels in every model this pack works with.
+LATENT_STEP = 8
+
+
+def pixels_of(latent_size):
+    """(H, W) in pixels of a latent (h, w)."""
+    return tuple(LATENT_STEP * side for side in latent_size)
+
+
+def checked_latent(base, latent, label):
+    """What a VAE gave (1, C, h, w), as float32 on the CPU, in its own units.
+
+    base: the host's BaseModel. Raises ValueError, naming the picture by its label, for latents of another model and for
+    values that are not numbers.
+    """
+    channels = base.latent_format.latent_channels
+    if latent.ndim != 4 or latent.shape[1] != channels:
+        raise input_error(
+            f"the VAE makes latents of shape {tuple(latent.shape)}, the model needs {channels} channels and no frames; "
+            "connect the VAE that belongs to the model"
+        )
+    if not torch.isfinite(latent).all():
+        raise input_error(f"the VAE gave values that are not numbers for {label}; start the host with --fp32-vae")
+    return latent.float().cpu()
+
+
+def centre_crop(size, wanted):
+    """The middle part of a (H, W) frame that has the aspect of another, as slices."""
+    height, width = size
+    scale = min(height / wanted[0], width / wanted[1])
+    kept = [max(1, round(side * scale)) for side in wanted]
+    top, left = (height - kept[0]) // 2, (width - kept[1]) // 2
+    return slice(top, top + kept[0]), slice(left, left + kept[1])
+
+
+def batched_mask(mask):
+    """A MASK with its batch axis and without one for channels; of another number of axes it stays as it is."""
+    if mask.ndim == 4 and 1 in (mask.shape[1], mask.shape[-1]):
+        mask = mask.squeeze(1 if mask.shape[1] == 1 else -1)
+    return mask[None] if mask.ndim == 2 else mask
+
+
+def bounded_mask(mask, label, kind):
+    """The mask as float32 in 0..1; ValueError for values that are not numbers."""
+    if not torch.isfinite(mask).all():
+        raise input_error(f"the {kind} of {label} holds values that are not numbers; connect a MASK between 0 and 1")
+    return mask.float().clamp(0, 1)
