@@ -18,10 +18,9 @@ import time
 from pathlib import Path
 
 import demo as demo_graph
-import environment
-import hosts
-from host_server import PromptError, Server, ServerError, pictures
-from steps import SetupError, clean_environment, done, last_lines, locked, mark, run, say, step
+from setup import environment, hosts
+from setup.host_server import PromptError, Server, ServerError, pictures
+from setup.steps import SetupError, clean_environment, done, last_lines, locked, mark, run, say, step
 
 ROOT = Path(__file__).resolve().parent.parent
 PACK = "comfyui-personalization"
@@ -180,7 +179,7 @@ def has_gpu():
 
 def tiny_checkpoint(python, host, base):
     """A checkpoint of random weights among the server's models, made again when its script has changed."""
-    script = ROOT / "tests" / "checkpoint.py"
+    script = ROOT / "tests" / "support" / "checkpoint.py"
     path = base / "models" / "checkpoints" / "tiny_sd15.ckpt"
     stamp, wanted = base / "tiny_sd15.stamp", hashlib.sha256(script.read_bytes()).hexdigest()
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,1 +1,1 @@
-"""The host floor: where and when ComfyUI's UNet calls us."""
+"""All that knows ComfyUI: how techniques join a MODEL, whose rows are whose, when a call is, what the UNet reads."""

@@ -30,7 +30,7 @@ class Bench:
 
     def __init__(self, options):
         from bench import concept_flops
-        from loras import Maker
+        from support.loras import Maker
 
         self.options = options
         self.model = timing.random_model(options)
@@ -41,21 +41,21 @@ class Bench:
 
     def text(self, seed):
         from bench.concept_flops import WIDTH
-        from subjects import draw
-        from tiny import conditioning
+        from support.models import conditioning
+        from support.references import draw
 
         values = {"pooled_output": draw(1, 1280, seed=seed)} if self.kind == "sdxl" else {}
         return conditioning(draw(1, 77, WIDTH[self.kind], seed=seed), **values)
 
     def conducted(self, count, guided):
         import torch
-        from concepts import strip
-        from loras import loaded
-        from subjects import draw
-        from tiny import execute
+        from support.concepts import strip
+        from support.loras import loaded
+        from support.models import execute
+        from support.references import draw
 
-        from pack.nodes.concept_conductor import ConceptConductor
-        from pack.nodes.concepts import AddConcept
+        from pack.nodes.concept_conductor.concept_conductor_node import ConceptConductor
+        from pack.nodes.concept_conductor.concepts_node import AddConcept
 
         chain = ()
         for number in range(count):
@@ -96,7 +96,7 @@ class Bench:
         """(seconds of one step, bytes at its peak or None)."""
         import torch
         from comfy.patcher_extension import WrappersMP
-        from tiny import sample
+        from support.models import sample
 
         on_gpu = self.options.device == "cuda"
         measured = []

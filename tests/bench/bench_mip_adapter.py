@@ -32,7 +32,7 @@ def concatenated(model, references, tokens):
     from bench.image_flops import adapter
     from comfy.ldm.modules.attention import optimized_attention
 
-    from pack.nodes.host.image_adapter_fit import cross_attentions
+    from pack.nodes.image_adapters.adapter_fit import cross_attentions
 
     patched = model.clone()
     file = adapter(model, tokens, random=True)
@@ -59,7 +59,7 @@ class OwnTime:
         self.watch = timing.Stopwatch(options.device, options.clock)
 
     def __enter__(self):
-        from pack.nodes.host.image_branch import ImageBranch
+        from pack.nodes.image_prompts.image_branch import ImageBranch
 
         self.branch, self.image = ImageBranch, ImageBranch._image
         ImageBranch._image = lambda *args: self.watch(self.image, *args)

@@ -44,7 +44,7 @@ def seconds_of(work, device):
 def measured(options):
     """{batch: {part: [seconds]}} of the parts of the network in turn, and of the whole."""
     import torch
-    from npnets import recipe_prompt, recipe_weights
+    from support.npnets import recipe_prompt, recipe_weights
 
     from pack.kernels.noise_prompt import golden_noise, singular_vectors, spectrum
     from pack.kernels.noise_prompt.network import residual_branch, text_branch

@@ -7,14 +7,14 @@ from types import SimpleNamespace
 import torch
 from bench.flops import host_model
 from comfy.ldm.modules.attention import BasicTransformerBlock
-from concepts import strip
-from loras import Maker, loaded
-from subjects import draw
-from tiny import conditioning, execute
+from support.concepts import strip
+from support.loras import Maker, loaded
+from support.models import conditioning, execute
+from support.references import draw
 from torch.utils.flop_counter import FlopCounterMode
 
-from pack.nodes.concept_conductor import ConceptConductor
-from pack.nodes.concepts import AddConcept
+from pack.nodes.concept_conductor.concept_conductor_node import ConceptConductor
+from pack.nodes.concept_conductor.concepts_node import AddConcept
 from pack.nodes.host.attach import techniques_of
 from pack.nodes.host.run import Run, call_of
 

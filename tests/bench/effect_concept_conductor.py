@@ -30,14 +30,14 @@ def main():
     from questions import Question, pairs
     from safetensors.torch import load_file
     from samples import draw, encode
+    from support.models import execute
     from things import KIN, KNOWN
-    from tiny import execute
     from world import load_things
 
-    from pack.nodes.concept_conductor import ConceptConductor
-    from pack.nodes.concepts import AddConcept
-    from pack.nodes.host.pocket import load_pocket
-    from pack.nodes.masks import BoxMask
+    from pack.nodes.concept_conductor.concept_conductor_node import ConceptConductor
+    from pack.nodes.concept_conductor.concepts_node import AddConcept
+    from pack.nodes.masks.box_mask_node import BoxMask
+    from pack.nodes.pocket.pocket_model import load_pocket
 
     parts = load_pocket()
     model, clip, vae = parts

@@ -25,14 +25,14 @@ def main():
     from questions import pairs
     from safetensors.torch import load_file
     from samples import draw
+    from support.models import execute
     from things import KNOWN, WORDS
-    from tiny import execute
     from world import load_things, portrait
 
-    from pack.nodes.host.image_adapter import adapter_from
-    from pack.nodes.host.pocket import load_pocket
-    from pack.nodes.mip_adapter import MIPAdapter
-    from pack.nodes.references import AddReference
+    from pack.nodes.image_adapters.image_adapter import adapter_from
+    from pack.nodes.image_prompts.mip_adapter_node import MIPAdapter
+    from pack.nodes.pocket.pocket_model import load_pocket
+    from pack.nodes.references.references_node import AddReference
 
     parts, things = load_pocket(), load_things(gather(options.cache))
     model, clip, vae = parts

@@ -16,14 +16,14 @@ def main():
     from fetch import gather
     from questions import answers, pairs, singles
     from samples import draw
+    from support.models import execute
     from things import HELD_OUT, KIN, WORDS
-    from tiny import execute
     from world import load_things, one_of, portrait
 
-    from pack.nodes.host.pocket import load_pocket
-    from pack.nodes.masks import BoxMask
-    from pack.nodes.mrsa import MultiReferenceSelfAttention
-    from pack.nodes.references import AddReference
+    from pack.nodes.masks.box_mask_node import BoxMask
+    from pack.nodes.pocket.pocket_model import load_pocket
+    from pack.nodes.reference_attention.mrsa_node import MultiReferenceSelfAttention
+    from pack.nodes.references.references_node import AddReference
 
     parts, things = load_pocket(), load_things(gather(options.cache))
     model, clip, vae = parts

@@ -18,11 +18,12 @@ def main():
     from questions import pairs, singles
     from safetensors.torch import load_file
     from samples import draw, encode
-    from tiny import execute
+    from support.models import execute
 
-    from pack.nodes.host.npnet_file import net_from
-    from pack.nodes.host.pocket import load_pocket
-    from pack.nodes.npnet import GoldenNoiseNode, Redenoise
+    from pack.nodes.golden_noise.golden_noise_node import GoldenNoiseNode
+    from pack.nodes.golden_noise.npnet_file import net_from
+    from pack.nodes.golden_noise.redenoise_node import Redenoise
+    from pack.nodes.pocket.pocket_model import load_pocket
 
     parts = load_pocket()
     empty = encode(parts[1], "")

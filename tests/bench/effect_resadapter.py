@@ -19,10 +19,10 @@ def main():
     from questions import pairs, singles
     from resolutions import SET
     from samples import draw
-    from tiny import execute
+    from support.models import execute
 
-    from pack.nodes.host.pocket import load_pocket
-    from pack.nodes.resadapter import ResAdapter
+    from pack.nodes.pocket.pocket_model import load_pocket
+    from pack.nodes.resadapter.resadapter_node import ResAdapter
 
     folder_paths.add_model_folder_path("resadapter", str((options.companions / SET).absolute().parent))
     model, clip, vae = load_pocket()

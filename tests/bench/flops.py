@@ -16,11 +16,11 @@ import comfy.supported_models
 import torch
 import torch.nn.functional as F
 from comfy.patcher_extension import WrappersMP
-from tiny import StubCLIP, StubVAE, conditioning, execute, sample
+from support.models import StubCLIP, StubVAE, conditioning, execute, sample
 from torch.utils.flop_counter import FlopCounterMode
 
-from pack.nodes.mrsa import MultiReferenceSelfAttention
-from pack.nodes.references import AddReference
+from pack.nodes.reference_attention.mrsa_node import MultiReferenceSelfAttention
+from pack.nodes.references.references_node import AddReference
 
 TEXT_TOKENS = 77
 # The mean coverage of the masks in FreeCustom's examples.

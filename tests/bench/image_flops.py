@@ -4,12 +4,12 @@ from types import SimpleNamespace
 
 import torch
 from bench.flops import TEXT_TOKENS, costs, text
-from image_prompts import WordCLIP, references_of
-from tiny import execute
+from support.image_prompts import WordCLIP, references_of
+from support.models import execute
 
-from pack.nodes.host.image_adapter import Embed, ImageAdapter, Pair
-from pack.nodes.host.image_adapter_fit import cross_attentions
-from pack.nodes.mip_adapter import MIPAdapter
+from pack.nodes.image_adapters.adapter_fit import cross_attentions
+from pack.nodes.image_adapters.image_adapter import Embed, ImageAdapter, Pair
+from pack.nodes.image_prompts.mip_adapter_node import MIPAdapter
 
 EMBED = 1024
 # Tokens of each reference's word.

@@ -104,7 +104,7 @@ def step_seconds(model, options, seed, steps=1):
     """Seconds of the last of so many steps of the MODEL."""
     import torch
     from bench import flops
-    from tiny import sample
+    from support.models import sample
 
     watch = Stopwatch(options.device, options.clock)
     model = model.clone()

@@ -17,12 +17,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import canvas
 import pytest
-import tiny_files
 import torch
-from environment import cache_folder
-from host_server import Server
+from setup.environment import cache_folder
+from setup.host_server import Server
+from support import canvas
+from support import server_models as tiny_files
 
 ROOT = Path(__file__).parents[2]
 CANVASES = sorted((ROOT / "workflows").glob("*.json"))

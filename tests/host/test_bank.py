@@ -3,9 +3,10 @@
 import gc
 
 import torch
-from tiny import tiny_model
+from support.models import tiny_model
 
-from pack.nodes.host.bank import Bank, bank_of, digest
+from pack.nodes.host.bank import Bank, bank_of
+from pack.nodes.host.content_keys import digest
 
 MB = 2**20
 

@@ -4,8 +4,8 @@ import comfy.model_patcher
 import comfy.supported_models
 import pytest
 import torch
-from subjects import picture, with_references
-from tiny import tiny_model
+from support.models import tiny_model
+from support.references import picture, with_references
 
 from pack.nodes.host.blocks import attention_blocks, chosen_blocks, grid_at
 

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from tiny import tiny_model
+from support.models import tiny_model
 
 from pack.nodes.host.when import Window, moment_of
 

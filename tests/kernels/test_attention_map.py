@@ -1,7 +1,7 @@
 """The mean map of an attention's heads against recorded values and the plain formula."""
 
 import torch
-from golden_data import case
+from support.golden_data import case
 
 from pack.kernels import attention_map
 from pack.kernels.attention_map import head_mean_map

@@ -1,7 +1,7 @@
 """Masked blending against recorded values and a loop over tokens."""
 
 import torch
-from golden_data import case
+from support.golden_data import case
 
 from pack.kernels.feature_fusion import fuse
 

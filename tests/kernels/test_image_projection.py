@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from golden_data import GOLDEN, case
+from support.golden_data import GOLDEN, case
 
 from pack.kernels.image_projection import HEAD, expected_shapes, image_tokens, sizes_of
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from golden_data import case
+from support.golden_data import case
 
 from pack.kernels.image_prompt_attention import (
     image_probabilities,

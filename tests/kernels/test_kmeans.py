@@ -1,7 +1,7 @@
 """k-means against recorded labels, and by what a clustering must be."""
 
 import torch
-from golden_data import case
+from support.golden_data import case
 
 from pack.kernels.kmeans import kmeans
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from golden_data import case
+from support.golden_data import case
 
 from pack.kernels.layout_guidance import layout_loss
 

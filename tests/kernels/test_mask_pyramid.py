@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from golden_data import case
+from support.golden_data import case
 
 from pack.kernels.mask_pyramid import coverage, grid_mask, without_seams
 

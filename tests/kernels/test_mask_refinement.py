@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from golden_data import case
+from support.golden_data import case
 
 from pack.kernels.mask_pyramid import grid_mask
 from pack.kernels.mask_refinement import best_match, bounding_rectangle, followed, merged

@@ -6,7 +6,7 @@ from fractions import Fraction
 import pytest
 import torch
 import torch.nn.functional as F
-from golden_data import case
+from support.golden_data import case
 
 from pack.kernels.masks import (
     area_resize,

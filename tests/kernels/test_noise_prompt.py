@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from npnets import golden_case, recipe_prompt, recipe_weights, tiny_weights
+from support.npnets import golden_case, recipe_prompt, recipe_weights, tiny_weights
 
 from pack.kernels.noise_prompt import (
     canvas_size,

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from einops import rearrange
-from golden_data import case
+from support.golden_data import case
 
 from pack.kernels import reference_attention as kernel
 from pack.kernels.reference_attention import multi_reference_attention

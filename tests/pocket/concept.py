@@ -135,7 +135,7 @@ def plain_row(word, folder):
     pack()
     from comfy.sd1_clip import SD1Tokenizer
 
-    from pack.nodes.host.pocket_files import TABLE, all_tokens, read_part
+    from pack.nodes.pocket.pocket_files import TABLE, all_tokens, read_part
 
     tensors, _, metadata = read_part("text_encoder", folder)
     number = SD1Tokenizer().tokenize_with_weights(word)["l"][0][1][0]

@@ -23,10 +23,10 @@ SEED = 1000
 
 def collect(parts, prompts, count, guidance):
     """Writes `count` noise pairs for each of so many prompts; returns the folder's name, below the host's output."""
-    from tiny import execute
+    from support.models import execute
     from tqdm import tqdm
 
-    from pack.nodes.npnet_training import NoisePairs
+    from pack.nodes.golden_noise.npnet_training_node import NoisePairs
 
     model, clip, _ = parts
     negative = encode(clip, "")
@@ -41,11 +41,11 @@ def collect(parts, prompts, count, guidance):
 
 def learn(folder, steps, batch, rate):
     """(NPNet, what its training says) of a small network trained on the pairs of a folder."""
-    from tiny import execute
+    from support.models import execute
 
     from pack.kernels.noise_prompt import Sizes, fresh_weights
-    from pack.nodes.host.npnet_file import net_from
-    from pack.nodes.npnet_training import TrainNPNet
+    from pack.nodes.golden_noise.npnet_file import net_from
+    from pack.nodes.golden_noise.npnet_training_node import TrainNPNet
 
     begin = net_from(fresh_weights(Sizes(SIDE // 8, WIDTH, **SMALL), 0), "fresh")
     said = {"file_name": "npnet_pocket", "batch_size": batch, "learning_rate": rate}

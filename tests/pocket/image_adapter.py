@@ -47,7 +47,7 @@ class ImageAdapter(nn.Module):
         super().__init__()
         pack()
         from pack.nodes.host.blocks import cross_attention
-        from pack.nodes.host.image_adapter_fit import cross_attentions
+        from pack.nodes.image_adapters.adapter_fit import cross_attentions
 
         self.kind = kind
         # in a tuple, or the frozen network would count as what learns

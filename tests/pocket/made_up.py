@@ -55,7 +55,7 @@ def random_networks():
 
 def predicted(model, positive, size=(16, 16)):
     """What the host's first UNet call was given and gave (of tiny.Recorder), at latents of this size."""
-    from tiny import recording, sample
+    from support.models import recording, sample
 
     recorded, recorder = recording(model)
     sample(recorded, positive, latent=(1, 4, *size), steps=1)

@@ -78,7 +78,7 @@ def loaded(args):
     if args.threads:
         torch.set_num_threads(args.threads)
     pack()
-    from pack.nodes.host.pocket import load_pocket
+    from pack.nodes.pocket.pocket_model import load_pocket
 
     return load_pocket(args.folder)
 

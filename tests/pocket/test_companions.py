@@ -13,13 +13,13 @@ from pictures import LOOKS, read
 from PIL import Image
 from questions import seen, singles
 from samples import draw
-from tiny import execute
+from support.models import execute
 
-from pack.nodes.edlora import EDLoRALoader
-from pack.nodes.host.pocket import load_pocket
-from pack.nodes.image_adapters import ImageAdapterLoader
-from pack.nodes.npnet import NPNetLoader
-from pack.nodes.resadapter import ResAdapter
+from pack.nodes.golden_noise.npnet_node import NPNetLoader
+from pack.nodes.image_adapters.image_adapter_node import ImageAdapterLoader
+from pack.nodes.pocket.pocket_model import load_pocket
+from pack.nodes.resadapter.resadapter_node import ResAdapter
+from pack.nodes.text_contexts.edlora_node import EDLoRALoader
 
 # megabytes of all companions together
 ROOM = 15

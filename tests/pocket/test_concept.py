@@ -5,17 +5,17 @@ import comfy.sd
 import concept
 import pytest
 import torch
-from edloras import only_loras_in
 from made_up import options, predicted
 from safetensors.torch import load_file, save_file
 from samples import encode
-from subjects import differ
-from tiny import execute
+from support.edloras import only_loras_in
+from support.models import execute
+from support.references import differ
 from vocabulary import UNKNOWN, rows_of
 from world import load_things
 
-from pack.nodes.edlora import EDLoRALoader
-from pack.nodes.host.pocket import load_pocket
+from pack.nodes.pocket.pocket_model import load_pocket
+from pack.nodes.text_contexts.edlora_node import EDLoRALoader
 
 
 @pytest.fixture(scope="module", params=concept.KINDS)

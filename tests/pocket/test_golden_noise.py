@@ -7,7 +7,7 @@ import torch
 from made_up import random_networks, write
 from safetensors.torch import load_file
 
-from pack.nodes.host.npnet_file import net_from
+from pack.nodes.golden_noise.npnet_file import net_from
 
 
 @pytest.fixture

@@ -8,17 +8,17 @@ from companions import VISION_FILE, load_vision
 from made_up import options, predicted
 from safetensors.torch import load_file
 from samples import encode
-from subjects import differ
+from support.models import execute
+from support.references import differ
 from things import KNOWN, WORDS
-from tiny import execute
 from vocabulary import rows_of
 from world import load_things, portrait
 
-from pack.nodes.host.image_adapter import adapter_from
-from pack.nodes.host.image_tokens import cut_out, squared
-from pack.nodes.host.pocket import load_pocket
-from pack.nodes.mip_adapter import MIPAdapter
-from pack.nodes.references import AddReference
+from pack.nodes.image_adapters.image_adapter import adapter_from
+from pack.nodes.image_adapters.image_tokens import cut_out, squared
+from pack.nodes.image_prompts.mip_adapter_node import MIPAdapter
+from pack.nodes.pocket.pocket_model import load_pocket
+from pack.nodes.references.references_node import AddReference
 
 SHOWN = ("dog", "pizza")
 

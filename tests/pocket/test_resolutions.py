@@ -3,16 +3,16 @@
 import pytest
 import resolutions
 import torch
-from adapters import only_sets_in, put
 from made_up import options, predicted
 from safetensors.torch import load_file
 from samples import encode
-from subjects import differ
-from tiny import execute
+from support.models import execute
+from support.references import differ
+from support.resadapter_sets import only_sets_in, put
 from vocabulary import rows_of
 
-from pack.nodes.host.pocket import load_pocket
-from pack.nodes.resadapter import ResAdapter
+from pack.nodes.pocket.pocket_model import load_pocket
+from pack.nodes.resadapter.resadapter_node import ResAdapter
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from things import WORDS
 from training import optimizers_of
 from world import draw_scenes, load_things, render
 
-from pack.nodes.host.pocket import load_pocket
+from pack.nodes.pocket.pocket_model import load_pocket
 
 
 @pytest.fixture(scope="module")

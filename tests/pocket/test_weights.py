@@ -10,8 +10,8 @@ from questions import answers, pairs, singles
 from samples import draw
 from things import COLOURS, WORDS
 
-from pack.nodes.host.pocket import load_pocket
-from pack.nodes.host.pocket_files import FOLDER
+from pack.nodes.pocket.pocket_files import FOLDER
+from pack.nodes.pocket.pocket_model import load_pocket
 
 # megabytes of all weights of the pocket model together
 ROOM = 25

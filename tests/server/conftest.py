@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny_files
 import torch
-from host_server import Server
+from setup.host_server import Server
+from support import server_models as tiny_files
 
 ROOT = Path(__file__).parents[2]
 

@@ -4,11 +4,11 @@ import os
 import sys
 from pathlib import Path
 
-import canvas
 import demo
 import pytest
 import torch
-from host_server import Server, pictures
+from setup.host_server import Server, pictures
+from support import canvas
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,12 @@ import json
 from pathlib import Path
 from urllib.error import HTTPError
 
-import canvas
 import numpy as np
 import pytest
-import tiny_files
-from host_server import pictures
 from PIL import Image
+from setup.host_server import pictures
+from support import canvas
+from support import server_models as tiny_files
 
 ROOT = Path(__file__).parents[2]
 CANVASES = sorted((ROOT / "workflows").glob("*.json"))

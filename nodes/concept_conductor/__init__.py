@@ -1,0 +1,1 @@
+"""Concept Conductor: several trained concepts in one picture, each in its place."""

@@ -1,0 +1,104 @@
+"""Where each concept stands, at the grid of every layer, and how that follows the picture while it is made."""
+
+import torch
+
+from ...kernels.mask_pyramid import coverage, grid_mask, without_seams
+from ...kernels.mask_refinement import followed, merged
+from ..host.latents import centre_crop, pixels_of
+
+
+class ConceptMasks:
+    """The masks of one run: per concept and image, zeros and ones on any grid. What comes out of `at` is never changed.
+
+    Refined masks hold from the next step on: the evaluations of one step all see the same ones.
+    """
+
+    def __init__(self, latent_masks, grids, close_seams=False):
+        """latent_masks (N, h, w) bool at the latent's size; grids: those of the layers, as (h, w)."""
+        self.first = latent_masks.cpu()
+        self.count = len(latent_masks)
+        self._close_seams = close_seams
+        # {grid: (N, 1 or images, h, w)}
+        self._masks = {grid: self._built(grid) for grid in {*grids, tuple(latent_masks.shape[-2:])}}
+        self._following = None
+        self._step, self._moved = None, {}
+        # what the attention maps of the concept and of the base last said, at the map's grid
+        self._custom = self._base = None
+
+    def enter(self, step):
+        """Called with the step of each evaluation."""
+        if self._following is not None and step > self._step:
+            self._masks, self._following = self._following, None
+            self._moved.clear()
+
+    def refined_at(self, step):
+        """Whether the maps of this step have been looked at already."""
+        return self._step is not None and self._step >= step
+
+    def at(self, grid, device):
+        """(N, 1 or images, h * w) bool."""
+        if (grid, device) not in self._moved:
+            masks = self._masks.get(grid)
+            # a grid that no plain UNet has: another patch has changed the size inside
+            masks = grid_mask(self.current, grid) if masks is None else masks
+            self._moved[grid, device] = masks.flatten(2).to(device)
+        return self._moved[grid, device]
+
+    @property
+    def current(self):
+        """(N, 1 or images, h, w) at the latent's size."""
+        return self._masks[tuple(self.first.shape[-2:])]
+
+    @property
+    def following(self):
+        """The same as the next step will see them."""
+        masks = self._masks if self._following is None else self._following
+        return masks[tuple(self.first.shape[-2:])]
+
+    def refine(self, step, grid, base_map, custom_maps, cluster, threshold, rectangle=False, keep=False):
+        """Looks at the maps of one step: base_map (images, n, n), custom_maps: one such per concept, at `grid`.
+
+        cluster(rows, k): the labels (n,) of k clusters of a map's rows. Concepts that share a map share its labels.
+        """
+        if self._custom is None:
+            images = len(base_map)
+            old = self._masks[grid].expand(-1, images, -1, -1)
+            self._custom, self._base = old.clone(), old.clone()
+        # the N concepts and the background need at least N + 1 shapes; up to 2 N + 1, so that each may fall into two
+        numbers = range(self.count + 1, 2 * self.count + 2)
+
+        def labels(rows):
+            return [] if rectangle else [cluster(rows, k).to("cpu").view(grid) for k in numbers]
+
+        for image, base_rows in enumerate(base_map):
+            of_base, of_map = labels(base_rows), {}
+            for i, maps in enumerate(custom_maps):
+                if id(maps) not in of_map:
+                    of_map[id(maps)] = labels(maps[image])
+                for masks, found in ((self._custom, of_map[id(maps)]), (self._base, of_base)):
+                    masks[i, image] = followed(found, masks[i, image], threshold, rectangle, keep)
+        self._following = {
+            size: merged(self._custom, self._base, old, size, self._close_seams) for size, old in self._masks.items()
+        }
+        self._step = step
+
+    def _built(self, grid):
+        masks = grid_mask(self.first, grid)[:, None]
+        if self._close_seams:
+            masks = without_seams(coverage(self.first, grid)[:, None], masks)
+        return masks
+
+
+def latent_masks(masks, latent_size, layout_size=None):
+    """Masks of any sizes at the latent's: (N, h, w) bool.
+
+    masks: N tensors (H, W) in 0..1. One of the layout picture's own size is cropped as that picture is, any other is
+    stretched over the result, as boxes are.
+    """
+    picture = pixels_of(latent_size)
+    found = []
+    for mask in masks:
+        if layout_size is not None and tuple(mask.shape) == tuple(layout_size):
+            mask = mask[centre_crop(mask.shape, picture)]
+        found.append(grid_mask(coverage(mask, picture), latent_size))
+    return torch.stack(found)

@@ -1,0 +1,68 @@
+"""The paths of a run: which sets of weights with their prompts there are beside the base, and what text each reads."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from ..host.content_keys import digest
+from ..host.layered_prompts import contexts_of
+from ..host.rows import UNCOND
+from ..host.unet_inputs import unet_inputs
+from ..row_adapters.row_adapters import concept_deltas
+
+
+@dataclass(frozen=True, eq=False)
+class Path:
+    """A set of weights with its prompts: one or several equal concepts. The base is no Path."""
+
+    deltas: object  # row_adapters.Deltas
+    positive: tuple  # (context (1, T, D), the dictionary of its other values)
+    negative: tuple | None  # None: the base's own
+    concepts: tuple  # numbers of the concepts that it serves, from 0
+
+    @cached_property
+    def texts_key(self):
+        return tuple(_text_key(text) for text in (self.positive, self.negative))
+
+
+def paths_of(model, concepts):
+    """The Paths of a chain of concepts beyond the base MODEL: equal ones share one."""
+    found = {}
+    for number, concept in enumerate(concepts):
+        deltas = concept_deltas(model, concept.model, concept.strength)
+        path = Path(deltas, _entry(concept.positive), concept.negative and _entry(concept.negative), (number,))
+        key = deltas, path.texts_key
+        if key in found:
+            path = Path(path.deltas, path.positive, path.negative, (*found[key].concepts, number))
+        found[key] = path
+    return tuple(found.values())
+
+
+def _entry(conditioning):
+    tensor, values = conditioning[0]
+    return tensor, values
+
+
+def _text_key(text):
+    if text is None:
+        return None
+    tensor, values = text
+    others = sorted((name, value) for name, value in values.items() if isinstance(value, int | float | str))
+    return digest(tensor, values.get("pooled_output"), contexts_of(tensor, values)), tuple(others)
+
+
+class Texts:
+    """The prompts of all paths in one run, as the UNet takes them."""
+
+    def __init__(self, base, paths, latent_size):
+        latent = torch.zeros(1, base.latent_format.latent_channels, *latent_size)
+        self._made = {}
+        for path in paths:
+            for kind, text in (("positive", path.positive), ("negative", path.negative)):
+                if text is not None:
+                    self._made[path, kind] = unet_inputs(base, *text, latent, kind)
+
+    def of(self, path, role):
+        """The Inputs of a path's rows of a role; None where they read what the base's rows read."""
+        return self._made.get((path, "negative" if role == UNCOND else "positive"))

@@ -1,0 +1,39 @@
+"""What is doubtful about a concept's prompts, said on the node before a run."""
+
+from ..host.attach import technique_of
+from ..host.layered_prompts import contexts_of
+from ..host.messages import warn_user
+from ..text_contexts.layer_contexts import LayerContexts
+
+# What other nodes put on a prompt and a concept does not take: its place is its mask, all else is the main prompt's.
+UNUSED = {
+    "control": "a ControlNet (the main prompt's serves all)",
+    "gligen": "GLIGEN boxes",
+    "hooks": "hooks",
+    "area": "an area",
+    "mask": "a mask",
+    "start_percent": "a timestep range",
+}
+
+
+def tell_of_prompts(model, label, concept):
+    """model: the base MODEL; label: what messages call the concept."""
+    for kind, text in (("prompt", concept.positive), ("negative prompt", concept.negative)):
+        if not text:
+            continue
+        unused = [said for name, said in UNUSED.items() if text[0][1].get(name) is not None]
+        if len(text) > 1:
+            unused.insert(0, f"{len(text)} combined prompts, of which the first counts")
+        if unused:
+            warn_user(
+                f"the {kind} of {label} carries {', '.join(unused)}; a concept takes one text alone, without the rest"
+            )
+    if _has_words(concept.model) and not _has_words(model) and contexts_of(*concept.positive[0]) is None:
+        warn_user(
+            f"{label}: its model holds an ED-LoRA, but its prompt none of the words; write them into the prompt, and "
+            "encode that with the CLIP of Load ED-LoRA, or there will be little likeness"
+        )
+
+
+def _has_words(model):
+    return technique_of(model, LayerContexts.name) is not None

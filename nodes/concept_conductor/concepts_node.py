@@ -1,0 +1,85 @@
+"""Concepts: subjects taught through weights, each with its prompt and its place. The node that adds one."""
+
+import math
+
+from comfy_api.latest import io
+
+from .. import schema
+from ..host.latents import batched_mask, bounded_mask
+from ..host.messages import input_error
+from .concepts_wire import Concept, Concepts
+
+
+class AddConcept(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema.Schema(
+            node_id="PersonalizationConcept",
+            display_name="Add Concept",
+            category="personalization",
+            description="A subject for the result that a LoRA knows: the checkpoint with that LoRA, its own prompt, "
+            "and the place where it stands. Chain one per subject.",
+            search_aliases=["LoRA character", "multi LoRA", "regional LoRA", "Concept Conductor"],
+            inputs=[
+                io.Model.Input(
+                    "model",
+                    tooltip="The checkpoint with this subject's LoRAs, from any LoRA loader. What it has beyond the "
+                    "model of Concept Conductor is this subject's; one without a LoRA is another prompt for a place.",
+                ),
+                io.Conditioning.Input(
+                    "positive",
+                    tooltip="The whole prompt with this subject's trigger words in the place of EVERY subject, from "
+                    "the CLIP that its LoRA has changed.",
+                ),
+                io.String.Input(
+                    "word", default="", tooltip="A name by which messages and pictures of masks call this subject."
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=10.0,
+                    step=0.05,
+                    tooltip="Multiplies this subject's LoRAs beyond the strengths of their loaders: 1 leaves those as "
+                    "they are, 0 leaves the subject out.",
+                ),
+                io.Conditioning.Input(
+                    "negative",
+                    optional=True,
+                    tooltip="The negative prompt from this subject's own CLIP. Without it: the sampler's.",
+                ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="White where this subject stands in the result: painted, from Box Mask or Layout Mask.",
+                ),
+                Concepts.Input("concepts", optional=True, tooltip="Further subjects, from another Add Concept."),
+            ],
+            outputs=[Concepts.Output(display_name="concepts", tooltip="All subjects so far; where they overlap, the "
+                                     "last one stands in front.")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, model, positive, word, strength, negative=None, mask=None, concepts=()) -> io.NodeOutput:
+        if not math.isfinite(strength) or strength < 0:
+            raise input_error(f"strength is {strength}; enter a number from 0 (off) upwards")
+        word = word.strip()
+        label = f'concept "{word}"' if word else f"concept {len(concepts or ()) + 1}"
+        if not positive:
+            raise input_error(f"the prompt of {label} is empty; connect a CLIP Text Encode")
+        concept = Concept(model, positive, word, strength, negative or None, _one_mask(mask, label))
+        return io.NodeOutput((*(concepts or ()), concept))
+
+
+def _one_mask(mask, label):
+    if mask is None:
+        return None
+    mask = batched_mask(mask)
+    if mask.ndim != 3 or len(mask) != 1:
+        raise input_error(
+            f"{label} has {len(mask)} masks (shape {tuple(mask.shape)}); connect one MASK (1, height, width) to each"
+        )
+    return bounded_mask(mask, label, "mask")[0].cpu()
+
+
+NODES = [AddConcept]

@@ -1,0 +1,153 @@
+"""Golden Noise (NPNet, arXiv 2411.09502): what the network makes of a noise of any size."""
+
+import logging
+import math
+from dataclasses import dataclass
+
+import comfy.model_management
+import torch
+
+from ...kernels.noise_prompt import TOKENS, canvas_size, centre, for_batch, golden_noise, tiled, with_long_prompt
+from ..host.families import OTHER_CHANNELS, PROMPT_WIDTHS
+from ..host.messages import input_error, warn_user
+from ..host.seeded import seeded_noise
+from .npnet_file import NoisePromptNet
+
+log = logging.getLogger(__name__)
+
+SIZE_MODES = ("tile", "resize", "off")
+LONG_PROMPTS = ("truncate", "average", "recurse")
+DEVICES = ("cpu", "gpu")
+CHANNELS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseImprover:
+    """What one node does to a noise: the network, the prompt and the choices of the user."""
+
+    net: NoisePromptNet
+    prompt: torch.Tensor  # (p, 77k, D)
+    strength: float
+    size_mode: str
+    long_prompt: str
+    device: str
+
+    def __call__(self, noise, seed, draw):
+        """The golden noise: shape and dtype of `noise` (b, 4, h, w), on the CPU.
+
+        seed: of what else must be drawn; draw(side): the user's noise at another size (b, 4, side, side), or None.
+        No noise (all zeros) stays none, and strength 0 gives the noise itself.
+        """
+        check_latent(noise)
+        if self.strength == 0 or not torch.any(noise):
+            return noise
+        side = self.net.sizes.side
+        plain = noise.detach().float().cpu()
+        size = tuple(plain.shape[-2:])
+        if size == (side, side):
+            golden = self._mixed(plain, self._network(plain))
+        elif self.size_mode == "off":
+            warn_user(
+                f'size_mode is "off" and the latent {size_text(size)} is not {size_text((side, side))}: '
+                "the noise stays plain"
+            )
+            return noise
+        else:
+            log.info('latent %s is not %s: size_mode "%s"', size_text(size), size_text((side, side)), self.size_mode)
+            golden = self._resized(plain, draw(side)) if self.size_mode == "resize" else None
+            golden = self._tiled(plain, seed) if golden is None else golden
+        if not torch.isfinite(golden).all():
+            warn_user(
+                "NPNet gave values that are not numbers; the noise stays plain. Look at the prompt's conditioning"
+            )
+            return noise
+        return golden.to(noise.dtype)
+
+    def _tiled(self, plain, seed):
+        side, size = self.net.sizes.side, plain.shape[-2:]
+        canvas_of = canvas_size(size, side)
+        # one canvas for all images, so that each gets in a batch what it gets alone
+        canvas = extra_noise(seed, plain.new_empty(1, CHANNELS, *canvas_of)).expand(len(plain), -1, -1, -1).clone()
+        middle = (..., *centre(canvas_of, size))
+        canvas[middle] = plain
+        return self._mixed(plain, tiled(canvas, side, self._network)[middle])
+
+    def _resized(self, plain, native):
+        if native is None:
+            return None
+        native = native.float().cpu()
+        mixed = self._mixed(native, self._network(native))
+        return torch.nn.functional.interpolate(mixed, size=plain.shape[-2:], mode="nearest-exact")
+
+    def _mixed(self, plain, golden):
+        return golden if self.strength == 1 else plain + self.strength * (golden - plain)
+
+    def _network(self, noise):
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        weights = _weights_on(self.net, self.device)
+        prompt = for_batch(self.prompt, len(noise))
+        with torch.no_grad():
+            return with_long_prompt(
+                noise, prompt, lambda x, chunk: golden_noise(x, chunk, weights).cpu(), self.long_prompt
+            )
+
+
+def noise_improver(net, conditioning, strength, size_mode, long_prompt, device):
+    """A NoiseImprover; ValueError for a prompt or a strength it cannot work with."""
+    if not math.isfinite(strength):
+        raise input_error(f"strength is {strength}; enter a number, 0 is off and 1 as published")
+    return NoiseImprover(net, _prompt_of(conditioning, net), strength, size_mode, long_prompt, device)
+
+
+def check_latent(latent):
+    """ValueError, naming the family, for a latent or noise that is not (b, 4, h, w)."""
+    if getattr(latent, "is_nested", False) or latent.ndim != 4:
+        raise input_error(
+            "NPNet reads pictures of 4 channels, this is a video or audio latent; take plain noise for it"
+        )
+    if latent.shape[1] != CHANNELS:
+        family = OTHER_CHANNELS.get(latent.shape[1], "another family")
+        raise input_error(
+            f"NPNet reads latents of 4 channels, this one has {latent.shape[1]} ({family}); take plain noise for it"
+        )
+
+
+def extra_noise(seed, like):
+    """Unit-variance noise of the shape of `like` around a latent smaller than the network, fixed by the seed."""
+    return seeded_noise(f"{seed}/npnet canvas", like.shape)
+
+
+def _prompt_of(conditioning, net):
+    if not conditioning:
+        raise input_error("conditioning is empty; connect the positive prompt")
+    if len(conditioning) > 1:
+        warn_user(f"conditioning holds {len(conditioning)} prompts (combined or timed); NPNet reads the first")
+    prompt = conditioning[0][0]
+    if prompt is None or prompt.ndim != 3:
+        raise input_error("conditioning holds no text; connect the positive prompt as the text encoder gives it")
+    width, tokens = prompt.shape[-1], prompt.shape[1]
+    if width != net.sizes.prompt:
+        hint = "SD1.5 has no NPNet" if width == 768 else f"that is {PROMPT_WIDTHS.get(width, 'another family')}"
+        raise input_error(
+            f"this NPNet is for {net.family}, the prompt has {width}: {hint}; use the model it was made for"
+        )
+    if tokens == 0 or tokens % TOKENS:
+        raise input_error(
+            f"the prompt has {tokens} tokens, NPNet reads them by {TOKENS}; encode it with the checkpoint's own CLIP"
+        )
+    return prompt.detach().float().cpu()
+
+
+def _weights_on(net, device):
+    target = comfy.model_management.get_torch_device() if device == "gpu" else torch.device("cpu")
+    if target.type == "cpu":
+        return net.weights
+    # it works for a fraction of a second before sampling begins: nothing of it stays there
+    size = sum(t.numel() * t.element_size() for t in net.weights.values())
+    comfy.model_management.free_memory(2 * size, target)
+    return {key: t.to(target) for key, t in net.weights.items()}
+
+
+def size_text(size):
+    """A size (h, w) as people write it."""
+    return f"{size[1]}x{size[0]}"

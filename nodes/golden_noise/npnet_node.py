@@ -1,0 +1,47 @@
+"""Loads the network of Golden Noise."""
+
+from comfy_api.latest import io
+
+from .. import schema
+from ..files.model_files import choices, file_names, stamp, valid
+from .npnet_file import KINDS, load_npnet
+from .npnet_wire import NPNet
+
+
+class NPNetLoader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        files = choices(file_names(*KINDS), KINDS[0])
+        return schema.Schema(
+            node_id="PersonalizationNPNetLoader",
+            display_name="Load NPNet",
+            category="personalization/npnet",
+            description="Loads the small network of Golden Noise (about 120 MB). Files lie in models/npnet or "
+            "models/npnets: sdxl.pth, dreamshaper.pth, dit.pth, or the same as safetensors.",
+            search_aliases=["golden noise", "noise prompt network", "NPNet"],
+            inputs=[
+                io.Combo.Input(
+                    "npnet_file",
+                    options=files,
+                    default=files[0],
+                    tooltip="The network made for your checkpoint's family: sdxl for SDXL, dreamshaper for its turbo "
+                    "model, dit for Hunyuan-DiT. SD1.5 has none: take Re-denoise.",
+                )
+            ],
+            outputs=[NPNet.Output(display_name="npnet", tooltip="The network, for Golden Noise.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, npnet_file=None):
+        return valid("npnet_file", npnet_file, *KINDS)
+
+    @classmethod
+    def fingerprint_inputs(cls, npnet_file=None):
+        return stamp([npnet_file], *KINDS)
+
+    @classmethod
+    def execute(cls, npnet_file) -> io.NodeOutput:
+        return io.NodeOutput(load_npnet(npnet_file))
+
+
+NODES = [NPNetLoader]

@@ -1,0 +1,106 @@
+"""Own Golden Noise: collect noise pairs with a model, train an NPNet on them."""
+
+from comfy_api.latest import io
+
+from .. import schema
+from .noise_pairs import collect_pairs, pairs_folder
+from .npnet_training import train
+from .npnet_wire import NPNet
+
+
+def _folder():
+    return io.String.Input(
+        "folder", default="npnet_pairs", tooltip="A folder inside ComfyUI's output folder; one per model and size."
+    )
+
+
+def _number(name, default, least, most, tooltip, **more):
+    return io.Int.Input(name, default=default, min=least, max=most, tooltip=tooltip, **more)
+
+
+class NoisePairs(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema.Schema(
+            node_id="PersonalizationNoisePairs",
+            display_name="Collect Noise Pairs",
+            category="personalization/npnet",
+            description="Writes pairs of plain and re-denoised noise for one prompt to files, to train an NPNet on. "
+            "Run it for many prompts; pairs that are there already are kept.",
+            search_aliases=["NPNet", "golden noise", "training data"],
+            is_output_node=True,
+            inputs=[
+                io.Model.Input("model", tooltip="The model that the network shall serve."),
+                io.Conditioning.Input("positive", tooltip="The prompt."),
+                io.Conditioning.Input("negative", tooltip="The negative prompt."),
+                _folder(),
+                _number(
+                    "seed", 0, 0, 0xFFFFFFFFFFFFFFFF, "Seed of the first pair; the next ones count up from it.",
+                    control_after_generate=False,
+                ),
+                _number("count", 16, 1, 100000, "How many pairs; each costs three UNet calls."),
+                _number("width", 1024, 64, 4096, "Width of the pictures; a network learns one square size."),
+                _number("height", 1024, 64, 4096, "Height of the pictures; a network learns one square size."),
+                io.Float.Input(
+                    "guidance", default=5.5, min=0.0, max=30.0, step=0.1, tooltip="CFG of the step forward."
+                ),
+                io.Float.Input(
+                    "inverse_guidance", default=1.0, min=0.0, max=30.0, step=0.1, tooltip="CFG of the step back."
+                ),
+                _number("steps", 50, 2, 1000, "The size of the step: one of so many."),
+            ],
+            outputs=[io.String.Output(display_name="pairs", tooltip="The folder, for Train NPNet.")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, model, positive, negative, folder, seed, count, width, height, guidance, inverse_guidance, steps
+    ) -> io.NodeOutput:
+        settings = {"seed": seed, "count": count, "width": width, "height": height, "steps": steps}
+        guidances = {"guidance": guidance, "inverse_guidance": inverse_guidance}
+        collect_pairs(model, positive, negative, pairs_folder(folder), **settings, **guidances)
+        return io.NodeOutput(folder)
+
+
+class TrainNPNet(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema.Schema(
+            node_id="PersonalizationTrainNPNet",
+            display_name="Train NPNet",
+            category="personalization/npnet",
+            description="Trains a network of Golden Noise on collected pairs and writes it to models/npnet. "
+            "Interrupt it as you like: with the same name and settings it goes on.",
+            search_aliases=["golden noise", "training"],
+            is_output_node=True,
+            inputs=[
+                _folder(),
+                io.String.Input("file_name", default="my_npnet", tooltip="Name of the new file in models/npnet."),
+                _number("steps", 1000, 1, 10000000, "Training steps in all, those before an interrupt included."),
+                _number("batch_size", 16, 1, 4096, "Pairs per step; 64 as published."),
+                io.Float.Input(
+                    "learning_rate", default=1e-4, min=1e-8, max=1.0, step=1e-6, round=1e-8,
+                    tooltip="1e-4 as published.",
+                ),
+                _number(
+                    "seed", 0, 0, 0xFFFFFFFFFFFFFFFF, "Chooses the pairs of each step, and the first weights.",
+                    control_after_generate=False,
+                ),
+                NPNet.Input(
+                    "npnet", optional=True, tooltip="A network to start from: far fewer pairs are needed then."
+                ),
+            ],
+            outputs=[
+                NPNet.Output(display_name="npnet", tooltip="The trained network, for Golden Noise."),
+                io.String.Output(display_name="report", tooltip="File, steps, and the loss on pairs it has not seen."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, folder, file_name, steps, batch_size, learning_rate, seed, npnet=None) -> io.NodeOutput:
+        settings = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
+        net, path, report = train(pairs_folder(folder), file_name, npnet, **settings)
+        return io.NodeOutput(net, report)
+
+
+NODES = [NoisePairs, TrainNPNet]

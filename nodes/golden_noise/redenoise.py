@@ -1,0 +1,89 @@
+"""Re-denoise: golden noise from the diffusion model itself (arXiv 2411.09502, section 3.2), about three UNet calls."""
+
+import math
+
+import comfy.model_sampling
+import comfy.samplers
+import torch
+
+from ...kernels.noise_prompt import redenoised
+from ..host.calls import noise_levels
+from ..host.messages import input_error
+from .golden_noise_model import without_golden_noise
+
+
+class Redenoised:
+    """A NOISE of the host: another NOISE's noise after one step with strong and one step back with weak guidance.
+
+    The MODEL runs with all its patches, through the host's own guider. One object per execution of a node.
+    """
+
+    def __init__(self, noise, model, positive, negative, guidance, inverse_guidance, steps, repeats):
+        for name, value in (("guidance", guidance), ("inverse_guidance", inverse_guidance)):
+            if not math.isfinite(value):
+                raise input_error(f"{name} is {value}; enter a number")
+        if not positive:
+            raise input_error("positive is empty; connect the prompt")
+        self.noise = noise
+        self.model = without_golden_noise(model)
+        self.conds = positive, negative
+        self.guidances = guidance, inverse_guidance
+        self.repeats = repeats
+        self.sigmas = _first_levels(model, steps)
+
+    @property
+    def seed(self):
+        return getattr(self.noise, "seed", 0)
+
+    def generate_noise(self, latent):
+        """Unit variance (nearly), on the CPU, shape of latent["samples"]."""
+        plain = self.noise.generate_noise(latent)
+        if getattr(plain, "is_nested", False):
+            raise input_error("re-denoise works on one latent, this one is nested (video with sound); take plain noise")
+        if not torch.any(plain):
+            return plain
+        noise = plain
+        for _ in range(self.repeats):
+            noise = self._once(noise)
+        return noise.to(plain)
+
+    def _once(self, noise):
+        guider = comfy.samplers.CFGGuider(self.model)
+        guider.set_conds(*self.conds)
+        there_and_back = _ThereAndBack(self.guidances)
+        empty = torch.zeros_like(noise)
+        guider.sample(noise, empty, there_and_back, self.sigmas, disable_pbar=True, seed=self.seed)
+        return there_and_back.golden
+
+
+class _ThereAndBack(comfy.samplers.Sampler):
+    """A sampler of the host for the two noise levels; the golden noise is kept aside, in the units of noise."""
+
+    def __init__(self, guidances):
+        self.guidances = guidances
+        self.golden = None
+
+    def sample(self, guider, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None,
+               disable_pbar=False):  # fmt: skip
+        def eps(x, sigma, back):
+            guider.set_cfg(self.guidances[back])
+            denoised = guider(x, torch.full((len(x),), sigma, device=x.device), **extra_args)
+            return (x - denoised) / sigma
+
+        self.golden = redenoised(noise, eps, *(float(sigma) for sigma in sigmas))
+        return self.golden
+
+
+def _first_levels(model, steps):
+    """The first two noise levels of the host's ddim_uniform schedule, whatever the picture is sampled with later."""
+    sampling = model.get_model_object("model_sampling")
+    if (
+        not isinstance(sampling, comfy.model_sampling.EPS)
+        or isinstance(sampling, comfy.model_sampling.IMG_TO_IMG)
+        or noise_levels(sampling) is None
+    ):
+        name = type(model.model).__name__
+        raise input_error(
+            f"re-denoise works on models that predict noise or v (SD1.5, SD2.x, SDXL); this one is {name}"
+        )
+    return comfy.samplers.calculate_sigmas(sampling, "ddim_uniform", steps)[:2]

@@ -1,0 +1,92 @@
+"""Names and shapes in IP-Adapter and MIP-Adapter files: one form for all layouts, every tensor checked."""
+
+from ...kernels.image_projection import expected_shapes, sizes_of
+from ..host.messages import input_error
+
+# A raw training checkpoint names the adapter's parts otherwise, and holds the whole UNet beside them.
+TRAINING = {"image_proj_model": "image_proj", "adapter_modules": "ip_adapter"}
+LEFT_OUT = "unet"
+# MIP-Adapter's text gate.
+GATE = "text_to_weight"
+PARTS = ("to_k_ip", "to_v_ip", GATE)
+
+
+def published_names(tensors):
+    """{"image_proj..." or "ip_adapter...": tensor} of a file in any layout; other names stay as they are."""
+    # parallel training puts a word before each name
+    tensors = {key.removeprefix("module."): t for key, t in tensors.items()}
+    training = any(key.startswith(tuple(f"{group}." for group in TRAINING)) for key in tensors)
+    found = {}
+    for key, t in tensors.items():
+        group, dot, rest = key.partition(".")
+        if not (training and group == LEFT_OUT):
+            found[f"{TRAINING.get(group, group)}{dot}{rest}"] = t
+    return found
+
+
+def grouped(tensors, name):
+    """The tensors of "image_proj" and of "ip_adapter", by their names below; ValueError if there are others."""
+    groups = {"image_proj": {}, "ip_adapter": {}}
+    for key, t in tensors.items():
+        group, _, rest = key.partition(".")
+        if group not in groups:
+            raise no_adapter(name, f"{key} is unexpected")
+        if not t.is_floating_point():
+            raise no_adapter(name, f"{key} holds whole numbers")
+        groups[group][rest] = t.detach()
+    return groups.values()
+
+
+def checked_pairs(tensors, name):
+    """[(to_k, to_v, gate or None)] of the pairs 1, 3, 5, ...: even numbers are self-attentions, which have none."""
+    parts = PARTS if any(key.endswith(f".{GATE}.weight") for key in tensors) else PARTS[:2]
+    odd = {key.split(".")[0] for key in tensors if key.split(".")[0][-1:] in tuple("13579")}
+    numbers = range(1, 2 * max(1, len(odd)), 2)
+    expected = {f"{number}.{part}.weight": (number, part) for number in numbers for part in parts}
+    _check_names(set(expected), set(tensors), "ip_adapter", name)
+    width = tensors["1.to_k_ip.weight"].shape[-1:]
+    for key, (number, part) in expected.items():
+        rows = tensors[f"{number}.to_k_ip.weight"].shape[:1]
+        _check_shape(tensors[key], (1, *rows) if part == GATE else (*rows, *width), f"ip_adapter.{key}", name)
+    return [[tensors.get(f"{number}.{part}.weight") for part in PARTS] for number in numbers]
+
+
+def checked_projection(tensors, width, name):
+    """The Sizes of a projection to tokens of this width."""
+    shapes = {key: tuple(t.shape) for key, t in tensors.items()}
+    try:
+        sizes = sizes_of(shapes, width)
+    except KeyError as error:
+        raise no_adapter(name, f"image_proj.{error.args[0]} is missing") from error
+    except ValueError as error:
+        raise no_adapter(name, f"image_proj.{error}") from error
+    if sizes is None:
+        raise no_adapter(name, "it holds no image_proj.proj.weight, image_proj.latents or image_proj.proj.3.weight")
+    expected = expected_shapes(sizes)
+    _check_names(set(expected), set(shapes), "image_proj", name)
+    for key, shape in expected.items():
+        _check_shape(tensors[key], shape, f"image_proj.{key}", name)
+    return sizes
+
+
+def no_adapter(name, reason):
+    """The exception for a file that is neither an adapter nor anything known."""
+    return input_error(
+        f"{name} is not an IP-Adapter or MIP-Adapter file: {reason}; choose one such as model_sdxl_plus.bin"
+    )
+
+
+def _check_names(expected, found, group, name):
+    for keys, state in ((expected - found, "missing"), (found - expected, "unexpected")):
+        if keys:
+            raise no_adapter(name, f"{group}.{min(keys, key=_in_order)} is {state}")
+
+
+def _check_shape(tensor, shape, key, name):
+    # the shape that a pair must have is read from its first matrix, which may be no matrix at all
+    if tuple(tensor.shape) != shape or 0 in shape or (key.startswith("ip_adapter.") and len(shape) != 2):
+        raise no_adapter(name, f"{key} has the shape {list(tensor.shape)} instead of {list(shape)}")
+
+
+def _in_order(key):
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in key.split(".")]

@@ -1,0 +1,112 @@
+"""Image adapters (IP-Adapter, MIP-Adapter): what one is, and how it is read from a file of any published layout."""
+
+from dataclasses import dataclass
+
+import torch
+
+from ...kernels.image_projection import Sizes, image_tokens
+from ..files.model_files import path_of, register
+from ..files.safe_files import read_tensors
+from ..host.families import CONTEXT_WIDTHS
+from .adapter_keys import checked_pairs, checked_projection, grouped, published_names
+from .mistaken_files import refuse_others
+
+KINDS = ("ipadapter",)
+# What the variants take from the vision encoder, and the towers that give it, by its width.
+OUTPUTS = {"base": "image_embeds", "plus": "penultimate_hidden_states", "full-face": "penultimate_hidden_states"}
+TOWERS = {
+    "image_embeds": {768: "ViT-L", 1024: "ViT-H", 1280: "ViT-bigG"},
+    "penultimate_hidden_states": {768: "ViT-B", 1024: "ViT-L", 1152: "SigLIP", 1280: "ViT-H", 1664: "ViT-bigG"},
+}
+
+register(*KINDS)
+
+
+@dataclass(frozen=True)
+class Embed:
+    """What an adapter takes from a vision encoder: the output's name, its width, and the tower that gives it."""
+
+    output: str
+    width: int
+
+    @property
+    def tower(self):
+        return tower_of(self.output, self.width)
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """The matrices of one cross-attention, as stored."""
+
+    to_k: torch.Tensor  # (C, D)
+    to_v: torch.Tensor  # (C, D)
+    gate: torch.Tensor | None  # (1, C): MIP-Adapter's text gate
+
+
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """The weights that make image tokens, by their published names, as stored."""
+
+    sizes: Sizes
+    weights: dict
+
+
+@dataclass(frozen=True, eq=False)
+class ImageAdapter:
+    """One adapter on the CPU. `pairs` are in the order of the file: see `image_adapter_fit.check_fits`."""
+
+    name: str
+    variant: str  # "base", "plus" or "full-face"
+    tokens: int  # T, of one picture
+    width: int  # D, of the model's context
+    embed: Embed
+    projection: Projection
+    pairs: tuple
+
+    @property
+    def gated(self):
+        """Whether the file holds MIP-Adapter's text gate."""
+        return self.pairs[0].gate is not None
+
+    @property
+    def family(self):
+        return family_of_width(self.width)
+
+    @property
+    def reads_hidden_states(self):
+        """Whether it takes the vision encoder's hidden states (m, t, E), and not one vector per picture (m, E)."""
+        return self.embed.output != OUTPUTS["base"]
+
+    def empty(self, zero_hidden=None):
+        """Image tokens (1, T, D) float32 of no picture; zero_hidden (1, t, E): hidden states of pixels all zero."""
+        return self.project(zero_hidden if self.reads_hidden_states else torch.zeros(1, self.embed.width))
+
+    def project(self, embeds):
+        """Image tokens (m, T, D) float32 of the encoder's output for m pictures: (m, E), or (m, t, E) hidden states."""
+        return image_tokens(embeds, self.projection.weights, self.projection.sizes)
+
+
+def read_image_adapter(name):
+    """The ImageAdapter of a file in the folders; ValueError says what is wrong with it, or what it is instead."""
+    return adapter_from(read_tensors(path_of(name, *KINDS))[0], name)
+
+
+def adapter_from(tensors, name):
+    """The ImageAdapter of {"group.key": tensor}; all tensors fit, or ValueError names the first that does not."""
+    found = published_names(tensors)
+    refuse_others({key: tuple(t.shape) for key, t in found.items()}, name)
+    projection, matrices = grouped(found, name)
+    pairs = tuple(Pair(*three) for three in checked_pairs(matrices, name))
+    sizes = checked_projection(projection, pairs[0].to_k.shape[1], name)
+    embed = Embed(OUTPUTS[sizes.variant], sizes.embed)
+    return ImageAdapter(name, sizes.variant, sizes.tokens, sizes.width, embed, Projection(sizes, projection), pairs)
+
+
+def tower_of(output, width):
+    """The name of the vision tower that gives this output this wide."""
+    return TOWERS[output].get(width, "another tower")
+
+
+def family_of_width(width):
+    """The family of checkpoints whose context is this wide, in words."""
+    return f"{CONTEXT_WIDTHS[width]} (context {width})" if width in CONTEXT_WIDTHS else f"a model of context {width}"

@@ -1,0 +1,47 @@
+"""Image adapters: small networks that let a model read pictures as it reads a prompt. The loader."""
+
+from comfy_api.latest import io
+
+from .. import schema
+from ..files.model_files import choices, file_names, stamp, valid
+from .image_adapter import KINDS, read_image_adapter
+from .image_adapter_wire import ImageAdapter
+
+
+class ImageAdapterLoader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        files = choices(file_names(*KINDS), KINDS[0])
+        return schema.Schema(
+            node_id="PersonalizationImageAdapterLoader",
+            display_name="Load Image Adapter",
+            category="personalization/mip_adapter",
+            description="Loads a MIP-Adapter or IP-Adapter file from models/ipadapter: base, plus, plus-face, "
+            "composition or full-face, for SD1.5, SD2.x or SDXL. What it is, the node sees in the file itself.",
+            search_aliases=["IP-Adapter", "IPAdapter", "MIP-Adapter", "image prompt"],
+            inputs=[
+                io.Combo.Input(
+                    "adapter_file",
+                    options=files,
+                    default=files[0],
+                    tooltip="The adapter made for your checkpoint's family: model_sdxl or model_sdxl_plus of "
+                    "MIP-Adapter for SDXL, any ip-adapter file without FaceID for SD1.5.",
+                )
+            ],
+            outputs=[ImageAdapter.Output(display_name="adapter", tooltip="The adapter, for MIP-Adapter.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, adapter_file=None):
+        return valid("adapter_file", adapter_file, *KINDS)
+
+    @classmethod
+    def fingerprint_inputs(cls, adapter_file=None):
+        return stamp([adapter_file], *KINDS)
+
+    @classmethod
+    def execute(cls, adapter_file) -> io.NodeOutput:
+        return io.NodeOutput(read_image_adapter(adapter_file))
+
+
+NODES = [ImageAdapterLoader]

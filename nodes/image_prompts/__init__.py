@@ -1,0 +1,1 @@
+"""Image tokens at a cross-attention: MIP-Adapter, its words and its maps."""

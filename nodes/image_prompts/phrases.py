@@ -1,0 +1,103 @@
+"""The words that name objects, as tokens: how many there are, what they mean alone, where they stand in a prompt."""
+
+from dataclasses import dataclass
+from numbers import Integral
+
+import torch
+
+from ..host.clip_text import encoded, tokenized
+from ..host.messages import input_error, warn_user
+from ..host.unet_inputs import unet_inputs
+
+# CLIP's vocabulary, shared by all text encoders of SD1.x, SD2.x and SDXL.
+START, END = 49406, 49407
+# Tokens of one chunk of a prompt: the start, 75 of the text, the end.
+CHUNK = 77
+LONGEST = CHUNK - 2
+
+
+@dataclass(frozen=True, eq=False)
+class Phrase:
+    """The word or words of one object."""
+
+    words: str
+    # its tokens encoded alone, as the UNet reads them: (1, L, D), or (layers, L, D) in order of execution
+    rows: torch.Tensor
+    positions: tuple | None = None  # of its tokens in the prompt's context, None: the rows above are used
+
+    @property
+    def tokens(self):
+        """How many tokens it has."""
+        return self.rows.shape[1]
+
+
+def phrases_of(base, clip, words, prompt=""):
+    """One Phrase per text in `words`; with a prompt, each is looked up in it.
+
+    Raises ValueError for a CLIP whose tokens are not those of Stable Diffusion.
+    """
+    prompt_ids = [_ids(chunk) for chunk in _chunks(clip, prompt)] if prompt else []
+    return [_phrase(base, clip, text, prompt_ids) for text in words]
+
+
+def _phrase(base, clip, text, prompt_ids):
+    if not text:
+        return Phrase(text, torch.zeros(1, 0, 0))
+    chunks = _chunks(clip, text)
+    ids = _ids(chunks[0])[:LONGEST]
+    if len(chunks) > 1:
+        warn_user(f'the word "{text[:40]}..." is longer than {LONGEST} tokens; only its beginning is used')
+    context = _context(base, clip, text)
+    # row 0 is the start token
+    return Phrase(text, context[:, 1 : len(ids) + 1], _found(ids, prompt_ids))
+
+
+def _chunks(clip, text):
+    """The chunks of a tokenized text: lists of (token, weight, ...), of one encoder, since all share the vocabulary."""
+    tokens = tokenized(clip, text)
+    encoders = [chunks for chunks in tokens.values() if _starts(chunks)] if isinstance(tokens, dict) else []
+    if not encoders:
+        raise input_error(
+            "this CLIP does not read text as Stable Diffusion's does, so the references' words cannot be found; "
+            "connect the CLIP of an SD1.5 or SDXL checkpoint"
+        )
+    return encoders[0]
+
+
+def _starts(chunks):
+    return bool(chunks) and bool(chunks[0]) and _is(chunks[0][0][0], START)
+
+
+def _is(token, number):
+    # embeddings stand among the numbers as tensors
+    return isinstance(token, Integral) and token == number
+
+
+def _ids(chunk):
+    """The tokens between the start and the first end of a chunk."""
+    tokens = [entry[0] for entry in chunk[1:]]
+    end = next((i for i, token in enumerate(tokens) if _is(token, END)), len(tokens))
+    return tokens[:end]
+
+
+def _context(base, clip, text):
+    """(1, T, D), or (layers, T, D) from a CLIP that reads a text anew for each cross-attention."""
+    latent = torch.zeros(1, base.latent_format.latent_channels, 8, 8)
+    inputs = unet_inputs(base, *encoded(clip, text), latent)
+    return inputs.context[:1] if inputs.layers is None else inputs.layers
+
+
+def _found(ids, prompt_ids):
+    """Positions of the first run of these ids in the context of a prompt; None if there is none."""
+    for number, chunk in enumerate(prompt_ids):
+        for start in range(len(chunk) - len(ids) + 1):
+            if ids and all(_same(a, b) for a, b in zip(ids, chunk[start:], strict=False)):
+                first = number * CHUNK + 1 + start
+                return tuple(range(first, first + len(ids)))
+    return None
+
+
+def _same(a, b):
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return torch.equal(a, b)
+    return not isinstance(a, torch.Tensor) and not isinstance(b, torch.Tensor) and a == b

@@ -1,0 +1,1 @@
+"""A picture fitted, encoded, brought to noise, and kept."""

@@ -1,0 +1,85 @@
+"""Inverted layout pictures on disk, in the host's user folder, by content and within a budget of bytes."""
+
+import logging
+import os
+from pathlib import Path
+
+import folder_paths
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from ..files.new_files import write_tensors
+from ..host.blocks import attention_blocks
+from ..host.calls import bare_forward, clean_options
+from ..host.content_keys import digest
+from ..host.seeded import seeded_noise
+from ..host.text_rows import text_batch, text_rows
+from ..host.unet_inputs import compute_dtype, unet_inputs
+
+log = logging.getLogger(__name__)
+
+# Side of the small picture by which a model is recognized, in latent pixels.
+PROBE = 8
+
+
+def folder():
+    """Where the files lie."""
+    return Path(folder_paths.get_user_directory()) / "personalization" / "inversions"
+
+
+def key_of(base, latent, text, levels):
+    """A name for an inversion by all that decides it: the model as it runs, with all that is patched into it, the
+    picture, the prompt, the noise levels.
+
+    The model is told by what its UNet makes of a small fixed input, whose cost is a small part of one step.
+    """
+    device, dtype = latent.device, compute_dtype(base)
+    probe = seeded_noise("which model is this", (1, latent.shape[1], PROBE, PROBE))
+    inputs = unet_inputs(base, *text, probe)
+    like = torch.empty(0, device=device, dtype=dtype)
+    batch = text_batch([text_rows(inputs, 1, like)], attention_blocks(base.diffusion_model))
+    rows = probe if inputs.concat is None else torch.cat([probe, inputs.concat], 1)
+    timestep = torch.full((1,), 500.0, device=device)
+    options = clean_options(1.0, device)
+    seen = bare_forward(base)(rows.to(device, dtype), timestep, batch.context, batch.y, None, options)
+    return digest(seen, latent, inputs.context, inputs.y, inputs.layers, torch.tensor(levels)).hex()
+
+
+def load(key):
+    """The latents kept under a key, or None."""
+    path = folder() / f"{key}.safetensors"
+    try:
+        found = load_file(path)["latents"]
+        # the least recently used files go first
+        os.utime(path)
+        return found
+    except FileNotFoundError:
+        return None
+    except (OSError, SafetensorError, KeyError) as error:
+        log.warning("%s cannot be read (%s); the layout picture is inverted anew", path, error)
+        return None
+
+
+def save(key, latents, budget):
+    """Keeps latents under a key if the budget (bytes) allows; older files make room."""
+    size = latents.numel() * latents.element_size()
+    if size > budget:
+        return
+    place = folder()
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        _make_room(place, budget - size)
+        write_tensors(place / f"{key}.safetensors", {"latents": latents})
+    except (OSError, SafetensorError) as error:
+        log.warning("the inverted layout picture cannot be kept in %s (%s)", place, error)
+
+
+def _make_room(place, limit):
+    files = sorted(place.glob("*.safetensors"), key=lambda path: path.stat().st_mtime)
+    total = sum(path.stat().st_size for path in files)
+    for path in files:
+        if total <= limit:
+            return
+        total -= path.stat().st_size
+        path.unlink(missing_ok=True)

@@ -1,0 +1,97 @@
+"""The layout picture of one run: fitted, encoded, and inverted to the noise levels of the sampler."""
+
+import comfy.model_management as mm
+import comfy.utils
+import torch
+
+from ..host.latents import centre_crop, checked_latent, pixels_of
+from ..host.messages import input_error, warn_user
+from . import inversion_cache
+from .inversion import inverted, levels_of
+
+
+class LayoutPicture:
+    """A picture with its prompt. Tensors stay on the CPU; latents are kept for the last size alone."""
+
+    def __init__(self, pixels, text, vae, steps, cache_bytes):
+        """pixels (1, H, W, 3); text (context, values); steps of the inversion, 0: those of the sampler."""
+        self.pixels, self.text, self.vae = pixels, text, vae
+        self.steps, self.cache_bytes = steps, cache_bytes
+        self._latent = None, None
+
+    def latent(self, base, latent_size):
+        """(1, C, h, w) in the sampler's units, for a result of this size. The VAE is loaded for it."""
+        if self._latent[0] != latent_size:
+            latent = self.vae.encode(fitted_to(self.pixels, pixels_of(latent_size)))
+            self._latent = latent_size, base.process_latent_in(checked_latent(base, latent, "layout_image"))
+        return self._latent[1]
+
+    def inversion(self, base, latent_size, schedule):
+        """An Inversion for a run whose noise levels are `schedule`: from disk where there is one."""
+        latent = self.latent(base, latent_size)
+        levels = levels_of(base.model_sampling, self.steps, schedule)
+        key = None
+        if self.cache_bytes:
+            on_device = latent.to(mm.get_torch_device())
+            key = inversion_cache.key_of(base, on_device, self.text, levels)
+            latents = inversion_cache.load(key)
+            if latents is not None:
+                return Inversion(base.model_sampling, levels, latents)
+        latents = inverted(base, latent, self.text, levels)
+        if key:
+            inversion_cache.save(key, latents, self.cache_bytes)
+        return Inversion(base.model_sampling, levels, latents)
+
+
+class Inversion:
+    """The layout picture at ascending noise levels."""
+
+    def __init__(self, sampling, levels, latents):
+        self.timesteps = [float(sampling.timestep(torch.tensor([level]))[0]) for level in levels]
+        self.latents = latents
+
+    def at(self, timestep):
+        """(1, C, h, w) in the UNet's units, of the nearest level."""
+        nearest = min(range(len(self.timesteps)), key=lambda i: abs(self.timesteps[i] - timestep))
+        return self.latents[nearest : nearest + 1]
+
+
+def fitted_to(pixels, size):
+    """A picture (1, H, W, C) at another size (H', W'): its middle, if the aspect differs by more than a pixel."""
+    rows, columns = centre_crop(pixels.shape[1:3], size)
+    part = pixels[:, rows, columns, :3]
+    lost = [full - kept for full, kept in zip(pixels.shape[1:3], part.shape[1:3], strict=True)]
+    if max(lost) > 1:
+        height, width = pixels.shape[1:3]
+        warn_user(
+            f"layout_image is {width}x{height}, the result {size[1]}x{size[0]}: its edges are cropped to that aspect "
+            f"({lost[1]} pixels of its width, {lost[0]} of its height)"
+        )
+    if tuple(part.shape[1:3]) == tuple(size):
+        return part.contiguous()
+    method = "area" if part.shape[1] > size[0] else "bicubic"
+    resized = comfy.utils.common_upscale(part.movedim(-1, 1), size[1], size[0], method, "disabled")
+    return resized.movedim(1, -1).clamp(0, 1).contiguous()
+
+
+def picture_of(image, positive, vae):
+    """(pixels (1, H, W, 3), (context, values)) of a layout picture and its prompt, as the sockets bring them.
+
+    Raises ValueError for what is missing or has another form.
+    """
+    missing = [name for name, value in (("layout_positive", positive), ("vae", vae)) if not value]
+    if missing:
+        raise input_error(
+            f"layout_image is connected but {' and '.join(missing)} not; connect a CLIP Text Encode that says what the "
+            "picture shows, and the checkpoint's VAE"
+        )
+    image = image[None] if image.ndim == 3 else image
+    if image.ndim != 4 or image.shape[-1] not in (3, 4):
+        raise input_error(f"layout_image has the shape {tuple(image.shape)}; connect one IMAGE (1, height, width, 3)")
+    if not torch.isfinite(image).all():
+        raise input_error(
+            "layout_image holds values that are not numbers; connect a picture that was decoded without errors"
+        )
+    if len(image) > 1:
+        warn_user(f"layout_image is a batch of {len(image)} pictures; the first one is the layout of all results")
+    return image[:1, ..., :3].float().cpu(), tuple(positive[0][:2])

@@ -1,0 +1,1 @@
+"""Gradients with respect to the latent: memory and half precision."""

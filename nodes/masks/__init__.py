@@ -1,0 +1,1 @@
+"""Masks that need no painting: a box, the shape at a point of a picture."""

@@ -1,0 +1,63 @@
+"""A mask from a point in a picture: the cluster of a model's self-attention that the point lies in."""
+
+import comfy.model_management as mm
+import torch
+
+from ...kernels.attention_map import head_mean_map
+from ...kernels.kmeans import kmeans
+from ...kernels.mask_pyramid import grid_mask
+from ...kernels.masks import nearest_resize
+from ..host.blocks import attention_blocks, shape_block, unet_of
+from ..host.calls import bare_forward, clean_options
+from ..host.latents import LATENT_STEP, pixels_of
+from ..host.messages import input_error
+from ..host.partial_pass import run_to
+from ..host.text_rows import text_batch, text_rows
+from ..host.unet_inputs import compute_dtype, unet_inputs
+from ..inversion.inversion import inverted, level_at
+from ..inversion.layout_picture import LayoutPicture
+
+# Where the published code looks: at step 80 of its 200. They begin at timestep 996 and are 5 apart, so that is
+# 996 - 5 * 80 = 596; the 30 steps that bring the picture there are as fine as 50 over all timesteps.
+TIMESTEP, STEPS = 596, 30
+# Tries of k-means, as the conductor's default.
+RESTARTS = 100
+
+
+def layout_mask(model, vae, pixels, text, point, clusters, cluster=None):
+    """MASK (1, H, W): white where the shape at a point (x, y in 0..1) of a picture is.
+
+    pixels (1, H, W, 3); text: (context, values) of what it shows; clusters: into how many shapes it is divided;
+    cluster(rows (n, d), k): the label (n,) of each row, k-means if None. The model runs alone: its weights with their
+    patches, no patches of attention. Raises ValueError for a point outside, and for a picture under 64 x 64 pixels.
+    """
+    cluster = cluster or (lambda rows, k: kmeans(rows, k, RESTARTS))
+    unet = unet_of(model, "Layout Mask")
+    block = shape_block(unet, "Layout Mask")
+    for name, value in zip("xy", point, strict=True):
+        if not 0 <= value <= 1:
+            raise input_error(f"{name} is {value}; enter a part of the picture from 0 to 1")
+    size = tuple(side // LATENT_STEP for side in pixels.shape[1:3])
+    if min(size) < 8:
+        raise input_error(f"layout_image is {pixels.shape[2]}x{pixels.shape[1]} pixels; it needs at least 64x64")
+    latent = LayoutPicture(pixels, text, vae, 0, 0).latent(model.model, size)
+    mm.load_models_gpu([model], memory_required=model.model.memory_required([1, *latent.shape[1:]]))
+    seen = _seen(model.model, block, latent, text)
+    labels = cluster(head_mean_map(seen.q, seen.k, seen.heads)[0], clusters).to("cpu").view(seen.grid)
+    row, column = (min(side - 1, int(part * side)) for part, side in zip(reversed(point), seen.grid, strict=True))
+    shape = grid_mask(labels == labels[row, column], size).float()
+    # white in whole latent pixels, so that the conductor finds the same cells again
+    return nearest_resize(shape, pixels_of(size))[None]
+
+
+def _seen(base, block, latent, text):
+    """The SelfAttention at a block on the picture's latent (1, C, h, w), brought to the noise of TIMESTEP."""
+    levels = [level_at(base.model_sampling, TIMESTEP * (i + 1) // STEPS) for i in range(STEPS)]
+    noisy = inverted(base, latent, text, levels)[-1:]
+    like = torch.empty(0, device=mm.get_torch_device(), dtype=compute_dtype(base))
+    inputs = unet_inputs(base, *text, latent)
+    batch = text_batch([text_rows(inputs, 1, like)], attention_blocks(base.diffusion_model))
+    rows = noisy if inputs.concat is None else torch.cat([noisy, inputs.concat], 1)
+    timestep = torch.full((1,), float(TIMESTEP), device=like.device)
+    options = batch.read_by(clean_options(levels[-1], like.device))
+    return run_to(block, bare_forward(base), (rows.to(like), timestep, batch.context, batch.y), options)

@@ -1,0 +1,48 @@
+"""Layout Mask: a mask from a point in a picture."""
+
+from comfy_api.latest import io
+
+from .. import schema
+from ..inversion.layout_picture import picture_of
+from .layout_mask import layout_mask
+
+
+def _place(name, tooltip):
+    return io.Float.Input(name, default=0.5, min=0.0, max=1.0, step=0.01, tooltip=tooltip)
+
+
+class LayoutMask(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema.Schema(
+            node_id="PersonalizationLayoutMask",
+            display_name="Layout Mask",
+            category="personalization/concept_conductor",
+            description="A mask from one point in the layout picture: the shape there, as the checkpoint's own "
+            "self-attention sees it. No painting, no further model.",
+            search_aliases=["segment", "point mask", "Concept Conductor"],
+            inputs=[
+                io.Model.Input("model", tooltip="The checkpoint."),
+                io.Vae.Input("vae", tooltip="The checkpoint's VAE; it encodes the layout picture."),
+                io.Image.Input("layout_image", tooltip="The picture, the same as for Concept Conductor."),
+                io.Conditioning.Input("layout_positive", tooltip="What the picture shows, from the checkpoint's CLIP."),
+                _place("x", "The point, as a part of the width from the left."),
+                _place("y", "The point, as a part of the height from above."),
+                io.Int.Input(
+                    "clusters",
+                    default=6,
+                    min=2,
+                    max=64,
+                    tooltip="Into how many shapes the picture is divided: fewer take more around the point.",
+                ),
+            ],
+            outputs=[io.Mask.Output(display_name="mask", tooltip="White where that shape is.")],
+        )
+
+    @classmethod
+    def execute(cls, model, vae, layout_image, layout_positive, x, y, clusters) -> io.NodeOutput:
+        pixels, text = picture_of(layout_image, layout_positive, vae)
+        return io.NodeOutput(layout_mask(model, vae, pixels, text, (x, y), clusters))
+
+
+NODES = [LayoutMask]

@@ -1,0 +1,1 @@
+"""The pocket model: a small checkpoint that comes with the pack."""

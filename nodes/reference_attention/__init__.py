@@ -1,0 +1,1 @@
+"""Self-attention that also looks at reference pictures: Multi-Reference Self-Attention."""

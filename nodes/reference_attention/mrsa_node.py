@@ -1,0 +1,128 @@
+"""Multi-Reference Self-Attention: the image's tokens also look at the tokens of reference pictures."""
+
+from comfy_api.latest import io
+
+from .. import schema
+from ..host.blocks import CHOICES
+from ..references.references_wire import References
+from ..widgets import window_inputs
+from .mrsa import NOISES, attach_mrsa
+
+
+class MultiReferenceSelfAttention(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema.Schema(
+            node_id="PersonalizationMRSA",
+            display_name="Multi-Reference Self-Attention",
+            category="personalization/mrsa",
+            description="Paints the subjects of the references into the image, several at once, without training "
+            "(FreeCustom). Works on SD1.5, SD2.x and SDXL.",
+            search_aliases=["FreeCustom", "MRSA", "reference only", "subject", "multi reference"],
+            inputs=[
+                io.Model.Input("model", tooltip="The checkpoint, with LoRAs and other patches as you like."),
+                io.Clip.Input("clip", tooltip="The checkpoint's CLIP; it reads the references' prompts."),
+                io.Vae.Input("vae", tooltip="The checkpoint's VAE; it encodes the references' pictures."),
+                io.Float.Input(
+                    "weight",
+                    default=3.0,
+                    min=-20.0,
+                    max=20.0,
+                    step=0.1,
+                    tooltip="How strongly the image looks at the references (added to the attention logits): 1 soft, "
+                    "3 as published, above 4 copies and breaks the layout, below 0 pushes away. Exactly 0 is off.",
+                ),
+                io.Combo.Input(
+                    "blocks",
+                    options=list(CHOICES),
+                    default="published",
+                    tooltip="Where in the UNet. published: the last two levels. fine: the last one, colour and texture "
+                    "only. all up: the whole way up, more likeness. all: the way down too, which copies the pose and "
+                    "makes artifacts. custom: by index.",
+                ),
+                io.String.Input(
+                    "custom_blocks",
+                    default="",
+                    tooltip='For blocks "custom": indices of self-attentions in order of execution, such as 10-15 '
+                    "(SD1.5 has 0 to 15, SDXL 0 to 69).",
+                    **schema.ADVANCED,
+                ),
+                io.Float.Input(
+                    "style_fidelity",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="1: only the prompt's half of CFG sees the references, most likeness and fastest. "
+                    "0: both halves do, softer.",
+                ),
+                *window_inputs(
+                    "Start later for a freer layout.",
+                    "End earlier for less likeness in details, and less work.",
+                ),
+                io.Combo.Input(
+                    "reference_noise",
+                    options=list(NOISES),
+                    default="fresh",
+                    tooltip="Noise on the references: fresh at each step (as published), or one fixed draw "
+                    "(smoother with few steps).",
+                    **schema.ADVANCED,
+                ),
+                io.Int.Input(
+                    "reference_seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=False,
+                    tooltip="Seed of that noise. Leave it as it is: then further pictures reuse the references' work.",
+                    **schema.ADVANCED,
+                ),
+                io.Int.Input(
+                    "cache_mb",
+                    default=1024,
+                    min=0,
+                    max=1 << 20,
+                    tooltip="Host memory (MiB) that keeps the references' keys and values, so that further pictures "
+                    "cost almost nothing more. 0: keep nothing.",
+                    **schema.ADVANCED,
+                ),
+                References.Input("references", optional=True, tooltip="From Add Reference; chain several."),
+            ],
+            outputs=[io.Model.Output(tooltip="The checkpoint with the references in its self-attention.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model,
+        clip,
+        vae,
+        weight,
+        blocks,
+        custom_blocks,
+        style_fidelity,
+        start_percent,
+        end_percent,
+        reference_noise,
+        reference_seed,
+        cache_mb,
+        references=(),
+    ) -> io.NodeOutput:
+        patched = attach_mrsa(
+            model,
+            clip,
+            vae,
+            references or (),
+            weight=weight,
+            blocks=blocks,
+            custom_blocks=custom_blocks,
+            style_fidelity=style_fidelity,
+            window=(start_percent, end_percent),
+            noise=reference_noise,
+            seed=reference_seed,
+            cache_mb=cache_mb,
+        )
+        return io.NodeOutput(patched)
+
+
+NODES = [MultiReferenceSelfAttention]

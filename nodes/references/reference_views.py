@@ -1,0 +1,133 @@
+"""Reference pictures as the model will see them: size, crop, and masks that follow."""
+
+from dataclasses import dataclass
+
+import comfy.utils
+import torch
+
+from ...kernels.masks import WHOLE
+from ..host.latents import LATENT_STEP, batched_mask, bounded_mask
+from ..host.messages import input_error, warn_user
+
+# What the host's LoadImage gives as mask of an image without alpha.
+NO_ALPHA = (64, 64)
+
+
+@dataclass(frozen=True)
+class View:
+    """One picture of one reference, fitted to a model."""
+
+    reference: object  # what the user says of it: a Reference
+    label: str
+    pixels: torch.Tensor  # (1, H, W, 3)
+    mask: torch.Tensor | None  # (Hm, Wm) in 0..1, in its own frame; None: the whole picture
+    frame: tuple  # the part of the mask that the pixels show: top, left, bottom, right in 0..1
+    region: torch.Tensor | None  # (Hr, Wr) in 0..1 over the result; None: everywhere
+
+    @property
+    def latent_size(self):
+        return self.pixels.shape[1] // LATENT_STEP, self.pixels.shape[2] // LATENT_STEP
+
+
+def views_of(references, area):
+    """One View per picture of each reference, in chain order; `area` is the model's native number of pixels.
+
+    Raises ValueError for counts of masks or regions that do not match the pictures, and for pictures under 8 pixels.
+    """
+    views = []
+    for number, reference in enumerate(references, 1):
+        label, images, masks = pictures_of(reference, number)
+        regions = _spread(_as_masks(reference.region, label, "region"), len(images), label, "region")
+        for image, mask, region in zip(images, masks, regions, strict=True):
+            pixels, frame = fitted_picture(image, area, label)
+            views.append(View(reference, label, pixels, mask, frame, region))
+    return views
+
+
+def pictures_of(reference, number):
+    """(label, pictures (b, H, W, 3), per picture a mask (Hm, Wm) in 0..1 or None) of reference `number` of a chain.
+
+    Raises ValueError, naming the reference, for what is no IMAGE or MASK, and for a count of masks that does not match.
+    """
+    label = label_of(number, reference)
+    images = _rgb(reference.image, label)
+    return label, images, _spread(_without_empty_alpha(reference.mask, images, label), len(images), label, "mask")
+
+
+def label_of(number, reference):
+    """What a reference is called in messages."""
+    return f'reference {number} ("{reference.word}")' if reference.word else f"reference {number}"
+
+
+def region_of(reference, label):
+    """Where in the result a whole reference may act, (Hr, Wr) in 0..1; None: everywhere. Of several, where any may."""
+    regions = _as_masks(reference.region, label, "region")
+    return None if regions is None else regions.amax(0)
+
+
+def fitted_picture(image, area, label="picture"):
+    """The image (H, W, 3) shrunk to at most `area` pixels (never enlarged) and cropped to a multiple of 8.
+
+    Returns (1, h, w, 3) and the frame (top, left, bottom, right in 0..1) that is left of the image. Keeps the aspect.
+    Raises ValueError, naming the picture by its label, for one under 8 x 8 pixels.
+    """
+    height, width = image.shape[:2]
+    if min(height, width) < LATENT_STEP:
+        raise input_error(f"{label} is {width}x{height} pixels; a reference picture needs at least 8x8")
+    scale = min(1.0, (area / (height * width)) ** 0.5)
+    size = [max(LATENT_STEP, round(side * scale)) for side in (height, width)]
+    pixels = image[None]
+    if size != [height, width]:
+        channels_first = comfy.utils.common_upscale(pixels.movedim(-1, 1), size[1], size[0], "area", "disabled")
+        pixels = channels_first.movedim(1, -1)
+    kept = [side // LATENT_STEP * LATENT_STEP for side in size]
+    top, left = ((side - keep) // 2 for side, keep in zip(size, kept, strict=True))
+    pixels = pixels[:, top : top + kept[0], left : left + kept[1]]
+    frame = (top / size[0], left / size[1], (top + kept[0]) / size[0], (left + kept[1]) / size[1])
+    return pixels.contiguous(), frame if size != kept else WHOLE
+
+
+def _rgb(images, label):
+    if images.ndim == 3:
+        images = images[None]
+    if images.ndim != 4 or images.shape[-1] not in (1, 3, 4):
+        raise input_error(
+            f"{label} has the shape {tuple(images.shape)}; connect an IMAGE (batch, height, width, 1, 3 or 4)"
+        )
+    images = images[..., :3].float()
+    if not torch.isfinite(images).all():
+        raise input_error(
+            f"{label} holds values that are not numbers; connect a picture that was decoded without errors"
+        )
+    return images.expand(-1, -1, -1, 3)
+
+
+def _as_masks(mask, label, kind):
+    if mask is None:
+        return None
+    mask = batched_mask(mask)
+    if mask.ndim != 3:
+        raise input_error(
+            f"the {kind} of {label} has the shape {tuple(mask.shape)}; connect a MASK (batch, height, width)"
+        )
+    return bounded_mask(mask, label, kind)
+
+
+def _without_empty_alpha(mask, images, label):
+    mask = _as_masks(mask, label, "mask")
+    if mask is None or tuple(mask.shape[1:]) != NO_ALPHA or tuple(images.shape[1:3]) == NO_ALPHA or mask.any():
+        return mask
+    warn_user(f"{label}: its picture has no alpha channel, so its mask is empty; the whole picture is used")
+    return None
+
+
+def _spread(masks, count, label, kind):
+    if masks is None:
+        return [None] * count
+    if len(masks) == 1:
+        return [masks[0]] * count
+    if len(masks) != count:
+        raise input_error(
+            f"{label} has {count} pictures but {len(masks)} {kind}s; connect one {kind}, or one per picture"
+        )
+    return list(masks)

@@ -1,0 +1,1 @@
+"""Adapters per row of a batch, and concepts that need weights of their own."""

@@ -1,0 +1,197 @@
+"""Adapters per row: the rows of one batch run through different LoRAs, and no weight is touched.
+
+`concept_deltas` says what a MODEL has beyond another; `RowAdapters` adds that to the layers' outputs, on the rows of
+each path, for the duration of one call of the UNet.
+"""
+
+import logging
+import uuid
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+
+from ..files.lora_names import UNET_PREFIX
+from ..host.content_keys import patches_digest
+from ..host.messages import input_error
+from ..host.unet_inputs import compute_dtype
+from .adapter_parts import NotAdditiveError, part_of, weight_shape
+from .layer_deltas import LayerDeltas, adapters_patcher
+from .row_groups import RowGroups
+from .weight_patches import patches_beyond
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Deltas:
+    """What a concept's MODEL has beyond the base MODEL. Equal ones have equal contents, wherever they were loaded."""
+
+    # {name of a module of the UNet: (part, ...)}, see adapter_parts
+    parts: dict = field(default_factory=dict, repr=False)
+    # the host's patches behind them, and those that are no parts, {key: [patch, ...]}
+    patches: dict = field(default_factory=dict, repr=False)
+    # why this concept cannot share a batch with others: kinds of patches that need the weights themselves
+    needs_own_forward: tuple = ()
+    # the concept's MODEL; for own_model alone
+    concept: object = field(default=None, repr=False)
+
+    def __bool__(self):
+        return bool(self.patches or self.needs_own_forward)
+
+    def __eq__(self, other):
+        return isinstance(other, Deltas) and self.digest == other.digest
+
+    def __hash__(self):
+        return hash(self.digest)
+
+    @cached_property
+    def digest(self):
+        """A hash of the contents."""
+        others = ()
+        if self.needs_own_forward:
+            others = id(getattr(self.concept, "model", None)), frozenset(id(one) for one in _replaced(self.concept))
+        return patches_digest(self.patches), self.needs_own_forward, others
+
+    def own_model(self, base):
+        """A MODEL whose weights are the base's with these deltas patched in, for a forward of its own.
+
+        Patches that the base alone has belong to all paths, so they are in it.
+        """
+        model = (self.concept or base).clone()
+        model.patches = {key: list(patches) for key, patches in base.patches.items()}
+        for key, patches in self.patches.items():
+            model.patches[key] = [*model.patches.get(key, ()), *patches]
+        model.patches_uuid = uuid.uuid4()
+        return model
+
+
+def concept_deltas(base, concept, strength=1.0):
+    """The Deltas of the MODEL `concept` beyond the MODEL `base`, times strength.
+
+    Patches are compared by content. What both have belongs to all paths, and so does what the base alone has; of a LoRA
+    that both have at different strengths the difference is left. Raises ValueError for a concept of another family.
+    """
+    ours, theirs = (_layers(model) for model in (base, concept))
+    if concept.model is not base.model and _shapes(ours) != _shapes(theirs):
+        raise input_error(
+            f"the concept's model is another one ({type(concept.model).__name__}, the base is "
+            f"{type(base.model).__name__}): load the concept's LoRA on the same checkpoint as the base"
+        )
+    patches = {
+        key: [(patch[0] * strength, *patch[1:]) for patch in extra if patch[0] * strength or patch[2] != 1.0]
+        for key, extra in patches_beyond(base.patches, concept.patches).items()
+        if key.startswith(UNET_PREFIX)
+    }
+    patches = {key: extra for key, extra in patches.items() if extra}
+    parts, reasons = _parts_of(patches, ours)
+    if concept.model is not base.model:
+        reasons.add("another checkpoint")
+    if _replaced(concept) - _replaced(base):
+        reasons.add("replaced or injected modules")
+    if reasons:
+        log.warning(
+            "a concept holds %s, which cannot be computed beside the layers: it runs in a forward of its own, which "
+            "takes longer",
+            ", ".join(sorted(reasons)),
+        )
+    return Deltas(parts, patches, tuple(sorted(reasons)), concept)
+
+
+def _parts_of(patches, layers):
+    parts, reasons = {}, set()
+    for key, extra in patches.items():
+        name, _, kind = key.removeprefix(UNET_PREFIX).rpartition(".")
+        for patch in extra:
+            try:
+                if kind not in ("weight", "bias") or name not in layers:
+                    raise NotAdditiveError(f"a patch of {key}")
+                part = part_of(patch, layers[name], kind == "bias")
+            except NotAdditiveError as reason:
+                reasons.add(str(reason))
+                continue
+            if part is None:
+                log.warning("a patch does not fit %s and is left out, as the host does", key)
+            else:
+                parts.setdefault(name, []).append(part)
+    return {name: tuple(found) for name, found in parts.items()}, reasons
+
+
+def _layers(model):
+    return dict(model.model.diffusion_model.named_modules())
+
+
+def _shapes(layers):
+    return {name: weight_shape(layer) for name, layer in layers.items()}
+
+
+def _replaced(model):
+    """What stands in the UNet of a MODEL beside its patches."""
+    if model is None:
+        return set()
+    objects = {(key, value) for key, value in model.object_patches.items() if key.startswith(UNET_PREFIX)}
+    wrapped = {(key, one) for key, several in model.weight_wrapper_patches.items() for one in several}
+    return objects | wrapped | {one for several in model.injections.values() for one in several}
+
+
+class RowAdapters:
+    """The deltas of several paths, ready for the UNet of one base MODEL. Path 0 is the base, path i has deltas[i - 1].
+
+    `models()` belongs into the sampled MODEL's additional models, so that the host loads the adapters with it.
+    """
+
+    def __init__(self, base, deltas, dtype=None):
+        """deltas: one Deltas per path, empty ones allowed; dtype: the base's compute dtype if None.
+
+        Raises ValueError for deltas that need a forward of their own: their rows would be wrong without a word.
+        """
+        for number, one in enumerate(deltas, 1):
+            if one.needs_own_forward:
+                raise ValueError(f"path {number} cannot share a batch: {', '.join(one.needs_own_forward)}")
+        layers = _layers(base)
+        names = dict.fromkeys(name for one in deltas for name in one.parts)
+        dtype = dtype or _adapter_dtype(base.model)
+        self.paths = len(deltas)
+        self._layers = {
+            name: LayerDeltas(layers[name], {i: one.parts.get(name, ()) for i, one in enumerate(deltas, 1)}, dtype)
+            for name in names
+        }
+        self._patcher = adapters_patcher(base, self._layers)
+
+    def memory(self):
+        """Bytes of all adapters."""
+        return self._patcher.model_size()
+
+    def models(self):
+        """The host's handle on the adapters: a list for set_additional_models."""
+        return [self._patcher] if self._layers else []
+
+    @contextmanager
+    def active(self, unet, path_of_rows):
+        """Inside, a call of the UNet adds each path's deltas to its rows; afterwards nothing of it is left.
+
+        unet: the host's UNet that is called; path_of_rows: the path of each row of the batch (list or tensor). Only the
+        affected layers are touched, and none if all rows are the base's. Enter it around the one call: a pass over
+        other rows inside it (references) would take these for its own. A technique that ends rows early inside keeps
+        the first ones. Hooks of others on a layer see its sums.
+        """
+        groups = RowGroups(path_of_rows, self.paths)
+        handles = []
+        try:
+            if groups.paths:
+                for name, deltas in self._layers.items():
+                    if deltas.paths & groups.paths:
+                        # before the hooks of others, which then see what the layer gives
+                        layer = unet.get_submodule(name)
+                        handles.append(layer.register_forward_hook(deltas.hook(groups), prepend=True))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _adapter_dtype(base):
+    dtype = compute_dtype(base)
+    # quantized weights: adapters are too small to be worth the rounding
+    return dtype if dtype.itemsize > 1 else torch.float16

@@ -1,0 +1,43 @@
+"""Sample pictures that the pack ships, so that every template runs at once."""
+
+from pathlib import Path
+
+from comfy_api.latest import io
+
+from . import schema
+from .files.picture_files import mask_file, picture_file
+
+FOLDER = Path(__file__).parent.parent / "workflows" / "images"
+PICTURES = ("cat", "coffee", "astronaut", "rocket")
+# things that the pocket model has never seen
+POCKET_PICTURES = ("pocket_lion", "pocket_castle")
+
+
+class SamplePicture(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema.Schema(
+            node_id="PersonalizationSample",
+            display_name="Sample Picture",
+            category="personalization",
+            description="A free picture with the mask of its subject, to try the nodes with.",
+            inputs=[
+                io.Combo.Input(
+                    "picture",
+                    options=[*PICTURES, *POCKET_PICTURES],
+                    default="cat",
+                    tooltip="A photograph, or for Pocket Model one of the pictures that begin with its name.",
+                )
+            ],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="The picture."),
+                io.Mask.Output(display_name="mask", tooltip="White where its subject is."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, picture) -> io.NodeOutput:
+        return io.NodeOutput(picture_file(FOLDER / f"{picture}.jpg"), mask_file(FOLDER / f"{picture}_mask.png"))
+
+
+NODES = [SamplePicture]

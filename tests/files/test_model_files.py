@@ -1,0 +1,94 @@
+"""Model folders, on the host's own folder lists."""
+
+import os
+
+import folder_paths
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from pack.nodes.files.model_files import choices, file_names, not_found, path_of, register, stamp
+
+KIND, ALIAS = "personalization_test", "personalization_older"
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path))
+    yield tmp_path
+    for kind in (KIND, ALIAS):
+        folder_paths.folder_names_and_paths.pop(kind, None)
+        folder_paths.filename_list_cache.pop(kind, None)
+
+
+def weights(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({"a": torch.ones(2)}, path)
+    return path
+
+
+def test_a_new_kind_lists_weights_alone(models):
+    assert file_names(KIND) == []
+    weights(models / KIND / "one.safetensors")
+    (models / KIND / "README.md").write_text("no weights")
+    assert file_names(KIND) == ["one.safetensors"]
+    assert path_of("one.safetensors", KIND) == models / KIND / "one.safetensors"
+
+
+def test_other_folders_count_too(models, tmp_path):
+    weights(models / ALIAS / "two.safetensors")
+    weights(tmp_path / "elsewhere" / "three.safetensors")
+    (tmp_path / "elsewhere" / "notes.txt").write_text("no weights")
+    # as extra_model_paths.yaml does before the pack is loaded; whoever lists the kind then sees every file
+    folder_paths.add_model_folder_path(KIND, str(tmp_path / "elsewhere"))
+    assert "notes.txt" in folder_paths.get_filename_list(KIND)
+    assert file_names(KIND, ALIAS) == ["three.safetensors", "two.safetensors"]
+    assert path_of("two.safetensors", KIND, ALIAS) == models / ALIAS / "two.safetensors"
+    before = folder_paths.folder_names_and_paths[KIND]
+    file_names(KIND, ALIAS)
+    assert folder_paths.folder_names_and_paths[KIND] is before
+
+
+def test_what_another_pack_registered_stays(models, tmp_path):
+    theirs, endings = [str(tmp_path / "theirs")], {".pth"}
+    folder_paths.folder_names_and_paths[KIND] = (theirs, endings)
+    register(KIND)
+    paths, extensions = folder_paths.folder_names_and_paths[KIND]
+    # their list is the same one, with our folder behind theirs
+    assert paths is theirs and extensions is endings == {".pth"}
+    assert paths == [str(tmp_path / "theirs"), str(models / KIND)]
+    # one that is loaded after us takes the entry for itself
+    folder_paths.folder_names_and_paths[KIND] = ([str(tmp_path / "later")], {".safetensors"})
+    weights(models / KIND / "one.safetensors")
+    assert file_names(KIND) == ["one.safetensors"]
+
+
+def test_sentences_name_folder_and_files(models):
+    names = file_names(KIND, ALIAS)
+    (entry,) = choices(names, KIND)
+    assert entry == f"none found: put files into models/{KIND} and refresh the page"
+    assert choices(["a"], KIND) == ["a"]
+    said = not_found("npnet_file", "x.pth", names, KIND, ALIAS)
+    assert str(models / KIND) in said and str(models / ALIAS) in said and "nothing is there yet" in said
+    assert "found: a, b)" in not_found("npnet_file", "x.pth", ["a", "b"], KIND)
+    many = not_found("npnet_file", "x.pth", [f"file{n}" for n in range(30)], KIND)
+    assert "file9, ...)" in many and "file10" not in many
+    assert "none found" not in not_found("npnet_file", entry, names, KIND)
+
+
+def test_a_file_that_is_gone(models):
+    weights(models / KIND / "one.safetensors")
+    file_names(KIND)
+    with pytest.raises(ValueError, match='"two.safetensors" is not in .*found: one.safetensors'):
+        path_of("two.safetensors", KIND, ALIAS)
+
+
+def test_a_changed_file_is_seen(models):
+    path = weights(models / ALIAS / "one.safetensors")
+    names = file_names(KIND, ALIAS)
+    before = stamp(names, KIND, ALIAS)
+    assert before == stamp(names, KIND, ALIAS)
+    os.utime(path, ns=(1, 1))
+    assert stamp(names, KIND, ALIAS) != before
+    path.unlink()
+    assert stamp(names, KIND, ALIAS) == [["one.safetensors"]]

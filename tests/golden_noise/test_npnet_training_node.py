@@ -1,0 +1,135 @@
+"""Collecting noise pairs and training on them: restarts end where an unbroken run does, and a lesson is learnt."""
+
+import comfy.model_management
+import folder_paths
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.models import conditioning, execute, tiny_model
+from support.npnets import small_weights
+from support.references import draw
+
+from pack.nodes.files.new_files import write_tensors
+from pack.nodes.golden_noise import npnet_training
+from pack.nodes.golden_noise.npnet_file import net_from
+from pack.nodes.golden_noise.npnet_node import NPNetLoader
+from pack.nodes.golden_noise.npnet_training_node import NoisePairs, TrainNPNet
+from pack.nodes.golden_noise.redenoise_node import Redenoise
+
+SMALL = {"width": 6, "depths": (1, 2, 1, 1), "heads": (1, 2, 3, 6), "vectors": 16, "values": 32}
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path / "output"))
+    (tmp_path / "output").mkdir()
+    extensions = set(folder_paths.supported_pt_extensions)
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "npnet", ([str(tmp_path / "npnet")], extensions))
+    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
+    monkeypatch.setattr(npnet_training, "PUBLISHED", SMALL)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model()
+
+
+def collect(model, count=3, seed=0, prompt=1, **inputs):
+    texts = [conditioning(draw(1, 77, 32, seed=prompt)), conditioning(draw(1, 77, 32, seed=9))]
+    sizes = {"width": 64, "height": 64, **inputs}
+    return execute(NoisePairs, model=model, positive=texts[0], negative=texts[1], count=count, seed=seed, **sizes)[
+        0
+    ], texts
+
+
+def learn(steps, name="mine", **inputs):
+    inputs = {"batch_size": 2, "learning_rate": 1e-3, **inputs}
+    return execute(TrainNPNet, folder="npnet_pairs", file_name=name, steps=steps, **inputs)
+
+
+def test_pairs_are_redenoised_noise_and_kept(model, folders):
+    folder, texts = collect(model)
+    files = sorted((folders / "output" / folder).glob("pair_*"))
+    assert len(files) == 3
+    pair = load_file(files[1])
+    drawn = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(pair["noise"], drawn)
+
+    class Drawn:
+        seed = 1
+
+        def generate_noise(self, latent):
+            return drawn.clone()
+
+    (noise,) = execute(Redenoise, noise=Drawn(), model=model, positive=texts[0], negative=texts[1])
+    assert torch.equal(pair["golden"], noise.generate_noise({"samples": torch.zeros(1, 4, 8, 8)}))
+    stamps = [file.stat().st_mtime_ns for file in files]
+    collect(model, count=4)
+    assert [file.stat().st_mtime_ns for file in files] == stamps
+    assert len(list((folders / "output" / folder).glob("pair_*"))) == 4
+    collect(model, count=1, prompt=2)
+    assert len(list((folders / "output" / folder).glob("prompt_*"))) == 2
+    assert not list((folders / "output" / folder).glob("*.part"))
+
+
+def test_a_lesson_is_learnt(folders):
+    folder = folders / "output" / "npnet_pairs"
+    folder.mkdir()
+    write_tensors(folder / "prompt_a.safetensors", {"prompt": draw(1, 77, 32)})
+    for i in range(12):
+        noise = draw(1, 4, 8, 8, seed=i)
+        write_tensors(folder / f"pair_a_{i:02}.safetensors", {"noise": noise, "golden": noise + 0.3})
+    net, report = learn(30, learning_rate=1e-2, batch_size=4)
+    before, after = (float(part) for part in report.split("held out ")[1].split(" -> "))
+    assert after < 0.8 * before and "30 steps, 11 pairs" in report
+    found = execute(NPNetLoader, npnet_file="mine.safetensors")[0]
+    assert all(torch.equal(found.weights[key], t) for key, t in net.weights.items())
+    assert not any(t.requires_grad for t in net.weights.values())
+
+
+def test_an_interrupted_training_ends_as_an_unbroken_one(model, monkeypatch):
+    collect(model)
+    whole, _ = learn(4, "whole")
+    calls = []
+
+    def interrupt():
+        calls.append(1)
+        if len(calls) == 3:
+            raise comfy.model_management.InterruptProcessingException
+
+    with monkeypatch.context() as during:
+        during.setattr(comfy.model_management, "throw_exception_if_processing_interrupted", interrupt)
+        with pytest.raises(comfy.model_management.InterruptProcessingException):
+            learn(4, "broken")
+    resumed, _ = learn(4, "broken")
+    assert all(torch.equal(resumed.weights[key], t) for key, t in whole.weights.items())
+    other, _ = learn(4, "broken", learning_rate=2e-3)
+    assert not torch.equal(other.weights["alpha"], whole.weights["alpha"])
+
+
+def test_it_starts_from_a_network_of_another_size(model):
+    collect(model, count=2)
+    start = net_from(small_weights(side=16, prompt=32), "start")
+    net, _ = learn(1, learning_rate=1e-8, npnet=start)
+    assert net.sizes.side == 8
+    key = "unet_embedding.swin.layers.0.blocks.0.attn.qkv.weight"
+    torch.testing.assert_close(net.weights[key], start.weights[key], atol=1e-6, rtol=0)
+
+
+def test_bad_inputs(model):
+    with pytest.raises(ValueError, match="holds no noise pairs"):
+        learn(1)
+    for name in ("../out", "", "/tmp"):
+        with pytest.raises(ValueError, match="inside ComfyUI's output folder"):
+            execute(TrainNPNet, folder=name)
+    collect(model, count=1)
+    for name in ("a/b", "..", "x.pth", ""):
+        with pytest.raises(ValueError, match="enter a bare name"):
+            learn(1, name)
+    wide = net_from(small_weights(prompt=16), "wide")
+    with pytest.raises(ValueError, match="prompts are 32 wide"):
+        learn(1, npnet=wide)
+    collect(model, count=1, width=128, height=128)
+    with pytest.raises(ValueError, match="several sizes"):
+        learn(1)

@@ -1,0 +1,299 @@
+"""The layout picture: fitted, encoded, inverted, kept on disk."""
+
+import resource
+
+import comfy.model_management as mm
+import folder_paths
+import pytest
+import torch
+from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
+from support.concepts import conducted, golden_case, golden_model, random_concepts, text_of
+from support.models import StubVAE, execute, sample, tiny_model
+from support.references import PixelVAE, draw, prompt
+
+from pack.nodes.concept_conductor import conductor_run
+from pack.nodes.concept_conductor.concept_conductor_node import ConceptConductor
+from pack.nodes.inversion import inversion, inversion_cache, layout_picture
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_paths, "get_user_directory", lambda: str(tmp_path))
+    return tmp_path / "personalization" / "inversions"
+
+
+@pytest.fixture
+def model():
+    return tiny_model("sd15")
+
+
+def relative(ours, expected):
+    return float((ours - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize(("steps", "last"), [(50, 999), (999, 201), pytest.param(999, 999, marks=pytest.mark.slow)])
+def test_golden_inversion(steps, last):
+    """Levels up to timestep `last`."""
+    golden, params = golden_case("sd15_inversion")
+    model = golden_model(params)
+    sampling = model.get_model_object("model_sampling")
+    levels = inversion.levels_of(sampling, steps, [])
+    assert len(levels) == steps
+    levels = [level for level in levels if level <= sampling.sigmas[last]]
+    text = text_of(golden, "ref", params)[0]
+    latents = inversion.inverted(model.model, golden["latent_clean"], text, levels)
+    found = layout_picture.Inversion(sampling, levels, latents)
+    stored = [timestep for timestep in params[f"stored_timesteps_{steps}"] if timestep <= last]
+    assert len(stored) > 1 and set(stored) <= set(found.timesteps)
+    for timestep in stored:
+        assert relative(found.at(timestep), golden[f"inv{steps}/t{timestep}"]) < 1e-4
+
+
+def test_golden_inversion_through_the_node(monkeypatch):
+    """What the seam serves during a run, at the sampler's own timestep."""
+    golden, params = golden_case("sd15_inversion")
+    model = golden_model(params)
+    served, real = [], conductor_run.Conducting.layout_latent
+
+    def layout_latent(conducting, *where):
+        served.append((where, real(conducting, *where)))
+        return served[-1][1]
+
+    monkeypatch.setattr(conductor_run.Conducting, "layout_latent", layout_latent)
+    patched = conducted(
+        model,
+        random_concepts(model, 1),
+        layout_image=torch.rand(1, 128, 128, 3),
+        layout_positive=text_of(golden, "ref", params),
+        vae=StubVAE(model, golden["latent_clean"]),
+        inversion_steps=50,
+        guidance_end=1.0,
+        guidance_weight=1e-9,
+    )
+    table = model.get_model_object("model_sampling").sigmas
+    sigmas = torch.stack([table[981], table[581], torch.zeros(())])
+    sample(patched, prompt(model, 100), prompt(model, 200), latent=(1, 4, 16, 16), sigmas=sigmas)
+    assert [where for where, _ in served] == [(0, 981), (1, 581)]
+    for (_, timestep), latent in served:
+        assert relative(latent, golden[f"inv50/t{timestep}"]) < 1e-4
+
+
+def test_own_levels_are_the_samplers():
+    sampling = tiny_model("sd15").get_model_object("model_sampling")
+    assert inversion.levels_of(sampling, 0, [14.0, 3.0, 3.0, 0.5, 0.0]) == [0.5, 3.0, 14.0]
+    # ddim_uniform's levels are those of as many evenly spaced steps
+    table = sampling.sigmas
+    schedule = [float(table[1 + 20 * i]) for i in reversed(range(50))] + [0.0]
+    assert inversion.levels_of(sampling, 0, schedule) == inversion.levels_of(sampling, 50, [])
+
+
+@pytest.mark.parametrize("steps", [1, 30, 300, 600, 998])
+def test_levels_reach_the_most_noise_whatever_the_steps(steps):
+    """The sampler's first level is looked up in them: the nearest must not be far off."""
+    sampling = tiny_model("sd15").get_model_object("model_sampling")
+    levels = inversion.levels_of(sampling, steps, [])
+    gap = 1000 // steps
+    assert [float(sampling.sigmas[1 + gap * i]) for i in range(len(levels))] == levels
+    assert len(levels) >= steps and float(sampling.timestep(torch.tensor([levels[-1]]))) > 999 - gap
+
+
+def test_levels_of_a_distilled_model():
+    """LCM knows 50 levels for its 1000 timesteps."""
+    (lcm,) = ModelSamplingDiscrete().patch(tiny_model("sd15"), "lcm", False)
+    sampling = lcm.get_model_object("model_sampling")
+    assert len(sampling.sigmas) == 50
+    levels = inversion.levels_of(sampling, 100, [])
+    assert levels == sorted(set(levels)) and levels[-1] == pytest.approx(float(sampling.sigmas[-1]), rel=0.2)
+    assert inversion.level_at(sampling, 999) == pytest.approx(float(sampling.sigmas[-1]))
+
+
+def with_layout(model, **inputs):
+    return conducted(model, random_concepts(model, 1), layout=True, guidance_end=0.0, guidance_weight=0.1, **inputs)
+
+
+def picture(model, **kwargs):
+    return sample(model, prompt(model, 100), prompt(model, 200), **kwargs)
+
+
+def rows_of(model):
+    rows = []
+    model.model.diffusion_model.time_embed.register_forward_hook(lambda layer, args, out: rows.append(len(out)))
+    return rows
+
+
+def test_a_second_picture_inverts_nothing(model, folder):
+    patched = with_layout(model, cache_mb=64)
+    rows = rows_of(model)
+    first = picture(patched, seed=1)
+    # what the model is told by, the inversion, the layout picture's keys, the gradient, three steps
+    assert rows == [1, *[1] * 3, 1, 2, 4, 4, 4]
+    rows.clear()
+    assert not torch.equal(picture(patched, seed=2), first)
+    assert rows == [1, 2, 4, 4, 4]
+    assert torch.equal(picture(patched, seed=1), first)
+    assert len(list(folder.glob("*"))) == 1
+    # a node that is made anew, as after a restart
+    rows.clear()
+    assert torch.equal(picture(with_layout(model, cache_mb=64), seed=1), first)
+    assert rows.count(1) <= 2
+
+
+@pytest.mark.parametrize("change", ["picture", "prompt", "size", "steps", "weights", "patch"])
+def test_what_decides_the_inversion_is_its_key(model, change):
+    latent, text, levels = draw(1, 4, 8, 8), prompt(model, 1)[0], [0.5, 3.0]
+
+    def key():
+        return inversion_cache.key_of(model.model, latent, text, levels)
+
+    before = key()
+    assert key() == before
+    if change == "picture":
+        latent = latent + 1e-3
+    elif change == "prompt":
+        text = prompt(model, 2)[0]
+    elif change == "size":
+        latent = draw(1, 4, 8, 16)
+    elif change == "steps":
+        levels = [0.5, 2.0, 3.0]
+    elif change == "weights":
+        model.model.diffusion_model.out[2].weight.mul_(1.001)
+    else:
+        model.model.diffusion_model.input_blocks[1][0].out_layers[3].weight.add_(1e-3)
+    assert key() != before
+
+
+def test_the_cache_keeps_to_its_budget(folder):
+    size = draw(2, 4, 8, 8).numel() * 4
+    for number in range(6):
+        inversion_cache.save(f"key{number}", draw(2, 4, 8, 8, seed=number), int(3.7 * size))
+        assert torch.equal(inversion_cache.load(f"key{number}"), draw(2, 4, 8, 8, seed=number))
+    kept = sorted(path.stem for path in folder.glob("*"))
+    assert kept[-1] == "key5" and len(kept) == 3
+    # used again, it stays
+    inversion_cache.load(kept[0])
+    inversion_cache.save("another", draw(2, 4, 8, 8), int(3.7 * size))
+    assert inversion_cache.load(kept[0]) is not None
+    inversion_cache.save("too large", draw(2, 4, 8, 8), size // 2)
+    assert inversion_cache.load("too large") is None
+
+
+def test_a_broken_file_is_made_anew(folder):
+    folder.mkdir(parents=True)
+    (folder / "broken.safetensors").write_bytes(b"nothing of the kind")
+    assert inversion_cache.load("broken") is None
+    inversion_cache.save("broken", draw(1, 4, 8, 8), 1 << 20)
+    assert inversion_cache.load("broken") is not None
+
+
+def test_a_file_that_cannot_be_written_is_no_failure(folder, caplog):
+    """A full disk, and a folder where the file shall be."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        inversion_cache.save("full", draw(2, 4, 64, 64), 1 << 20)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "cannot be kept" in caplog.text
+    caplog.clear()
+    (folder / "key.safetensors").mkdir()
+    inversion_cache.save("key", draw(1, 4, 8, 8), 1 << 20)
+    assert "cannot be kept" in caplog.text
+    assert [path.name for path in folder.iterdir()] == ["key.safetensors"]
+
+
+def test_no_cache_leaves_no_file(model, folder):
+    picture(with_layout(model, cache_mb=0))
+    assert not folder.exists()
+
+
+def test_interrupted_inversion_leaves_nothing(model, folder):
+    patched = with_layout(model, cache_mb=64)
+    first = picture(with_layout(tiny_model("sd15"), cache_mb=0))
+    steps = []
+
+    def interrupt(layer, args, out):
+        steps.append(1)
+        if len(steps) == 3:
+            mm.interrupt_current_processing(True)
+
+    handle = model.model.diffusion_model.time_embed.register_forward_hook(interrupt)
+    with pytest.raises(mm.InterruptProcessingException):
+        picture(patched)
+    handle.remove()
+    mm.interrupt_current_processing(False)
+    assert len(steps) == 3 and not list(folder.glob("*"))
+    assert float((picture(patched) - first).abs().max()) < 1e-3 * float(first.abs().max())
+
+
+def test_progress_is_shown(model, monkeypatch):
+    import comfy.utils
+
+    told = []
+    monkeypatch.setattr(
+        comfy.utils, "PROGRESS_BAR_HOOK", lambda value, total, preview, **more: told.append((value, total))
+    )
+    picture(with_layout(model, cache_mb=0, inversion_steps=4))
+    assert (4, 4) in told
+
+
+def test_fitted_pictures(monkeypatch):
+    said = []
+    monkeypatch.setattr(layout_picture, "warn_user", said.append)
+    pixels = torch.rand(1, 96, 128, 3)
+    assert layout_picture.fitted_to(pixels, (96, 128)) is not None and not said
+    assert layout_picture.fitted_to(pixels, (96, 128)).equal(pixels)
+    assert layout_picture.fitted_to(pixels, (48, 64)).shape == (1, 48, 64, 3) and not said
+    square = layout_picture.fitted_to(pixels, (96, 96))
+    assert square.equal(pixels[:, :, 16:112]) and "32 pixels of its width" in said[0]
+    assert layout_picture.fitted_to(pixels, (256, 128)).shape == (1, 256, 128, 3)
+
+
+def test_the_vae_is_asked_once_per_size(model):
+    class Counting(PixelVAE):
+        calls = 0
+
+        def encode(self, pixels):
+            self.calls += 1
+            return super().encode(pixels)
+
+    vae = Counting()
+    patched = with_layout(model, vae=vae)
+    for _ in range(3):
+        picture(patched, steps=1)
+    assert vae.calls == 1
+    picture(patched, steps=1, latent=(1, 4, 8, 16))
+    assert vae.calls == 2
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"vae": None}, "vae not; connect"),
+        ({"layout_positive": None}, "layout_positive not; connect"),
+        ({"layout_image": torch.full((1, 64, 64, 3), torch.nan)}, "not numbers"),
+        ({"layout_image": torch.rand(1, 64, 64)}, "connect one IMAGE"),
+    ],
+)
+def test_bad_layouts(model, inputs, message):
+    good = {"layout_image": torch.rand(1, 64, 64, 3), "layout_positive": prompt(model, 1), "vae": PixelVAE()}
+    with pytest.raises(ValueError, match=message):
+        execute(ConceptConductor, model=model, concepts=random_concepts(model, 1), **{**good, **inputs})
+
+
+def test_a_vae_of_another_model_is_refused(model):
+    with pytest.raises(ValueError, match="VAE that belongs"):
+        picture(with_layout(model, vae=PixelVAE(channels=16)))
+
+
+def test_v_prediction(model):
+    import comfy.model_base
+
+    other = tiny_model("sd15", model_type=comfy.model_base.ModelType.V_PREDICTION, seed=3)
+    assert torch.isfinite(picture(with_layout(other))).all()
+    # noise and v say the same about the noise that is in a latent
+    sampling, sigma = other.model.model_sampling, torch.tensor([2.0])
+    noise, clean = draw(1, 4, 8, 8), draw(1, 4, 8, 8, seed=1)
+    root = 5**0.5
+    v = (noise - 2 * clean) / root
+    z = (clean + 2 * noise) / root
+    torch.testing.assert_close(inversion._noise(sampling, v, z, sigma), noise, rtol=1e-4, atol=1e-4)

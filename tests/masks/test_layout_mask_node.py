@@ -1,0 +1,62 @@
+"""Layout Mask: the shape at a point of a picture."""
+
+import math
+
+import pytest
+import torch
+from support.models import execute, tiny_model
+from support.references import PixelVAE, prompt
+
+from pack.nodes.masks.layout_mask import layout_mask as mask_at
+from pack.nodes.masks.layout_mask_node import LayoutMask
+
+
+@pytest.fixture
+def model():
+    return tiny_model("sd15")
+
+
+def layout_mask(model, image, **inputs):
+    values = {"vae": PixelVAE(), "layout_positive": prompt(model, 1), **inputs}
+    return execute(LayoutMask, model=model, layout_image=image, **values)[0]
+
+
+def test_layout_mask_is_the_cluster_at_the_point(model):
+    """The cell of the map in which the point lies, whatever the picture's aspect."""
+    grids = []
+
+    def cluster(rows, k):
+        grids.append((len(rows), k))
+        return torch.arange(len(rows)) % 4 // 2
+
+    image = torch.rand(1, 64, 128, 3)
+    text = tuple(prompt(model, 1)[0])
+    mask = mask_at(model, PixelVAE(), image, text, (0.99, 0.0), 5, cluster)
+    assert grids == [(4 * 8, 5)] and mask.shape == (1, 64, 128)
+    expected = (torch.arange(128) // 32 % 2 == 1).float().expand(1, 64, -1)
+    assert torch.equal(mask, expected)
+    assert torch.equal(mask_at(model, PixelVAE(), image, text, (0.0, 0.99), 5, cluster), 1 - expected)
+
+
+def test_layout_mask_takes_a_part_of_the_picture():
+    for kind in ("sd15", "sdxl"):
+        model = tiny_model(kind)
+        image = torch.zeros(1, 128, 128, 3)
+        image[:, :, 64:] = 1
+        mask = layout_mask(model, image, x=0.75, y=0.5, clusters=2)
+        assert 0 < mask.mean() < 1
+        assert mask[0, 64, 96] == 1
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [({"x": math.nan}, "x is nan"), ({"y": 1.5}, "y is 1.5"), ({"vae": None}, "vae not; connect")],
+)
+def test_bad_points(model, inputs, message):
+    with pytest.raises(ValueError, match=message):
+        layout_mask(model, torch.rand(1, 64, 64, 3), **inputs)
+
+
+def test_tiny_layout_pictures_are_refused(model):
+    with pytest.raises(ValueError, match="at least 64x64"):
+        layout_mask(model, torch.rand(1, 32, 64, 3))

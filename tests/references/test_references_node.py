@@ -1,0 +1,136 @@
+"""Add Reference and its picture: chains, masks of all shapes, and what it refuses."""
+
+import math
+
+import pytest
+import torch
+from support.models import execute
+
+from pack.nodes.host import messages
+from pack.nodes.references import reference_views as pictures
+from pack.nodes.references.reference_views import fitted_picture as fitted
+from pack.nodes.references.reference_views import views_of
+from pack.nodes.references.references_node import AddReference, ReferencePreview
+
+AREA = 512 * 512
+
+
+def reference(image=None, **inputs):
+    return execute(AddReference, image=torch.rand(1, 64, 96, 3) if image is None else image, **inputs)[0]
+
+
+def test_a_chain_keeps_its_order_and_the_chains_it_came_from():
+    first = reference(word="dog ")
+    second = reference(word="hat", references=first)
+    assert [r.word for r in second] == ["dog", "hat"] and len(first) == 1
+    assert isinstance(second, tuple)
+
+
+@pytest.mark.parametrize("strength", [math.nan, math.inf, -1.0])
+def test_strengths_that_cannot_be(strength):
+    with pytest.raises(ValueError, match="strength is .*; enter a number"):
+        reference(strength=strength)
+
+
+@pytest.mark.parametrize("shape", [(64, 96), (1, 64, 96), (1, 1, 64, 96), (1, 64, 96, 1)])
+def test_masks_of_all_shapes(shape):
+    (view,) = views_of(reference(mask=torch.ones(shape)), AREA)
+    assert view.mask.shape == (64, 96)
+
+
+def test_pictures_with_alpha_or_grey():
+    for channels in (1, 4):
+        (view,) = views_of(reference(torch.rand(1, 64, 96, channels)), AREA)
+        assert view.pixels.shape == (1, 64, 96, 3)
+    (view,) = views_of(reference(torch.rand(64, 96, 3)), AREA)
+    assert view.pixels.shape == (1, 64, 96, 3)
+
+
+def test_a_batch_is_several_pictures():
+    pictures_ = torch.rand(3, 64, 96, 3)
+    views = views_of(reference(pictures_, mask=torch.ones(1, 64, 96)), AREA)
+    assert [torch.equal(v.pixels[0], p) for v, p in zip(views, pictures_, strict=True)] == [True] * 3
+    views = views_of(reference(pictures_, mask=torch.arange(3).float()[:, None, None].expand(3, 64, 96) / 2), AREA)
+    assert [float(v.mask.mean()) for v in views] == [0.0, 0.5, 1.0]
+
+
+@pytest.mark.parametrize("kind", ["mask", "region"])
+def test_a_wrong_count_names_both(kind):
+    with pytest.raises(ValueError, match=f'reference 1 \\("dog"\\) has 3 pictures but 2 {kind}s'):
+        views_of(reference(torch.rand(3, 64, 96, 3), word="dog", **{kind: torch.ones(2, 64, 96)}), AREA)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "says"),
+    [
+        ({"image": torch.rand(1, 4, 96, 3)}, "96x4 pixels"),
+        ({"image": torch.rand(1, 64, 96, 2)}, r"shape \(1, 64, 96, 2\)"),
+        ({"image": torch.full((1, 64, 96, 3), math.nan)}, "not numbers"),
+        ({"mask": torch.full((1, 64, 96), math.nan)}, "mask of reference 1 holds values that are not numbers"),
+        ({"mask": torch.rand(1, 2, 64, 96, 1)}, "connect a MASK"),
+    ],
+    ids=["tiny", "channels", "NaN picture", "NaN mask", "shape of a mask"],
+)
+def test_pictures_that_cannot_be(inputs, says):
+    with pytest.raises(ValueError, match=says):
+        views_of(reference(**inputs), AREA)
+
+
+def test_the_empty_mask_of_a_picture_without_alpha_is_no_mask(monkeypatch):
+    told = []
+    monkeypatch.setattr(pictures, "warn_user", told.append)
+    (view,) = views_of(reference(mask=torch.zeros(1, 64, 64)), AREA)
+    assert view.mask is None and "no alpha channel" in told[0]
+    # a mask that somebody made empty stays empty
+    (view,) = views_of(reference(mask=torch.zeros(1, 64, 96)), AREA)
+    assert view.mask is not None and len(told) == 1
+
+
+@pytest.mark.parametrize(
+    ("size", "fits"),
+    [
+        ((512, 512), (512, 512)),
+        ((300, 451), (296, 448)),
+        ((1024, 1024), (512, 512)),
+        ((2000, 1000), (720, 360)),
+        ((9, 4000), (8, 4000)),
+        ((20, 40000), (8, 22896)),
+    ],
+)
+def test_pictures_are_shrunk_to_the_area_and_cropped_to_8(size, fits):
+    pixels, frame = fitted(torch.rand(*size, 3), AREA)
+    assert pixels.shape == (1, *fits, 3)
+    top, left, bottom, right = frame
+    assert 0 <= top < bottom <= 1 and 0 <= left < right <= 1
+    assert abs((top + bottom) / 2 - 0.5) < 0.5 * 8 / min(size) and fits[0] % 8 == fits[1] % 8 == 0
+
+
+def test_a_small_picture_is_never_touched():
+    image = torch.rand(48, 40, 3)
+    pixels, frame = fitted(image, AREA)
+    assert torch.equal(pixels[0], image) and frame == (0.0, 0.0, 1.0, 1.0)
+
+
+def test_the_preview_shows_a_row_per_picture():
+    mask = torch.zeros(1, 512, 512)
+    mask[:, 200:300, 100:400] = 1
+    chain = reference(torch.ones(1, 512, 512, 3), word="box", mask=mask)
+    chain = reference(torch.rand(2, 64, 200, 3), references=chain)
+    (sheet,) = execute(ReferencePreview, references=chain)
+    assert sheet.shape[0] == 3 and sheet.shape[3] == 3 and sheet.min() >= 0 and sheet.max() <= 1
+    height, width = 256, sheet.shape[2]
+    for left in range(0, width, width // 4 + 2):
+        panel = sheet[0, :height, left : left + 256]
+        assert panel[125, 128].min() > 0.9 and panel[10, 10].max() < 0.3
+
+
+def test_a_vanished_mask_is_seen():
+    thin = torch.zeros(1, 512, 512)
+    thin[:, 3, :] = 1
+    (sheet,) = execute(ReferencePreview, references=reference(torch.rand(1, 512, 512, 3), mask=thin))
+    red = (sheet[0, 256:, :, 0] - sheet[0, 256:, :, 1]) > 0.4
+    assert red.any() and not red[:, :250].any()
+
+
+def test_words_reach_the_node_only_on_a_server():
+    assert isinstance(messages.input_error("a sentence"), ValueError)
