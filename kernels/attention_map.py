@@ -5,7 +5,7 @@ import math
 import torch
 
 # Entries of the largest buffer that is held beside the map.
-CHUNK = 1 << 24
+_CHUNK = 1 << 24
 
 
 def head_mean_map(q, k, heads):
@@ -17,7 +17,7 @@ def head_mean_map(q, k, heads):
     n, m = q.shape[1], k.shape[1]
     out = torch.zeros(len(q), n, m, dtype=torch.float32, device=q.device)
     scale = 1 / math.sqrt(q.shape[-1] // heads)
-    step = max(1, CHUNK // m)
+    step = max(1, _CHUNK // m)
     for row, (q_row, k_row) in enumerate(zip(q.unflatten(-1, (heads, -1)), k.unflatten(-1, (heads, -1)), strict=True)):
         for head in range(heads):
             key = k_row[:, head].float().mT * scale

@@ -14,11 +14,11 @@ from einops import rearrange
 HEAD = 64
 # "full-face" keeps one token per patch and one for the class: ViT at 224 pixels and 14 x 14 patches.
 FULL_TOKENS = 257
-EPS = 1e-5
+_EPS = 1e-5
 
 
 @dataclass(frozen=True)
-class Sizes:
+class ProjectionSizes:
     """T (tokens of one picture), D (their width), E (width of what the encoder gives), and the Resampler's inside."""
 
     variant: str  # "base", "plus" or "full-face"
@@ -31,8 +31,8 @@ class Sizes:
     depth: int = 0
 
 
-def sizes_of(shapes, width):
-    """The Sizes that {name: shape} speak of, for tokens `width` wide.
+def projection_sizes(shapes, width):
+    """The ProjectionSizes that {name: shape} speak of, for tokens `width` wide.
 
     KeyError names a tensor that is missing for it, ValueError says what does not fit; None: no variant has such names.
     """
@@ -40,7 +40,7 @@ def sizes_of(shapes, width):
         rows, embed = _matrix(shapes, "proj.weight")
         if rows % width:
             raise ValueError(f"proj.weight makes {rows} numbers, which are no whole tokens {width} wide")
-        return Sizes("base", rows // width, width, embed)
+        return ProjectionSizes("base", rows // width, width, embed)
     if "latents" in shapes:
         dim, embed = _matrix(shapes, "proj_in.weight")
         inner = _matrix(shapes, "layers.0.0.to_q.weight")[0]
@@ -49,14 +49,14 @@ def sizes_of(shapes, width):
         hidden = _matrix(shapes, "layers.0.1.1.weight")[0]
         depth = len({name.split(".")[1] for name in shapes if name.startswith("layers.")})
         tokens = shapes["latents"][1] if len(shapes["latents"]) == 3 else 0
-        return Sizes("plus", tokens, width, embed, dim, inner, hidden, depth)
+        return ProjectionSizes("plus", tokens, width, embed, dim, inner, hidden, depth)
     if "proj.3.weight" in shapes:
         hidden, embed = _matrix(shapes, "proj.0.weight")
-        return Sizes("full-face", FULL_TOKENS, width, embed, hidden=hidden)
+        return ProjectionSizes("full-face", FULL_TOKENS, width, embed, hidden=hidden)
     return None
 
 
-def expected_shapes(sizes):
+def projection_shapes(sizes):
     """{name: shape} of every tensor that the projection reads."""
     if sizes.variant == "base":
         return _linear_shapes("proj", sizes.tokens * sizes.width, sizes.embed) | _norm_shapes("norm", sizes.width)
@@ -82,7 +82,7 @@ def image_tokens(embeds, weights, sizes):
     """Image tokens (m, T, D) float32 of m pictures, on the device of `embeds`.
 
     embeds: image_embeds (m, E) for "base"; hidden states (m, t, E) before the encoder's last layer for the others
-    ("full-face" has T = t). weights: {published name: tensor}; sizes: their `sizes_of`.
+    ("full-face" has T = t). weights: {published name: tensor}; sizes: their `projection_sizes`.
     """
     weights = {name: t.to(embeds.device, torch.float32) for name, t in weights.items()}
     embeds = embeds.float()
@@ -134,7 +134,7 @@ def _linear(x, weights, name):
 
 
 def _norm(x, weights, name):
-    return F.layer_norm(x, x.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"], EPS)
+    return F.layer_norm(x, x.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"], _EPS)
 
 
 def _matrix(shapes, name):

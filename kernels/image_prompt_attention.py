@@ -6,7 +6,7 @@ import torch
 from einops import rearrange
 
 # Stands for the logarithm of 0: below every map, and still a number where all regions are empty.
-NEVER = -1e30
+_NEVER = -1e30
 
 
 def object_maps(q, phrase_k, counts, *, heads):
@@ -39,7 +39,7 @@ def merge_weights(log_maps, *, power=1.0, regions=None):
     log_shares = power * log_maps.float()
     if regions is None:
         return log_shares.softmax(1)
-    return (log_shares + regions.log().clamp(min=NEVER)).softmax(1) * regions.amax(0)
+    return (log_shares + regions.log().clamp(min=_NEVER)).softmax(1) * regions.amax(0)
 
 
 def shared_weight(strengths, regions=None):
@@ -76,7 +76,7 @@ def image_probabilities(q, k, *, heads, joint=False, log_regions=None):
     if not joint:
         return logits.softmax(-1)
     if log_regions is not None:
-        logits = logits + log_regions.mT[:, :, None].clamp(min=NEVER)
+        logits = logits + log_regions.mT[:, :, None].clamp(min=_NEVER)
     return logits.flatten(-2).softmax(-1).view_as(logits)
 
 

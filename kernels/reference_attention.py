@@ -7,7 +7,7 @@ from einops import rearrange
 # Fused attention kernels take head sizes in steps of 8, up to 256.
 HEAD_STEP, HEAD_LIMIT = 8, 256
 # exp(-1000) is 0 in every dtype, and 1000·√256 still fits into float16.
-NEVER = -1000.0
+_NEVER = -1000.0
 
 
 def multi_reference_attention(q, k, v, ref_k, ref_v, ref_bias, *, heads, region=None, attention=None):
@@ -52,11 +52,11 @@ def torch_attention(q, k, v, heads, mask=None):
 
 
 def _bias_matrix(ref_bias, region, n):
-    bias = ref_bias.flatten().float().clamp(min=NEVER).expand(n, -1)
+    bias = ref_bias.flatten().float().clamp(min=_NEVER).expand(n, -1)
     if region is None:
         return bias
     at_query, of_token = region
-    return bias + at_query.float().clamp(min=NEVER)[:, of_token.flatten()]
+    return bias + at_query.float().clamp(min=_NEVER)[:, of_token.flatten()]
 
 
 def _bias_columns(ref_bias, region, n, stretch, dtype):
@@ -77,7 +77,7 @@ def _bias_columns(ref_bias, region, n, stretch, dtype):
 
 def _two_parts(bias, stretch, dtype):
     # the rounded value and its rest: half precision then carries a bias with twice its digits
-    exact = bias.float().clamp(min=NEVER) * stretch
+    exact = bias.float().clamp(min=_NEVER) * stretch
     rounded = exact.to(dtype)
     return torch.cat([rounded, (exact - rounded.float()).to(dtype)], 1)
 

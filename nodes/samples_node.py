@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from . import schema
 from .files.picture_files import mask_file, picture_file
 
-FOLDER = Path(__file__).parent.parent / "workflows" / "images"
+_FOLDER = Path(__file__).parent.parent / "workflows" / "images"
 PICTURES = ("cat", "coffee", "astronaut", "rocket")
 # things that the pocket model has never seen
 POCKET_PICTURES = ("pocket_lion", "pocket_castle")
@@ -37,7 +37,7 @@ class SamplePicture(io.ComfyNode):
 
     @classmethod
     def execute(cls, picture) -> io.NodeOutput:
-        return io.NodeOutput(picture_file(FOLDER / f"{picture}.jpg"), mask_file(FOLDER / f"{picture}_mask.png"))
+        return io.NodeOutput(picture_file(_FOLDER / f"{picture}.jpg"), mask_file(_FOLDER / f"{picture}_mask.png"))
 
 
 NODES = [SamplePicture]

@@ -7,24 +7,24 @@ from .fresh import fresh_weights
 from .network import golden_noise, parts_of_golden, singular_vectors, spectrum
 from .prompts import TOKENS, for_batch, with_long_prompt
 from .redenoise import redenoised
-from .shapes import IGNORED, Sizes, expected_shapes, sizes_of
+from .shapes import IGNORED, NPNetSizes, npnet_shapes, npnet_sizes
 from .swin import swin_features
 from .tiles import canvas_size, centre, tiled, window_starts
 
 __all__ = [
     "IGNORED",
     "TOKENS",
-    "Sizes",
+    "NPNetSizes",
     "canvas_size",
     "centre",
-    "expected_shapes",
+    "npnet_shapes",
     "for_batch",
     "fresh_weights",
     "golden_noise",
     "parts_of_golden",
     "redenoised",
     "singular_vectors",
-    "sizes_of",
+    "npnet_sizes",
     "spectrum",
     "swin_features",
     "tiled",

@@ -2,7 +2,7 @@
 
 import torch
 
-from .shapes import expected_shapes
+from .shapes import npnet_shapes
 
 # Spread of Swin's first weights (arXiv 2103.14030, code); the other layers use 1 / sqrt(inputs).
 SWIN_STD = 0.02
@@ -12,7 +12,7 @@ def fresh_weights(sizes, seed):
     """{name: tensor}: norms are neutral, biases 0, and the last layer of the SVD branch, alpha and beta are 0."""
     generator = torch.Generator().manual_seed(seed)
     weights = {}
-    for name, shape in expected_shapes(sizes).items():
+    for name, shape in npnet_shapes(sizes).items():
         if name.startswith(("alpha", "beta", "unet_svd.mlp4.2")) or name.endswith("bias"):
             weights[name] = torch.zeros(shape)
         elif len(shape) == 1:

@@ -7,13 +7,11 @@ from .swin import WINDOW, count
 
 # Stored in every published file and used by nothing: the classifier and a norm.
 IGNORED = ("unet_embedding.swin.head.", "unet_svd.bn.")
-# The tensors from which all sizes are read.
-KEYS_OF_SIZE = ("unet_svd.mlp3.0.weight", "embeeding.linear.weight", "unet_embedding.swin.patch_embed.proj.weight")
 PATCH, STAGES, CHANNELS = 4, 4, 4
 
 
 @dataclass(frozen=True)
-class Sizes:
+class NPNetSizes:
     """R (side of the noise), D (width of the prompt), and Swin's width, depths and heads."""
 
     side: int
@@ -25,12 +23,12 @@ class Sizes:
     values: int  # hidden width of mlp4
 
 
-def sizes_of(shapes):
-    """The Sizes that {name: shape} speak of; KeyError names a tensor that is missing for it."""
+def npnet_sizes(shapes):
+    """The NPNetSizes that {name: shape} speak of; KeyError names a tensor that is missing for it."""
     below = "unet_embedding.swin."
     depths = tuple(count(shapes, f"{below}layers.{stage}.blocks.") for stage in range(STAGES))
     table = below + "layers.{}.blocks.0.attn.relative_position_bias_table"
-    return Sizes(
+    return NPNetSizes(
         side=shapes["unet_svd.mlp3.0.weight"][0] // 2,
         prompt=shapes["embeeding.linear.weight"][-1] // TOKENS,
         width=shapes[f"{below}patch_embed.proj.weight"][0],
@@ -41,7 +39,7 @@ def sizes_of(shapes):
     )
 
 
-def expected_shapes(sizes):
+def npnet_shapes(sizes):
     """{name: shape} of every tensor that the network reads."""
     shapes = {"alpha": (1,), "beta": (1,)}
     shapes |= _linear("embeeding.linear", 2 * CHANNELS, sizes.prompt * TOKENS)

@@ -15,8 +15,8 @@ from ..host.blocks import grid_at, unet_of
 from ..host.messages import input_error, warn_user
 from ..host.run_records import keep_record
 from ..host.technique import Technique
+from ..row_adapters.batch_adapters import RowAdapters
 from ..row_adapters.own_weights import OwnWeights
-from ..row_adapters.row_adapters import RowAdapters
 from .concept_masks import ConceptMasks, latent_masks
 from .concept_passes import ConductedCall
 from .concept_paths import paths_of
@@ -52,7 +52,7 @@ def attach_conductor(model, concepts, settings, layout=None):
         if not concept.mask.any():
             raise input_error(f"the mask of {label} is empty; paint it white where the concept stands")
         tell_of_prompts(model, label, concept)
-    return attach(model, ConceptConductor(model, acting, settings, layers_of(unet), layout))
+    return attach(model, Conductor(model, acting, settings, layers_of(unet), layout))
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ class MaskRecord:
     end: torch.Tensor  # (N, 1 or images, h, w) bool
 
 
-class ConceptConductor(Technique):
+class Conductor(Technique):
     """The technique of one MODEL."""
 
     name = NAME
@@ -78,6 +78,7 @@ class ConceptConductor(Technique):
         self.adapters = RowAdapters(model, [path.deltas for path in self.shared])
 
     def joined_by(self, later):
+        """Raises ValueError: all concepts belong to one."""
         raise input_error("this model has a Concept Conductor already; chain all concepts and connect them to one")
 
     def models(self):
@@ -87,6 +88,7 @@ class ConceptConductor(Technique):
         return len(self.paths) * noise_shape[0]
 
     def begin(self, run):
+        """Raises ValueError for prompts with areas and for masks that cover no cell."""
         for name, entries in run.conds().items():
             # an area in pixels or percent, or a mask whose bounds the host makes into one
             if any(entry.get("area") or entry.get("set_area_to_bounds") for entry in entries):
@@ -122,6 +124,7 @@ class ConceptConductor(Technique):
         return conducting.guidance.shift(step)
 
     def around(self, call, forward):
+        """Raises ValueError for rows that show a part of the picture."""
         conducting = call.run.state(self.name, lambda: None)
         if conducting is None:
             # nobody samples: some node looks at the UNet

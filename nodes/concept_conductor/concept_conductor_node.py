@@ -3,10 +3,10 @@
 from comfy_api.latest import io
 
 from .. import schema
-from ..inversion.layout_picture import LayoutPicture, picture_of
+from ..inversion.layout_picture import layout_of
 from .concept_conductor import attach_conductor
 from .concepts_wire import Concepts
-from .conductor_settings import SPACES, UNMATCHED, Settings
+from .conductor_settings import SPACES, UNMATCHED, ConductorSettings
 
 
 def _part(name, default, tooltip, maximum=1.0, step=0.01, **more):
@@ -176,7 +176,7 @@ class ConceptConductor(io.ComfyNode):
         close_seams=False,
         cache_mb=1024,
     ) -> io.NodeOutput:
-        settings = Settings(
+        settings = ConductorSettings(
             guidance_weight=guidance_weight,
             guidance_end=guidance_end,
             guidance_interval=guidance_interval,
@@ -193,10 +193,7 @@ class ConceptConductor(io.ComfyNode):
             close_seams=close_seams,
             cache_bytes=cache_mb << 20,
         )
-        layout = None
-        if layout_image is not None:
-            pixels, text = picture_of(layout_image, layout_positive, vae)
-            layout = LayoutPicture(pixels, text, vae, inversion_steps, settings.cache_bytes)
+        layout = layout_of(layout_image, layout_positive, vae, inversion_steps, settings.cache_bytes)
         return io.NodeOutput(attach_conductor(model, concepts or (), settings, layout))
 
 

@@ -9,8 +9,9 @@ from ..host.rows import entry_of
 def concept_control(call, standing, x, batch, many, options):
     """The ControlNet's tensors for the rows of `many` paths, in lists of their own; None without a ControlNet.
 
-    standing: its tensors for the rows of the call, which are not touched; x: the call's input of the UNet; batch: the
-    texts of the paths' rows. Where nobody knows where the tensors came from, the paths take those of the image's rows.
+    standing: {slot: [tensor (rows or 1, c, h, w) or None, ...]} for the rows of the call, which are not touched; x
+    (rows, C, h, w): the call's input of the UNet; batch: the TextBatch of the paths' rows. Where nobody knows where the
+    tensors came from, the paths take those of the image's rows.
     """
     if standing is None:
         return None
@@ -30,7 +31,7 @@ def concept_control(call, standing, x, batch, many, options):
 
 
 def joined_control(image, concepts, rows, of_concepts):
-    """One dictionary of tensors for the image's `rows` rows and, behind them, those of the concepts."""
+    """{slot: [tensor (rows + of_concepts, c, h, w), ...]}: the image's rows and, behind them, those of the concepts."""
     if image is None or concepts is None:
         return None
     return {

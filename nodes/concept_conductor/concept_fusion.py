@@ -27,7 +27,8 @@ class FeatureStore:
 class Fusion:
     """Blends the concepts' features into the first `rows` rows at every attention of the decoder.
 
-    riding: {path: number of its group of rows in this batch, from 1}; features of other paths are taken from `stored`.
+    Features are what an attention gives, n (b, h w, c): the image's rows first, then a group of as many for each path
+    that rides along. riding: {path: number of its group, from 1}; features of other paths are taken from `stored`.
     """
 
     def __init__(self, paths, layers, masks, rows, run, riding, stored):

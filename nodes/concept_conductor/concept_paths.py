@@ -9,12 +9,12 @@ from ..host.content_keys import digest
 from ..host.layered_prompts import contexts_of
 from ..host.rows import UNCOND
 from ..host.unet_inputs import unet_inputs
-from ..row_adapters.row_adapters import concept_deltas
+from ..row_adapters.concept_deltas import concept_deltas
 
 
 @dataclass(frozen=True, eq=False)
-class Path:
-    """A set of weights with its prompts: one or several equal concepts. The base is no Path."""
+class ConceptPath:
+    """A set of weights with its prompts: one or several equal concepts. The base is no ConceptPath."""
 
     deltas: object  # row_adapters.Deltas
     positive: tuple  # (context (1, T, D), the dictionary of its other values)
@@ -31,10 +31,10 @@ def paths_of(model, concepts):
     found = {}
     for number, concept in enumerate(concepts):
         deltas = concept_deltas(model, concept.model, concept.strength)
-        path = Path(deltas, _entry(concept.positive), concept.negative and _entry(concept.negative), (number,))
+        path = ConceptPath(deltas, _entry(concept.positive), concept.negative and _entry(concept.negative), (number,))
         key = deltas, path.texts_key
         if key in found:
-            path = Path(path.deltas, path.positive, path.negative, (*found[key].concepts, number))
+            path = ConceptPath(path.deltas, path.positive, path.negative, (*found[key].concepts, number))
         found[key] = path
     return tuple(found.values())
 
@@ -52,7 +52,7 @@ def _text_key(text):
     return digest(tensor, values.get("pooled_output"), contexts_of(tensor, values)), tuple(others)
 
 
-class Texts:
+class PathTexts:
     """The prompts of all paths in one run, as the UNet takes them."""
 
     def __init__(self, base, paths, latent_size):

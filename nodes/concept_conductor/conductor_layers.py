@@ -10,7 +10,7 @@ GUIDANCE = {12: 3, 9: 1}
 
 
 @dataclass(frozen=True)
-class Layers:
+class ConductorLayers:
     """Attention blocks by their host keys."""
 
     levels: dict  # {key: level} of all of them, in order of execution; grids are blocks.grid_at
@@ -25,10 +25,10 @@ class Layers:
 
 
 def layers_of(unet):
-    """The Layers of a UNet. Raises ValueError for one that has no attention where the method needs it."""
+    """The ConductorLayers of a UNet. Raises ValueError for one that has no attention where the method needs it."""
     levels = attention_blocks(unet)
     shapes = shape_block(unet, "Concept Conductor")
     guidance = middle_block(unet, GUIDANCE)
     if guidance is None:
         raise no_such_attention(unet, "Concept Conductor")
-    return Layers(levels, guidance, shapes, tuple(key for key in levels if key[0] == "output"))
+    return ConductorLayers(levels, guidance, shapes, tuple(key for key in levels if key[0] == "output"))

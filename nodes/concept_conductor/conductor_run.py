@@ -7,15 +7,15 @@ from ..host.blocks import grid_at
 from ..host.calls import bare_forward
 from ..host.rows import COND
 from .concept_masks import ConceptMasks
-from .concept_paths import Texts
-from .layout_guidance import LayoutGuidance
+from .concept_paths import PathTexts
+from .layout_steps import LayoutGuidance
 
 
 class Conducting:
     """What lives for one run."""
 
     def __init__(self, technique, run, masks, grids):
-        """technique: the ConceptConductor; masks (N, h, w) bool at the latent's size; grids: those of all layers."""
+        """technique: the Conductor; masks (N, h, w) bool at the latent's size; grids: those of all layers."""
         self.settings, self.layers = technique.settings, technique.layers
         self.paths, self.own, self.adapters = technique.paths, technique.own, technique.adapters
         self.masks = ConceptMasks(masks, grids, self.settings.close_seams)
@@ -34,7 +34,7 @@ class Conducting:
         """Called once the model that runs is known, with the run's noise levels."""
         if self.texts is None:
             self._base, self._schedule = base, schedule
-            self.texts = Texts(base, self.paths, self._latent_size)
+            self.texts = PathTexts(base, self.paths, self._latent_size)
 
     def layout_latent(self, step, timestep):
         """The layout picture at a step (a number) of the run, in the UNet's units: (1, C, h, w)."""

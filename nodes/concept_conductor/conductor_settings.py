@@ -20,7 +20,7 @@ FROM_ONE = ("guidance_interval", "kmeans_restarts")
 
 
 @dataclass(frozen=True)
-class Settings:
+class ConductorSettings:
     """The numbers of one Concept Conductor; limits are fractions of the steps of a run."""
 
     guidance_weight: float = 10.0

@@ -12,7 +12,7 @@ from ..host.messages import input_error
 from ..host.panels import INK, as_images, as_picture, caption_font, panel
 from ..host.run_records import latest_record, record_of
 
-PANEL, CAPTION, GAP = 384, 26, 8
+_PANEL, _CAPTION, _GAP = 384, 26, 8
 # How much of a concept's colour lies over the picture.
 TINT = 0.5
 
@@ -49,19 +49,19 @@ def _under(images, number, latents):
 
 def _sheet(picture, start, end, concepts):
     height, width = picture.shape[:2]
-    scale = PANEL / max(height, width)
+    scale = _PANEL / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    sheet = panel((2 * size[0] + GAP, size[1] + 2 * CAPTION))
+    sheet = panel((2 * size[0] + _GAP, size[1] + 2 * _CAPTION))
     draw, font = ImageDraw.Draw(sheet), caption_font(14)
     for column, (title, masks) in enumerate((("masks at the start", start), ("masks at the end", end))):
-        left = column * (size[0] + GAP)
+        left = column * (size[0] + _GAP)
         tinted = picture.clone()
         for number, mask in enumerate(masks):
             inside = nearest_resize(mask, (height, width))[..., None]
             tinted = torch.where(inside, (1 - TINT) * tinted + TINT * torch.tensor(_colour(number)), tinted)
-        sheet.paste(as_picture(tinted).resize(size, Image.Resampling.BILINEAR), (left, CAPTION))
+        sheet.paste(as_picture(tinted).resize(size, Image.Resampling.BILINEAR), (left, _CAPTION))
         draw.text((left + 4, 4), title, font=font, fill=INK)
-    _legend(draw, font, size[1] + CAPTION, [concept.word or label for label, concept in concepts.items()])
+    _legend(draw, font, size[1] + _CAPTION, [concept.word or label for label, concept in concepts.items()])
     return sheet
 
 

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 SIZE_MODES = ("tile", "resize", "off")
 LONG_PROMPTS = ("truncate", "average", "recurse")
 DEVICES = ("cpu", "gpu")
-CHANNELS = 4
+LATENT_CHANNELS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,9 @@ class NoiseImprover:
         side, size = self.net.sizes.side, plain.shape[-2:]
         canvas_of = canvas_size(size, side)
         # one canvas for all images, so that each gets in a batch what it gets alone
-        canvas = extra_noise(seed, plain.new_empty(1, CHANNELS, *canvas_of)).expand(len(plain), -1, -1, -1).clone()
+        canvas = (
+            extra_noise(seed, plain.new_empty(1, LATENT_CHANNELS, *canvas_of)).expand(len(plain), -1, -1, -1).clone()
+        )
         middle = (..., *centre(canvas_of, size))
         canvas[middle] = plain
         return self._mixed(plain, tiled(canvas, side, self._network)[middle])
@@ -105,7 +107,7 @@ def check_latent(latent):
         raise input_error(
             "NPNet reads pictures of 4 channels, this is a video or audio latent; take plain noise for it"
         )
-    if latent.shape[1] != CHANNELS:
+    if latent.shape[1] != LATENT_CHANNELS:
         family = OTHER_CHANNELS.get(latent.shape[1], "another family")
         raise input_error(
             f"NPNet reads latents of 4 channels, this one has {latent.shape[1]} ({family}); take plain noise for it"

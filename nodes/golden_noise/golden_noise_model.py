@@ -6,13 +6,13 @@ import comfy.sample
 import torch
 
 from ..host.attach import unwrap_runs, wrap_runs
-from ..host.calls import noise_levels
+from ..host.calls import noise_levels, seed_of_run
 from ..host.messages import input_error, warn_user
-from .golden_noise import CHANNELS
+from .golden_noise import LATENT_CHANNELS
 
 log = logging.getLogger(__name__)
 
-KEY = "personalization_npnet"
+_KEY = "personalization_npnet"
 # Schedules may round their first noise level; one step of a thousand lies 0.6 % below.
 FULL = 0.998
 
@@ -23,19 +23,19 @@ def attach_golden_noise(model, improver):
     Of several on one MODEL the last acts. Raises ValueError for a model of other latents.
     """
     channels = model.model.latent_format.latent_channels
-    if channels != CHANNELS:
+    if channels != LATENT_CHANNELS:
         name = type(model.model).__name__
         raise input_error(
             f"NPNet reads latents of 4 channels, {name} has {channels}; connect an SDXL or Hunyuan-DiT model"
         )
     if improver.strength == 0:
         return model
-    return wrap_runs(model, KEY, GoldenRuns(improver))
+    return wrap_runs(model, _KEY, GoldenRuns(improver))
 
 
 def without_golden_noise(model):
     """A clone of the MODEL that samples from the noise it is given."""
-    return unwrap_runs(model, KEY)
+    return unwrap_runs(model, _KEY)
 
 
 class GoldenRuns:
@@ -44,15 +44,15 @@ class GoldenRuns:
     def __init__(self, improver):
         self.improver = improver
 
-    def __call__(self, executor, noise, latent_image, sampler, sigmas, denoise_mask=None, callback=None,
-                 disable_pbar=False, seed=None, **kwargs):  # fmt: skip
+    def __call__(self, executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
         if torch.any(noise):
             sampling = executor.class_obj.model_patcher.get_model_object("model_sampling")
             if begins_at_full_noise(sigmas, sampling):
+                seed = seed_of_run(args, kwargs)
                 noise = self.improver(noise, seed or 0, lambda side: _drawn(noise, seed, side))
             else:
                 log.info("this run does not begin at full noise; Golden Noise leaves it alone")
-        return executor(noise, latent_image, sampler, sigmas, denoise_mask, callback, disable_pbar, seed, **kwargs)
+        return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
 
 
 def begins_at_full_noise(sigmas, sampling):

@@ -3,7 +3,7 @@
 import comfy.sample
 import torch
 
-from .golden_noise import CHANNELS, check_latent, size_text
+from .golden_noise import LATENT_CHANNELS, check_latent, size_text
 
 
 class GoldenNoise:
@@ -35,7 +35,7 @@ class GoldenNoise:
         """One sentence: what changes in plain noise of this seed at the network's own size."""
         improver, net = self.improver, self.improver.net
         side = net.sizes.side
-        plain = comfy.sample.prepare_noise(torch.zeros(1, CHANNELS, side, side), self.seed)
+        plain = comfy.sample.prepare_noise(torch.zeros(1, LATENT_CHANNELS, side, side), self.seed)
         golden = improver(plain, self.seed, None)
         # most pictures are of this size: then the work is done already
         self._known = plain, golden

@@ -12,8 +12,9 @@ import torch
 from ..files.new_files import write_tensors
 from ..files.safe_files import read_tensors
 from ..host.content_keys import digest
+from ..host.latents import LATENT_STEP
 from ..host.messages import input_error
-from .redenoise import Redenoised
+from .redenoised import Redenoised
 
 
 def pairs_folder(name):
@@ -25,26 +26,31 @@ def pairs_folder(name):
     return folder
 
 
-def collect_pairs(model, positive, negative, folder, *, seed, count, width, height, guidance, inverse_guidance, steps):
-    """Writes `count` pairs of re-denoised noise for one prompt; pairs that are there already are kept.
+def collect_pairs(model, positive, negative, folder, *, seeds, size, settings):
+    """Writes a pair of re-denoised noise for one prompt and each of the seeds; pairs that are there already are kept.
+
+    size: (width, height) in pixels; settings: RedenoiseSettings.
 
     pair_<prompt and settings>_<seed>.safetensors holds `noise` and `golden` (1, C, h, w), prompt_<prompt>.safetensors
     the prompt (1, n, D). Returns how many pairs of this prompt and these settings the folder holds now.
     """
     folder.mkdir(parents=True, exist_ok=True)
     prompt = positive[0][0].detach().float().cpu()
-    latent = torch.zeros(1, model.model.latent_format.latent_channels, math.ceil(height / 8), math.ceil(width / 8))
-    settings = torch.tensor([guidance, inverse_guidance, steps, *latent.shape], dtype=torch.float64)
+    latent = torch.zeros(
+        1, model.model.latent_format.latent_channels, *(math.ceil(side / LATENT_STEP) for side in reversed(size))
+    )
+    guidances = settings.guidance, settings.inverse_guidance
+    numbers = torch.tensor([*guidances, settings.steps, *latent.shape], dtype=torch.float64)
     words = digest(prompt).hex()
-    name = f"pair_{words}_{digest(settings, *(c[0] for c in negative)).hex()[:8]}"
+    name = f"pair_{words}_{digest(numbers, *(c[0] for c in negative)).hex()[:8]}"
     write_tensors(folder / f"prompt_{words}.safetensors", {"prompt": prompt})
-    progress = comfy.utils.ProgressBar(count)
-    for number in range(seed, seed + count):
+    progress = comfy.utils.ProgressBar(len(seeds))
+    for number in seeds:
         comfy.model_management.throw_exception_if_processing_interrupted()
         path = folder / f"{name}_{number}.safetensors"
         if not path.is_file():
             source = _Seeded(number)
-            golden = Redenoised(source, model, positive, negative, guidance, inverse_guidance, steps, 1)
+            golden = Redenoised(source, model, positive, negative, settings)
             noise = source.generate_noise({"samples": latent})
             write_tensors(path, {"noise": noise, "golden": golden.generate_noise({"samples": latent})})
         progress.update(1)
@@ -52,7 +58,10 @@ def collect_pairs(model, positive, negative, folder, *, seed, count, width, heig
 
 
 def read_pairs(folder):
-    """[(noise, golden, prompt)] of all pairs in a folder, in the order of their names; prompts are shared."""
+    """[(noise, golden, prompt)] of all pairs in a folder, in the order of their names; prompts are shared.
+
+    Raises ValueError for a folder without pairs, with pairs of several shapes, or with a file that cannot be read.
+    """
     prompts, pairs = {}, []
     for path in sorted(folder.glob("pair_*.safetensors")):
         words = path.name.split("_")[1]

@@ -3,14 +3,14 @@
 import re
 from dataclasses import dataclass
 
-from ...kernels.noise_prompt import IGNORED, Sizes, expected_shapes, sizes_of
+from ...kernels.noise_prompt import IGNORED, NPNetSizes, npnet_shapes, npnet_sizes
 from ..files.model_files import path_of, register
 from ..files.safe_files import read_tensors
 from ..host.messages import input_error
 
-KINDS = ("npnet", "npnets")
+NPNET_KINDS = ("npnet", "npnets")
 
-register(*KINDS)
+register(*NPNET_KINDS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +19,7 @@ class NoisePromptNet:
 
     name: str
     weights: dict
-    sizes: Sizes
+    sizes: NPNetSizes
 
     @property
     def family(self):
@@ -30,7 +30,7 @@ class NoisePromptNet:
 
 def load_npnet(name):
     """The NPNet of a file in the folders; ValueError says what is wrong with it."""
-    return net_from(read_tensors(path_of(name, *KINDS))[0], name)
+    return net_from(read_tensors(path_of(name, *NPNET_KINDS))[0], name)
 
 
 def net_from(tensors, name):
@@ -38,10 +38,10 @@ def net_from(tensors, name):
     found = _published_names(tensors)
     shapes = {key: tuple(t.shape) for key, t in found.items()}
     try:
-        sizes = sizes_of(shapes)
+        sizes = npnet_sizes(shapes)
     except KeyError as error:
         raise _no_npnet(name, f"{error.args[0]} is missing") from error
-    expected = expected_shapes(sizes)
+    expected = npnet_shapes(sizes)
     for key, shape in expected.items():
         if key not in shapes:
             raise _no_npnet(name, f"{key} is missing")

@@ -4,14 +4,14 @@ from comfy_api.latest import io
 
 from .. import schema
 from ..files.model_files import choices, file_names, stamp, valid
-from .npnet_file import KINDS, load_npnet
+from .npnet_file import NPNET_KINDS, load_npnet
 from .npnet_wire import NPNet
 
 
 class NPNetLoader(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        files = choices(file_names(*KINDS), KINDS[0])
+        files = choices(file_names(*NPNET_KINDS), NPNET_KINDS[0])
         return schema.Schema(
             node_id="PersonalizationNPNetLoader",
             display_name="Load NPNet",
@@ -33,11 +33,11 @@ class NPNetLoader(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, npnet_file=None):
-        return valid("npnet_file", npnet_file, *KINDS)
+        return valid("npnet_file", npnet_file, *NPNET_KINDS)
 
     @classmethod
     def fingerprint_inputs(cls, npnet_file=None):
-        return stamp([npnet_file], *KINDS)
+        return stamp([npnet_file], *NPNET_KINDS)
 
     @classmethod
     def execute(cls, npnet_file) -> io.NodeOutput:

@@ -7,14 +7,14 @@ import comfy.utils
 import torch
 from safetensors import safe_open
 
-from ...kernels.noise_prompt import TOKENS, Sizes, fresh_weights, golden_noise
+from ...kernels.noise_prompt import TOKENS, NPNetSizes, fresh_weights, golden_noise
 from ..files.new_files import file_name_of, in_folder, write_tensors
 from ..host.messages import input_error, warn_user
 from .noise_pairs import read_pairs
-from .npnet_file import KINDS, net_from
+from .npnet_file import NPNET_KINDS, net_from
 
 # Swin-Tiny and the hidden widths of the published networks.
-PUBLISHED = {"width": 96, "depths": (2, 2, 6, 2), "heads": (3, 6, 12, 24), "vectors": 64, "values": 1024}
+_PUBLISHED_SIZES = {"width": 96, "depths": (2, 2, 6, 2), "heads": (3, 6, 12, 24), "vectors": 64, "values": 1024}
 # Every tenth pair is kept out of training to judge by.
 HELD_OUT = 10
 # Steps between two files from which an interrupted training goes on.
@@ -62,7 +62,7 @@ def train(folder, file_name, start, *, steps, batch_size, learning_rate, seed):
 
 
 def _target(file_name):
-    path = in_folder(KINDS[0], file_name_of(file_name, "my_npnet"))
+    path = in_folder(NPNET_KINDS[0], file_name_of(file_name, "my_npnet"))
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -77,13 +77,13 @@ def _first_weights(pair, start, seed):
             f"the prompts have {prompt.shape[1]} tokens, an NPNet reads {TOKENS}; collect pairs with its CLIP"
         )
     if start is None:
-        return fresh_weights(Sizes(side, width, **PUBLISHED), seed)
+        return fresh_weights(NPNetSizes(side, width, **_PUBLISHED_SIZES), seed)
     if start.sizes.prompt != width:
         raise input_error(f"{start.name} reads {start.family}, the pairs' prompts are {width} wide; start without it")
     if start.sizes.side == side:
         return start.weights
     # the SVD branch fits one size only, the rest any
-    sizes = Sizes(**{**vars(start.sizes), "side": side})
+    sizes = NPNetSizes(**{**vars(start.sizes), "side": side})
     fresh = fresh_weights(sizes, seed)
     return {key: fresh[key] if key.startswith("unet_svd.") else start.weights[key] for key in fresh}
 

@@ -6,6 +6,7 @@ from .. import schema
 from .noise_pairs import collect_pairs, pairs_folder
 from .npnet_training import train
 from .npnet_wire import NPNet
+from .redenoised import RedenoiseSettings
 
 
 def _folder():
@@ -56,9 +57,11 @@ class NoisePairs(io.ComfyNode):
     def execute(
         cls, model, positive, negative, folder, seed, count, width, height, guidance, inverse_guidance, steps
     ) -> io.NodeOutput:
-        settings = {"seed": seed, "count": count, "width": width, "height": height, "steps": steps}
-        guidances = {"guidance": guidance, "inverse_guidance": inverse_guidance}
-        collect_pairs(model, positive, negative, pairs_folder(folder), **settings, **guidances)
+        settings = RedenoiseSettings(guidance, inverse_guidance, steps)
+        seeds = range(seed, seed + count)
+        collect_pairs(
+            model, positive, negative, pairs_folder(folder), seeds=seeds, size=(width, height), settings=settings
+        )
         return io.NodeOutput(folder)
 
 

@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from .. import schema
-from .redenoise import Redenoised
+from .redenoised import Redenoised, RedenoiseSettings
 
 
 class Redenoise(io.ComfyNode):
@@ -60,7 +60,8 @@ class Redenoise(io.ComfyNode):
 
     @classmethod
     def execute(cls, noise, model, positive, negative, guidance, inverse_guidance, steps, repeats) -> io.NodeOutput:
-        return io.NodeOutput(Redenoised(noise, model, positive, negative, guidance, inverse_guidance, steps, repeats))
+        settings = RedenoiseSettings(guidance, inverse_guidance, steps, repeats)
+        return io.NodeOutput(Redenoised(noise, model, positive, negative, settings))
 
 
 NODES = [Redenoise]

@@ -10,10 +10,10 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP
 
 from .calls import sigma_of, with_patches, with_replacements
 from .composed_attention import ComposedAttention
-from .rows import NAMES, names_of
+from .rows import LIST_NAMES, names_of
 from .run import Run, call_of, step_of
 
-KEY = "personalization"
+_KEY = "personalization"
 RUN = "personalization_run"
 
 
@@ -31,9 +31,9 @@ def attach(model, technique):
         (WrappersMP.CALC_COND_BATCH, attached.around_conds),
         (WrappersMP.DIFFUSION_MODEL, attached.around_unet),
     ):
-        patched.remove_wrappers_with_key(kind, KEY)
-        patched.add_wrapper_with_key(kind, KEY, wrapper)
-    patched.set_additional_models(KEY, [one for t in attached.techniques for one in t.models()])
+        patched.remove_wrappers_with_key(kind, _KEY)
+        patched.add_wrapper_with_key(kind, _KEY, wrapper)
+    patched.set_additional_models(_KEY, [one for t in attached.techniques for one in t.models()])
     return patched
 
 
@@ -53,7 +53,7 @@ def unwrap_runs(model, key):
 
 def techniques_of(model):
     """The techniques that a MODEL carries."""
-    wrappers = model.get_wrappers(WrappersMP.DIFFUSION_MODEL, KEY)
+    wrappers = model.get_wrappers(WrappersMP.DIFFUSION_MODEL, _KEY)
     return wrappers[0].__self__.techniques if wrappers else ()
 
 
@@ -94,7 +94,7 @@ class Attached:
         return executor(model, [rows, *noise_shape[1:]], *args, **kwargs)
 
     def around_step(self, executor, x, sigma, model_options=None, *args, **kwargs):
-        """PREDICT_NOISE: lets techniques move the sampler's latent before a step."""
+        """PREDICT_NOISE: lets techniques move the sampler's latent x (b, C, h, w), in place, before a step."""
         options = (model_options or {}).get("transformer_options", {})
         shifts = []
         if RUN in options:
@@ -118,7 +118,7 @@ class Attached:
         """CALC_COND_BATCH: notes under which names the guider holds the lists that are run (PAG and SAG run one)."""
         options = model_options.get("transformer_options", {})
         if RUN in options:
-            noted = {NAMES: names_of(conds, options[RUN].conds())}
+            noted = {LIST_NAMES: names_of(conds, options[RUN].conds())}
             model_options = {**model_options, "transformer_options": {**options, **noted}}
         return executor(base, conds, x, sigma, model_options, *args, **kwargs)
 

@@ -109,3 +109,9 @@ def bare_forward(base):
 def noise_levels(sampling):
     """The ascending noise levels (sigmas) of a model sampling object of the host, None where it has no such table."""
     return getattr(sampling, "sigmas", None)
+
+
+def seed_of_run(args, kwargs):
+    """The seed of a sampling run, from what an OUTER_SAMPLE wrapper gets behind the sigmas; None if there is none."""
+    # denoise_mask, callback, disable_pbar, seed
+    return args[3] if len(args) > 3 else kwargs.get("seed")

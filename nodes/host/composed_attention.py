@@ -25,6 +25,7 @@ class ComposedAttention:
         self.call = call
 
     def __call__(self, q, k, v, options):
+        """The attention (b, n, c) of q (b, n, c) and k, v (rows, m, c), where b is a multiple of rows (tiles)."""
         standing = self.inner(q, k, v, options) if self.inner else None
         chunks, rows = self.call.chunks, self.call.x.shape[0]
         if k.shape[0] != rows:

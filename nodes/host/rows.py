@@ -6,7 +6,7 @@ from .calls import coupled_sides_of, sides_of
 
 COND, UNCOND = "cond", "uncond"
 # Where the names of the lists that a call runs stand in its transformer options.
-NAMES = "personalization_names"
+LIST_NAMES = "personalization_names"
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ def chunks_of(options, batch, conds):
     """The chunks of a UNet call of `batch` rows.
 
     options: its transformer_options; conds: the guider's named conditionings, {} if unknown. The role of a chunk comes
-    from the name of the list that it was run from (NAMES in the options), else from the name under which the guider
-    holds its uuid, else (nobody knows it, or it stands on both sides: the host copies entries to match areas) from
-    the side that the host gives it.
+    from the name of the list that it was run from (LIST_NAMES in the options), else from the name under which the
+    guider holds its uuid, else (nobody knows it, or it stands on both sides: the host copies entries to match areas)
+    from the side that the host gives it.
     """
     order, uuids = sides_of(options)
-    names = options.get(NAMES, ())
+    names = options.get(LIST_NAMES, ())
     if batch % len(order) or len(uuids) != len(order):
         # rows that nobody explains: one chunk, and nothing that depends on its uuid
         order, uuids = [0], [None]

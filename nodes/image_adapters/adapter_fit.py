@@ -9,7 +9,7 @@ from .image_adapter import family_of_width
 # IP-Adapter counts attentions in this order (diffusers lists down, up, mid).
 FILE_ORDER = ("input", "output", "middle")
 # Classes of diffusion models whose names say little.
-NAMES = {"OpenAISignatureMMDITWrapper": "SD3", "MMDiT": "SD3"}
+_NAMES = {"OpenAISignatureMMDITWrapper": "SD3", "MMDiT": "SD3"}
 
 
 def check_fits(adapter, unet):
@@ -45,7 +45,7 @@ def cross_attentions(unet):
             if attention is not None:
                 layers[key] = attention.to_k.out_features, attention.to_k.in_features
     if not layers:
-        kind = NAMES.get(type(unet).__name__, type(unet).__name__)
+        kind = _NAMES.get(type(unet).__name__, type(unet).__name__)
         raise input_error(
             f"an image adapter needs a UNet with cross-attention (SD1.5, SD2.x, SDXL), this model is {kind}; "
             "connect such a checkpoint"

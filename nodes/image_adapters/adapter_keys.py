@@ -1,6 +1,6 @@
 """Names and shapes in IP-Adapter and MIP-Adapter files: one form for all layouts, every tensor checked."""
 
-from ...kernels.image_projection import expected_shapes, sizes_of
+from ...kernels.image_projection import projection_shapes, projection_sizes
 from ..host.messages import input_error
 
 # A raw training checkpoint names the adapter's parts otherwise, and holds the whole UNet beside them.
@@ -52,17 +52,17 @@ def checked_pairs(tensors, name):
 
 
 def checked_projection(tensors, width, name):
-    """The Sizes of a projection to tokens of this width."""
+    """The ProjectionSizes of a projection to tokens of this width; ValueError names a tensor that does not fit."""
     shapes = {key: tuple(t.shape) for key, t in tensors.items()}
     try:
-        sizes = sizes_of(shapes, width)
+        sizes = projection_sizes(shapes, width)
     except KeyError as error:
         raise no_adapter(name, f"image_proj.{error.args[0]} is missing") from error
     except ValueError as error:
         raise no_adapter(name, f"image_proj.{error}") from error
     if sizes is None:
         raise no_adapter(name, "it holds no image_proj.proj.weight, image_proj.latents or image_proj.proj.3.weight")
-    expected = expected_shapes(sizes)
+    expected = projection_shapes(sizes)
     _check_names(set(expected), set(shapes), "image_proj", name)
     for key, shape in expected.items():
         _check_shape(tensors[key], shape, f"image_proj.{key}", name)

@@ -4,14 +4,14 @@ from dataclasses import dataclass
 
 import torch
 
-from ...kernels.image_projection import Sizes, image_tokens
+from ...kernels.image_projection import ProjectionSizes, image_tokens
 from ..files.model_files import path_of, register
 from ..files.safe_files import read_tensors
 from ..host.families import CONTEXT_WIDTHS
 from .adapter_keys import checked_pairs, checked_projection, grouped, published_names
 from .mistaken_files import refuse_others
 
-KINDS = ("ipadapter",)
+ADAPTER_KINDS = ("ipadapter",)
 # What the variants take from the vision encoder, and the towers that give it, by its width.
 OUTPUTS = {"base": "image_embeds", "plus": "penultimate_hidden_states", "full-face": "penultimate_hidden_states"}
 TOWERS = {
@@ -19,7 +19,7 @@ TOWERS = {
     "penultimate_hidden_states": {768: "ViT-B", 1024: "ViT-L", 1152: "SigLIP", 1280: "ViT-H", 1664: "ViT-bigG"},
 }
 
-register(*KINDS)
+register(*ADAPTER_KINDS)
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Pair:
 class Projection:
     """The weights that make image tokens, by their published names, as stored."""
 
-    sizes: Sizes
+    sizes: ProjectionSizes
     weights: dict
 
 
@@ -88,7 +88,7 @@ class ImageAdapter:
 
 def read_image_adapter(name):
     """The ImageAdapter of a file in the folders; ValueError says what is wrong with it, or what it is instead."""
-    return adapter_from(read_tensors(path_of(name, *KINDS))[0], name)
+    return adapter_from(read_tensors(path_of(name, *ADAPTER_KINDS))[0], name)
 
 
 def adapter_from(tensors, name):

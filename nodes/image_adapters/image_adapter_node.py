@@ -4,14 +4,14 @@ from comfy_api.latest import io
 
 from .. import schema
 from ..files.model_files import choices, file_names, stamp, valid
-from .image_adapter import KINDS, read_image_adapter
-from .image_adapter_wire import ImageAdapter
+from .image_adapter import ADAPTER_KINDS, read_image_adapter
+from .image_adapter_wire import ImageAdapterSocket
 
 
 class ImageAdapterLoader(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        files = choices(file_names(*KINDS), KINDS[0])
+        files = choices(file_names(*ADAPTER_KINDS), ADAPTER_KINDS[0])
         return schema.Schema(
             node_id="PersonalizationImageAdapterLoader",
             display_name="Load Image Adapter",
@@ -28,16 +28,16 @@ class ImageAdapterLoader(io.ComfyNode):
                     "MIP-Adapter for SDXL, any ip-adapter file without FaceID for SD1.5.",
                 )
             ],
-            outputs=[ImageAdapter.Output(display_name="adapter", tooltip="The adapter, for MIP-Adapter.")],
+            outputs=[ImageAdapterSocket.Output(display_name="adapter", tooltip="The adapter, for MIP-Adapter.")],
         )
 
     @classmethod
     def validate_inputs(cls, adapter_file=None):
-        return valid("adapter_file", adapter_file, *KINDS)
+        return valid("adapter_file", adapter_file, *ADAPTER_KINDS)
 
     @classmethod
     def fingerprint_inputs(cls, adapter_file=None):
-        return stamp([adapter_file], *KINDS)
+        return stamp([adapter_file], *ADAPTER_KINDS)
 
     @classmethod
     def execute(cls, adapter_file) -> io.NodeOutput:

@@ -2,4 +2,4 @@
 
 from comfy_api.latest import io
 
-ImageAdapter = io.Custom("PERSONALIZATION_IMAGE_ADAPTER")
+ImageAdapterSocket = io.Custom("PERSONALIZATION_IMAGE_ADAPTER")

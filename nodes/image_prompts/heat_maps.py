@@ -9,7 +9,7 @@ from ..host.panels import INK, as_images, caption_font, panel
 # Dark to bright in even steps of lightness, from 0 to 1.
 RAMP = np.array([[13, 8, 66], [101, 13, 135], [188, 55, 84], [243, 131, 30], [250, 246, 130]], dtype=np.float32)
 OPACITY = 0.65
-CAPTION, FONT_SIZE = 30, 16
+_CAPTION, FONT_SIZE = 30, 16
 
 
 def heat_maps(maps, size, images=None):
@@ -34,7 +34,7 @@ def _panel(values, words, size, under):
     if under is not None:
         grey = under[..., :3].float().mean(-1, keepdim=True).cpu().numpy().clip(0, 1) * 255
         heat = OPACITY * heat + (1 - OPACITY) * grey
-    sheet = panel((width, height + CAPTION))
+    sheet = panel((width, height + _CAPTION))
     sheet.paste(Image.fromarray(heat.round().astype(np.uint8)))
     low, high = (round(100 * float(edge)) for edge in (values.min(), values.max()))
     ImageDraw.Draw(sheet).text((8, height + 6), f"{words}: {low} to {high} %", font=caption_font(FONT_SIZE), fill=INK)

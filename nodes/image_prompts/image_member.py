@@ -9,7 +9,7 @@ from ..host.when import Window
 
 
 @dataclass(frozen=True, eq=False)
-class Member:
+class ImageMember:
     """What one MIP-Adapter node adds to a MODEL; several of equal settings become one."""
 
     adapter: weakref.ref  # only to tell which it was: its matrices are not needed any more

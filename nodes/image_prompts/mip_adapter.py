@@ -6,6 +6,7 @@ object's share at a position comes from how its phrase, read by the UNet's own t
 
 import math
 import weakref
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import comfy.model_management
@@ -23,65 +24,61 @@ from ..references.reference_views import label_of, region_of
 from .heat_maps import heat_maps
 from .image_branch import ImageBranch
 from .image_layers import image_layers
-from .image_member import Member
+from .image_member import ImageMember
 from .image_run import ImageRun
 from .image_words import check_words, read_words
 
 MERGES = ("weighted", "joint")
 
 
-def attach_mip_adapter(
-    model,
-    adapter,
-    clip,
-    clip_vision,
-    references,
-    *,
-    scale=0.75,
-    merge="weighted",
-    merge_power=1.0,
-    phrase_source="standalone",
-    text_gate=True,
-    window=(0.0, 1.0),
-    prompt="",
-):
+@dataclass(frozen=True)
+class MIPSettings:
+    """What one MIP-Adapter node is set to. Raises ValueError for numbers that it cannot work with."""
+
+    scale: float = 0.75  # of the image part, 0 is off
+    merge: str = "weighted"  # one of MERGES; "joint" is a plain IP-Adapter
+    merge_power: float = 1.0  # of the object maps
+    phrase_source: str = "standalone"  # one of PHRASE_SOURCES; "prompt" looks the words up in `prompt`
+    text_gate: bool = True  # use the gate of the file, if it has one
+    window: Window = Window()
+    prompt: str = ""
+
+    def __post_init__(self):
+        for name in ("scale", "merge_power"):
+            value = getattr(self, name)
+            if not math.isfinite(value):
+                raise input_error(f"{name} is {value}; enter a number")
+        if self.merge_power < 0:
+            raise input_error(
+                f"merge_power is {self.merge_power}; enter a number from 0 (equal mix) upwards, 1 is as published"
+            )
+
+
+def attach_mip_adapter(model, adapter, clip, clip_vision, references, settings):
     """The MODEL with the references in its cross-attention; the MODEL itself where nothing would change.
 
-    references: tuple of References, one object each; scale: of the image part, 0 is off; merge: one of MERGES (joint is
-    a plain IP-Adapter); merge_power: of the object maps; phrase_source: one of PHRASE_SOURCES, "prompt" looks the words
-    up in `prompt`; text_gate: use the gate of the file, if it has one; window: (start, end) percent.
-    Raises ValueError for inputs it cannot work with.
+    references: tuple of References, one object each. Raises ValueError for inputs it cannot work with.
     """
-    for name, value in (("scale", scale), ("merge_power", merge_power)):
-        if not math.isfinite(value):
-            raise input_error(f"{name} is {value}; enter a number")
-    if merge_power < 0:
-        raise input_error(f"merge_power is {merge_power}; enter a number from 0 (equal mix) upwards, 1 is as published")
-    window = Window(*window)
-    if not references or scale == 0 or not any(reference.strength for reference in references):
+    if not references or settings.scale == 0 or not any(reference.strength for reference in references):
         return model
     blocks = check_fits(adapter, model.model.diffusion_model)
-    phrases = () if merge == "joint" else read_words(model.model, adapter, clip, references, prompt, phrase_source)
-    member = Member(
+    joint = settings.merge == "joint"
+    words = () if joint else read_words(model.model, adapter, clip, references, settings.prompt, settings.phrase_source)
+    tokens = subject_tokens(adapter, clip_vision, references)
+    member = ImageMember(
         adapter=weakref.ref(adapter),
-        scale=float(scale),
-        joint=merge == "joint",
-        power=float(merge_power),
-        window=window,
-        text_gate=text_gate,
-        phrases=phrases,
+        scale=float(settings.scale),
+        joint=joint,
+        power=float(settings.merge_power),
+        window=settings.window,
+        text_gate=settings.text_gate,
+        phrases=words,
         strengths=tuple(float(reference.strength) for reference in references),
         regions=tuple(region_of(r, label_of(number, r)) for number, r in enumerate(references, 1)),
         words=tuple(reference.word for reference in references),
-        layers=image_layers(
-            blocks,
-            adapter,
-            subject_tokens(adapter, clip_vision, references),
-            _empty_tokens(adapter, clip_vision),
-            text_gate,
-        ),
+        layers=image_layers(blocks, adapter, tokens, _empty_tokens(adapter, clip_vision), settings.text_gate),
     )
-    return attach(model, MIPAdapter((member,)))
+    return attach(model, ImagePrompts((member,)))
 
 
 def maps_over(model, latents, images=None):
@@ -89,7 +86,7 @@ def maps_over(model, latents, images=None):
 
     Raises ValueError for a MODEL without MIP-Adapter, and for latents that it did not make lately.
     """
-    technique = technique_of(model, MIPAdapter.name)
+    technique = technique_of(model, ImagePrompts.name)
     if technique is None:
         raise input_error(
             "this MODEL carries no MIP-Adapter; connect the one that comes from MIP-Adapter and was sampled"
@@ -117,7 +114,7 @@ def encode_pixels(clip_vision, pixels):
     return SimpleNamespace(image_embeds=embeds.to(device), penultimate_hidden_states=penultimate.to(device))
 
 
-class MIPAdapter(Technique):
+class ImagePrompts(Technique):
     """All MIP-Adapter nodes of one MODEL. Nodes of equal settings share one merge; others add to it."""
 
     name = "mip_adapter"
@@ -136,7 +133,7 @@ class MIPAdapter(Technique):
                 members[equal] = members[equal].joined_by(new)
         for member in members:
             check_words(member.phrases, [f"reference {number}" for number in range(1, len(member.phrases) + 1)])
-        return MIPAdapter(tuple(members))
+        return ImagePrompts(tuple(members))
 
     def plan(self, call):
         active = [m for m in self.members if m.window.holds(call.moment, call.base.model_sampling)]

@@ -3,11 +3,12 @@
 from comfy_api.latest import io
 
 from .. import schema
-from ..image_adapters.image_adapter_wire import ImageAdapter
+from ..host.when import Window
+from ..image_adapters.image_adapter_wire import ImageAdapterSocket
 from ..references.references_wire import References
 from ..widgets import window_inputs
 from .image_words import PHRASE_SOURCES
-from .mip_adapter import MERGES, attach_mip_adapter, maps_over
+from .mip_adapter import MERGES, MIPSettings, attach_mip_adapter, maps_over
 
 
 class MIPAdapter(io.ComfyNode):
@@ -22,7 +23,9 @@ class MIPAdapter(io.ComfyNode):
             search_aliases=["IP-Adapter", "IPAdapter", "image prompt", "multi reference", "subject"],
             inputs=[
                 io.Model.Input("model", tooltip="The checkpoint, with LoRAs and other patches as you like."),
-                ImageAdapter.Input("adapter", tooltip="From Load Image Adapter; made for the checkpoint's family."),
+                ImageAdapterSocket.Input(
+                    "adapter", tooltip="From Load Image Adapter; made for the checkpoint's family."
+                ),
                 io.Clip.Input("clip", tooltip="The checkpoint's CLIP; it reads the references' words."),
                 io.ClipVision.Input(
                     "clip_vision",
@@ -104,21 +107,16 @@ class MIPAdapter(io.ComfyNode):
         prompt="",
         references=(),
     ) -> io.NodeOutput:
-        patched = attach_mip_adapter(
-            model,
-            adapter,
-            clip,
-            clip_vision,
-            references or (),
+        settings = MIPSettings(
             scale=scale,
             merge=merge,
             merge_power=merge_power,
             phrase_source=phrase_source,
             text_gate=text_gate,
-            window=(start_percent, end_percent),
+            window=Window(start_percent, end_percent),
             prompt=prompt or "",
         )
-        return io.NodeOutput(patched)
+        return io.NodeOutput(attach_mip_adapter(model, adapter, clip, clip_vision, references or (), settings))
 
 
 class MIPMaps(io.ComfyNode):

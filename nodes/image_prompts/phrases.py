@@ -12,8 +12,8 @@ from ..host.unet_inputs import unet_inputs
 # CLIP's vocabulary, shared by all text encoders of SD1.x, SD2.x and SDXL.
 START, END = 49406, 49407
 # Tokens of one chunk of a prompt: the start, 75 of the text, the end.
-CHUNK = 77
-LONGEST = CHUNK - 2
+PROMPT_CHUNK = 77
+LONGEST = PROMPT_CHUNK - 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +92,7 @@ def _found(ids, prompt_ids):
     for number, chunk in enumerate(prompt_ids):
         for start in range(len(chunk) - len(ids) + 1):
             if ids and all(_same(a, b) for a, b in zip(ids, chunk[start:], strict=False)):
-                first = number * CHUNK + 1 + start
+                first = number * PROMPT_CHUNK + 1 + start
                 return tuple(range(first, first + len(ids)))
     return None
 

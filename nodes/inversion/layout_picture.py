@@ -1,5 +1,8 @@
 """The layout picture of one run: fitted, encoded, and inverted to the noise levels of the sampler."""
 
+import weakref
+from dataclasses import dataclass
+
 import comfy.model_management as mm
 import comfy.utils
 import torch
@@ -9,22 +12,28 @@ from ..host.messages import input_error, warn_user
 from . import inversion_cache
 from .inversion import inverted, levels_of
 
+# {LayoutPicture: (size, its latent of that size)}: one at a time, since a size is seldom changed
+_LATENTS = weakref.WeakKeyDictionary()
 
+
+@dataclass(frozen=True, eq=False)
 class LayoutPicture:
-    """A picture with its prompt. Tensors stay on the CPU; latents are kept for the last size alone."""
+    """A picture with its prompt. Tensors stay on the CPU."""
 
-    def __init__(self, pixels, text, vae, steps, cache_bytes):
-        """pixels (1, H, W, 3); text (context, values); steps of the inversion, 0: those of the sampler."""
-        self.pixels, self.text, self.vae = pixels, text, vae
-        self.steps, self.cache_bytes = steps, cache_bytes
-        self._latent = None, None
+    pixels: torch.Tensor  # (1, H, W, 3)
+    text: tuple  # (context, values) of what it shows
+    vae: object
+    steps: int  # of the inversion; 0: those of the sampler
+    cache_bytes: int
 
     def latent(self, base, latent_size):
         """(1, C, h, w) in the sampler's units, for a result of this size. The VAE is loaded for it."""
-        if self._latent[0] != latent_size:
+        known = _LATENTS.get(self)
+        if known is None or known[0] != latent_size:
             latent = self.vae.encode(fitted_to(self.pixels, pixels_of(latent_size)))
-            self._latent = latent_size, base.process_latent_in(checked_latent(base, latent, "layout_image"))
-        return self._latent[1]
+            latent = base.process_latent_in(checked_latent(base, latent, "layout_image"))
+            known = _LATENTS[self] = latent_size, latent
+        return known[1]
 
     def inversion(self, base, latent_size, schedule):
         """An Inversion for a run whose noise levels are `schedule`: from disk where there is one."""
@@ -95,3 +104,10 @@ def picture_of(image, positive, vae):
     if len(image) > 1:
         warn_user(f"layout_image is a batch of {len(image)} pictures; the first one is the layout of all results")
     return image[:1, ..., :3].float().cpu(), tuple(positive[0][:2])
+
+
+def layout_of(image, positive, vae, steps, cache_bytes):
+    """The LayoutPicture of what the sockets bring, None without a picture; errors as `picture_of`."""
+    if image is None:
+        return None
+    return LayoutPicture(*picture_of(image, positive, vae), vae, steps, cache_bytes)

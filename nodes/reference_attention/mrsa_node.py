@@ -4,9 +4,10 @@ from comfy_api.latest import io
 
 from .. import schema
 from ..host.blocks import CHOICES
+from ..host.when import Window
 from ..references.references_wire import References
 from ..widgets import window_inputs
-from .mrsa import NOISES, attach_mrsa
+from .mrsa import NOISES, MRSASettings, attach_mrsa
 
 
 class MultiReferenceSelfAttention(io.ComfyNode):
@@ -108,21 +109,17 @@ class MultiReferenceSelfAttention(io.ComfyNode):
         cache_mb,
         references=(),
     ) -> io.NodeOutput:
-        patched = attach_mrsa(
-            model,
-            clip,
-            vae,
-            references or (),
+        settings = MRSASettings(
             weight=weight,
             blocks=blocks,
             custom_blocks=custom_blocks,
             style_fidelity=style_fidelity,
-            window=(start_percent, end_percent),
+            window=Window(start_percent, end_percent),
             noise=reference_noise,
             seed=reference_seed,
             cache_mb=cache_mb,
         )
-        return io.NodeOutput(patched)
+        return io.NodeOutput(attach_mrsa(model, clip, vae, references or (), settings))
 
 
 NODES = [MultiReferenceSelfAttention]

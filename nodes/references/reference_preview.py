@@ -10,7 +10,7 @@ from .reference_views import views_of
 
 # The token grids of a 512 x 512 picture at the three levels of the UNet that have self-attention.
 AREA, LEVELS = 512 * 512, (0, 1, 2)
-PANEL, CAPTION, GAP = 256, 36, 6
+_PANEL, _CAPTION, _GAP = 256, 36, 6
 WARNING = (255, 96, 80)
 # What a mask leaves out is dimmed to this share of its brightness.
 DIM = 0.18
@@ -22,7 +22,7 @@ def preview(references):
 
 
 def _row(view):
-    sheet = panel((4 * PANEL + 3 * GAP, PANEL + CAPTION))
+    sheet = panel((4 * _PANEL + 3 * _GAP, _PANEL + _CAPTION))
     picture = view.pixels[0]
     height, width = picture.shape[:2]
     mask = torch.ones(1, 1) if view.mask is None else view.mask
@@ -44,15 +44,15 @@ def _dimmed(picture, mask):
 
 
 def _paste(sheet, column, picture, resampling):
-    scale = PANEL / max(picture.size)
+    scale = _PANEL / max(picture.size)
     picture = picture.resize([max(1, round(side * scale)) for side in picture.size], resampling)
-    left = column * (PANEL + GAP) + (PANEL - picture.width) // 2
-    sheet.paste(picture, (left, (PANEL - picture.height) // 2))
+    left = column * (_PANEL + _GAP) + (_PANEL - picture.width) // 2
+    sheet.paste(picture, (left, (_PANEL - picture.height) // 2))
 
 
 def _write(sheet, column, first, second, colour):
     draw = ImageDraw.Draw(sheet)
     font = caption_font(13)
-    left = column * (PANEL + GAP) + 2
-    draw.text((left, PANEL + 2), first, font=font, fill=INK)
-    draw.text((left, PANEL + 18), second, font=font, fill=colour)
+    left = column * (_PANEL + _GAP) + 2
+    draw.text((left, _PANEL + 2), first, font=font, fill=INK)
+    draw.text((left, _PANEL + 18), second, font=font, fill=colour)

@@ -9,10 +9,10 @@ import torch
 from ..files.model_files import choices, file_names, not_found, path_of, register, stamp
 from ..files.safe_files import read_tensors
 from ..host.messages import input_error
-from .published_sets import BY_HASH, PUBLISHED
+from .published_sets import BY_HASH, PUBLISHED_SETS
 from .set_keys import family_of_modules, read_keys
 
-KIND = "resadapter"
+SET_KIND = "resadapter"
 AND = " + "
 # Endings of the names under which the two halves were published, and under which people keep them.
 LORA_ENDINGS = ("pytorch_lora_weights", "lora")
@@ -20,7 +20,7 @@ NORM_ENDINGS = ("diffusion_pytorch_model", "normalization", "norms", "norm")
 # Published norms hold whole values, 0.45 to 0.63 on average; differences to a model lie around 0.
 LEAST_MEAN = 0.1
 
-register(KIND)
+register(SET_KIND)
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class AdapterSet:
     @property
     def family(self):
         """ "SD1.5", "SDXL" or None where its modules do not tell."""
-        return PUBLISHED[self.published].family if self.published else family_of_modules(self.convs, self.norms)
+        return PUBLISHED_SETS[self.published].family if self.published else family_of_modules(self.convs, self.norms)
 
     @property
     def like(self):
         """The published set that it is, or else is named after; None for another."""
-        names = sorted((n for n in PUBLISHED if PUBLISHED[n].family == self.family), key=len, reverse=True)
+        names = sorted((n for n in PUBLISHED_SETS if PUBLISHED_SETS[n].family == self.family), key=len, reverse=True)
         return self.published or next((name for name in names if name in self.name), None)
 
     @property
@@ -58,17 +58,17 @@ class AdapterSet:
 
 def set_choices(*before):
     """The entries of the dropdown; where there are none, one that says where to put files."""
-    return choices([*before, *_sets()], KIND)
+    return choices([*before, *_sets()], SET_KIND)
 
 
 def check_choice(choice):
     """True, or the sentence to answer with: for the host's validation. A linked choice is not known there."""
-    return True if choice is None or choice in _sets() else not_found("adapter_set", choice, list(_sets()), KIND)
+    return True if choice is None or choice in _sets() else not_found("adapter_set", choice, list(_sets()), SET_KIND)
 
 
 def set_changed(choice):
     """A value that changes when a file of the set does."""
-    return stamp(_sets().get(choice, ()), KIND)
+    return stamp(_sets().get(choice, ()), SET_KIND)
 
 
 def read_set(choice):
@@ -78,10 +78,10 @@ def read_set(choice):
     """
     sets = _sets()
     if choice not in sets:
-        raise input_error(not_found("adapter_set", choice, list(sets), KIND))
+        raise input_error(not_found("adapter_set", choice, list(sets), SET_KIND))
     convs, norms, known, notes = {}, {}, set(), []
     for file in sets[choice]:
-        path = path_of(file, KIND)
+        path = path_of(file, SET_KIND)
         weights, metadata = read_tensors(path)
         more_convs, more_norms = read_keys(weights, file)
         if (convs and more_convs) or (norms and more_norms):
@@ -104,8 +104,8 @@ def read_set(choice):
 
 
 def _exported_from(metadata):
-    name = metadata.get(KIND)
-    return name if name in PUBLISHED else None
+    name = metadata.get(SET_KIND)
+    return name if name in PUBLISHED_SETS else None
 
 
 def _refuse_differences(choice, norms):
@@ -121,7 +121,7 @@ def _refuse_differences(choice, norms):
 def _sets():
     """{entry: its files}. A folder of one or two files is a set; else each file is, and each pair by its names."""
     folders = {}
-    for file in file_names(KIND):
+    for file in file_names(SET_KIND):
         folders.setdefault(str(PurePath(file).parent), []).append(file)
     found = {}
     for folder, files in sorted(folders.items()):

@@ -14,7 +14,7 @@ class Published:
     norms: str
 
 
-PUBLISHED = {
+PUBLISHED_SETS = {
     "resadapter_v2_sd1.5": Published(
         "SD1.5",
         (128, 1024),
@@ -72,5 +72,5 @@ PUBLISHED = {
         "0c7cf5cb80b6b590a509576c1e4381ce4dc481c62f3815d1578ec48986a0be63",
     ),
 }
-SET_FAMILIES = {known.family for known in PUBLISHED.values()}
-BY_HASH = {digest: name for name, known in PUBLISHED.items() for digest in (known.lora, known.norms)}
+SET_FAMILIES = {known.family for known in PUBLISHED_SETS.values()}
+BY_HASH = {digest: name for name, known in PUBLISHED_SETS.items() for digest in (known.lora, known.norms)}

@@ -8,7 +8,7 @@ from .resadapter import NORMS, attach_resadapter
 from .resolution import ASPECTS, NONE, empty_latent, sized
 from .set_export import export_resadapter
 
-CATEGORY = "personalization/resadapter"
+_CATEGORY = "personalization/resadapter"
 
 
 def adapter_set(*before, tooltip):
@@ -21,7 +21,7 @@ class ResAdapter(io.ComfyNode):
         return schema.Schema(
             node_id="PersonalizationResAdapter",
             display_name="ResAdapter",
-            category=CATEGORY,
+            category=_CATEGORY,
             description="Lets an SD1.5 checkpoint draw from 128 to 1024 pixels and an SDXL checkpoint from 256 to "
             "1536, at many aspect ratios, without a change of style and without extra time.",
             search_aliases=["ResAdapterLoader", "resolution adapter", "any resolution", "high resolution"],
@@ -88,7 +88,7 @@ class ResAdapterExport(io.ComfyNode):
         return schema.Schema(
             node_id="PersonalizationResAdapterExport",
             display_name="Export ResAdapter",
-            category=CATEGORY,
+            category=_CATEGORY,
             description="Writes a ResAdapter set as one LoRA file, norms included, into the loras folder: any LoRA "
             "loader of ComfyUI then applies it in full.",
             inputs=[
@@ -126,7 +126,7 @@ class Resolution(io.ComfyNode):
         return schema.Schema(
             node_id="PersonalizationResolution",
             display_name="Resolution",
-            category=CATEGORY,
+            category=_CATEGORY,
             description="A size that suits the checkpoint's family, with an empty latent, ResAdapter's alpha for it, "
             "and a warning where the set does not reach.",
             search_aliases=["aspect ratio", "empty latent", "size", "megapixels"],

@@ -8,7 +8,7 @@ import torch
 from ..host.families import MULTIPLE, native_side
 from ..host.messages import input_error, warn_user
 from .adapter_sets import read_set
-from .published_sets import PUBLISHED
+from .published_sets import PUBLISHED_SETS
 from .set_fit import check_family, check_model
 
 ASPECTS = ("1:1", "4:3", "3:4", "3:2", "2:3", "16:9", "9:16", "21:9", "custom")
@@ -38,7 +38,7 @@ def sized(model, choice, *, aspect, megapixels, width, height):
     else:
         adapter = read_set(choice)
         check_family(adapter, model)
-        warnings += _outside(PUBLISHED[adapter.like or GENERAL[family]], choice, *rounded)
+        warnings += _outside(PUBLISHED_SETS[adapter.like or GENERAL[family]], choice, *rounded)
     if warnings:
         warn_user(f"Resolution: {'; '.join(warnings)}")
     return *rounded, suggested_alpha(model, *rounded), "; ".join(warnings)

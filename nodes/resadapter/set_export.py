@@ -5,7 +5,7 @@ from safetensors.torch import save
 from ..files.lora_names import PART_NAMES
 from ..files.new_files import file_name_of, in_folder, write_new
 from ..host.messages import warn_user
-from .adapter_sets import KIND, read_set
+from .adapter_sets import SET_KIND, read_set
 from .set_fit import diffusers_names, fitted
 
 
@@ -17,7 +17,7 @@ def export_resadapter(model, choice, file_name):
     path = in_folder("loras", file_name_of(file_name, "resadapter_v2_sd1.5"))
     adapter = read_set(choice)
     lora, norms = fitted(adapter, model)
-    data = save(_tensors(model, lora, norms), {KIND: adapter.published} if adapter.published else None)
+    data = save(_tensors(model, lora, norms), {SET_KIND: adapter.published} if adapter.published else None)
     write_new({path: data}, "loras")
     if not norms:
         warn_user(f"{path.name}: the set's norms are missing, so the file holds the LoRA alone")

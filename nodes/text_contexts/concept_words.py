@@ -113,6 +113,7 @@ def encoded_by_layer(model, encode, tokens):
     """What the host's encode_token_weights returns, with the contexts of all layers where words have several rows.
 
     model: the CLIP's network; encode: its own way; tokens: {"l": [[(token, weight, ...), ...], ...], "g": ...}.
+    Raises ValueError for words of different numbers of layers in one prompt.
     """
     layers = {len(rows) for lists in tokens.values() for rows in _rows_in(lists)} - {1}
     if len(layers) > 1:

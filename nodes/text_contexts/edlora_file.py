@@ -11,7 +11,7 @@ from ..files.safe_files import read_tensors
 from ..host.families import CONTEXT_WIDTHS
 from ..host.messages import input_error
 
-KIND = "loras"
+EDLORA_KIND = "loras"
 # What the embeddings say that the converter puts beside a LoRA.
 WORDS_ONLY = "personalization_edlora_words"
 
@@ -53,7 +53,7 @@ class EDLoRA:
 
 def read_edlora(name):
     """The EDLoRA of a listed file. Raises ValueError, in one sentence, for files that are none."""
-    path = path_of(name, KIND)
+    path = path_of(name, EDLORA_KIND)
     tensors, metadata = read_tensors(path)
     file = path.name
     parts = {part: {} for part in (*_EMBEDDINGS, *_TEXTS, "unet")}

@@ -6,14 +6,14 @@ from .. import schema
 from ..files.model_files import choices, file_names, stamp, valid
 from .concept_words import POOLED
 from .edlora import attach_edlora
-from .edlora_file import KIND
+from .edlora_file import EDLORA_KIND
 from .edlora_lora import convert_edlora
 
-CATEGORY = "personalization/concept_conductor"
+_CATEGORY = "personalization/concept_conductor"
 
 
 def edlora_file():
-    files = choices(file_names(KIND), KIND)
+    files = choices(file_names(EDLORA_KIND), EDLORA_KIND)
     return io.Combo.Input(
         "edlora_file",
         options=files,
@@ -38,7 +38,7 @@ class EDLoRALoader(io.ComfyNode):
         return schema.Schema(
             node_id="PersonalizationEDLoRALoader",
             display_name="Load ED-LoRA",
-            category=CATEGORY,
+            category=_CATEGORY,
             description="Loads a concept that was trained as an ED-LoRA (Mix-of-Show, Concept Conductor): its LoRA in "
             "model and clip, and its own words, which prompts encoded with this clip may then hold.",
             search_aliases=["EDLoRA", "ED-LoRA", "Mix-of-Show", "Concept Conductor", "concept words", "P+"],
@@ -66,11 +66,11 @@ class EDLoRALoader(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, edlora_file=None):
-        return valid("edlora_file", edlora_file, KIND)
+        return valid("edlora_file", edlora_file, EDLORA_KIND)
 
     @classmethod
     def fingerprint_inputs(cls, edlora_file=None, **_):
-        return stamp([edlora_file], KIND)
+        return stamp([edlora_file], EDLORA_KIND)
 
     @classmethod
     def execute(cls, model, clip, edlora_file, strength_model, strength_clip, pooled) -> io.NodeOutput:
@@ -84,7 +84,7 @@ class EDLoRAConvert(io.ComfyNode):
         return schema.Schema(
             node_id="PersonalizationEDLoRAConvert",
             display_name="Convert ED-LoRA",
-            category=CATEGORY,
+            category=_CATEGORY,
             description="Writes the LoRA of an ED-LoRA as an ordinary LoRA file into the loras folder, and its words "
             "beside it as a second file, which Load ED-LoRA reads.",
             search_aliases=["EDLoRA", "convert LoRA", "kohya"],
@@ -103,11 +103,11 @@ class EDLoRAConvert(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, edlora_file=None):
-        return valid("edlora_file", edlora_file, KIND)
+        return valid("edlora_file", edlora_file, EDLORA_KIND)
 
     @classmethod
     def fingerprint_inputs(cls, edlora_file=None, **_):
-        return stamp([edlora_file], KIND)
+        return stamp([edlora_file], EDLORA_KIND)
 
     @classmethod
     def execute(cls, edlora_file, file_name) -> io.NodeOutput:

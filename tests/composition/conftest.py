@@ -1,17 +1,17 @@
 import pytest
 
-from pack.nodes.reference_attention import mrsa
+from pack.nodes.reference_attention import noise_level
 
 
 @pytest.fixture
 def keys(monkeypatch):
     """What reference passes catch, one {block: (k, v)} per reference and pass."""
-    caught, real = [], mrsa.caught_keys
+    caught, real = [], noise_level.caught_keys
 
     def spy(*args):
         entries = real(*args)
         caught.extend(entries)
         return entries
 
-    monkeypatch.setattr(mrsa, "caught_keys", spy)
+    monkeypatch.setattr(noise_level, "caught_keys", spy)
     return caught

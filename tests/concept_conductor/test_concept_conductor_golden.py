@@ -7,7 +7,7 @@ from support.concepts import golden_case, golden_conductor, golden_model, text_o
 from support.models import recording, sample, tiny_model
 
 from pack.kernels.layout_guidance import layout_loss
-from pack.nodes.concept_conductor import concept_conductor, conductor_run, layout_guidance
+from pack.nodes.concept_conductor import concept_conductor, conductor_run, layout_steps
 
 STEPS = [
     "sd15_step_2concepts",
@@ -80,11 +80,9 @@ def test_the_gradient_in_half_precision(dtype, limit, scale, monkeypatch):
     """Also where its values are far below what half precision can hold, as those of full-size layers are."""
     golden, params = golden_case("sd15_step_2concepts")
     monkeypatch.setattr(conductor_run.Conducting, "layout_latent", lambda self, step, timestep: golden["ref_latents"])
-    monkeypatch.setattr(layout_guidance, "layout_loss", lambda *args: scale * layout_loss(*args))
-    shifts, real = [], layout_guidance.LayoutGuidance.shift
-    monkeypatch.setattr(
-        layout_guidance.LayoutGuidance, "shift", lambda *args: (shifts.append(real(*args)), shifts[-1])[1]
-    )
+    monkeypatch.setattr(layout_steps, "layout_loss", lambda *args: scale * layout_loss(*args))
+    shifts, real = [], layout_steps.LayoutGuidance.shift
+    monkeypatch.setattr(layout_steps.LayoutGuidance, "shift", lambda *args: (shifts.append(real(*args)), shifts[-1])[1])
     model = tiny_model("sd15", dtype=dtype)
     one_step(golden, params, golden["latents"], golden_conductor(model, golden, params, 1))
     sigma = float(model.get_model_object("model_sampling").sigmas[params["timestep"]])

@@ -8,7 +8,7 @@ from support.concepts import conducted, random_concepts
 from support.models import recording, sample, tiny_model
 from support.references import draw, prompt
 
-from pack.nodes.concept_conductor import conductor_run, layout_guidance
+from pack.nodes.concept_conductor import conductor_run, layout_steps
 from pack.nodes.host import attach
 from pack.nodes.host.run_records import latest_record
 
@@ -45,8 +45,8 @@ def stopped(patched, monkeypatch, where, error):
 
 
 PLACES = {
-    "gradient pass": (layout_guidance, "layout_loss", 0),
-    "second gradient": (layout_guidance, "layout_loss", 1),
+    "gradient pass": (layout_steps, "layout_loss", 0),
+    "second gradient": (layout_steps, "layout_loss", 1),
     "refinement": (conductor_run.Conducting, "cluster", 2),
     "layout picture": (conductor_run.Conducting, "layout_latent", 1),
     "fusion": (conductor_run.ConceptMasks, "at", 9),

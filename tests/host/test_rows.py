@@ -2,7 +2,7 @@
 
 from uuid import uuid4
 
-from pack.nodes.host.rows import COND, NAMES, UNCOND, chunks_of, coupled_chunks, entry_of, names_of
+from pack.nodes.host.rows import COND, LIST_NAMES, UNCOND, chunks_of, coupled_chunks, entry_of, names_of
 
 P, P2, N = uuid4(), uuid4(), uuid4()
 CONDS = {"positive": [{"uuid": P}, {"uuid": P2}], "negative": [{"uuid": N}]}
@@ -36,7 +36,7 @@ def test_a_copied_entry_that_a_node_runs_alone_takes_the_name_of_its_list():
     conds = {"positive": [{"uuid": P}], "negative": [{"uuid": N}, {"uuid": P}]}
     names = names_of([conds["negative"]], conds)
     assert names == ("negative",) and names_of([list(conds["negative"]), None], conds) == (None, None)
-    options = {"cond_or_uncond": [0, 0], "uuids": [P, N], NAMES: names}
+    options = {"cond_or_uncond": [0, 0], "uuids": [P, N], LIST_NAMES: names}
     assert roles(options, 2, conds) == [(0, 1, UNCOND), (1, 2, UNCOND)]
 
 

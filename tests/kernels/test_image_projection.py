@@ -6,7 +6,7 @@ import pytest
 import torch
 from support.golden_data import GOLDEN, case
 
-from pack.kernels.image_projection import HEAD, expected_shapes, image_tokens, sizes_of
+from pack.kernels.image_projection import HEAD, image_tokens, projection_shapes, projection_sizes
 
 CASES = sorted(path.stem for path in (GOLDEN / "mip_adapter").glob("*.safetensors"))
 RECORDED = [name for name in CASES if not name.startswith(("weights_", "encode", "tokens", "kernel_"))]
@@ -21,8 +21,8 @@ def weights_for(shapes, seed=0, dtype=torch.float64):
 
 
 def made(shapes, width, dtype=torch.float64):
-    sizes = sizes_of(shapes, width)
-    assert expected_shapes(sizes) == shapes
+    sizes = projection_sizes(shapes, width)
+    assert projection_shapes(sizes) == shapes
     return weights_for(shapes, dtype=dtype), sizes
 
 
@@ -148,8 +148,8 @@ def test_recorded_tokens(name):
     file, _ = case(f"mip_adapter/{parameters['weights'].removesuffix('.safetensors')}")
     weights = {key.removeprefix("image_proj."): t for key, t in file.items() if key.startswith("image_proj.")}
     shapes = {key: tuple(t.shape) for key, t in weights.items()}
-    sizes = sizes_of(shapes, file["ip_adapter.1.to_k_ip.weight"].shape[1])
-    assert expected_shapes(sizes) == shapes and sizes.variant == parameters["variant"]
+    sizes = projection_sizes(shapes, file["ip_adapter.1.to_k_ip.weight"].shape[1])
+    assert projection_shapes(sizes) == shapes and sizes.variant == parameters["variant"]
     seen = tensors["clip_image_embeds" if sizes.variant == "base" else "clip_penultimate"]
     views = image_tokens(seen, weights, sizes).split(parameters["images_per_object"])
     close(torch.stack([view.mean(0) for view in views]), tensors["image_tokens_cond"])
@@ -183,12 +183,12 @@ def test_extreme_scores_stay_numbers():
 
 
 def test_sizes_say_what_is_missing():
-    assert sizes_of({"norm.weight": (5,)}, 5) is None
+    assert projection_sizes({"norm.weight": (5,)}, 5) is None
     with pytest.raises(ValueError, match="proj.weight makes 16 numbers, which are no whole tokens 5 wide"):
-        sizes_of(BASE | {"proj.weight": (16, 7)}, 5)
+        projection_sizes(BASE | {"proj.weight": (16, 7)}, 5)
     with pytest.raises(ValueError, match="to_q.weight has 100 rows, which are no whole heads 64 wide"):
-        sizes_of(plus_shapes() | {"layers.0.0.to_q.weight": (100, 6)}, 5)
+        projection_sizes(plus_shapes() | {"layers.0.0.to_q.weight": (100, 6)}, 5)
     with pytest.raises(ValueError, match=r"proj.0.weight has the shape \[9\], which is no matrix"):
-        sizes_of(FULL | {"proj.0.weight": (9,)}, 5)
+        projection_sizes(FULL | {"proj.0.weight": (9,)}, 5)
     with pytest.raises(KeyError, match="proj_in.weight"):
-        sizes_of({"latents": (1, 3, 6)}, 5)
+        projection_sizes({"latents": (1, 3, 6)}, 5)

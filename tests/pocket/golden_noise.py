@@ -43,11 +43,11 @@ def learn(folder, steps, batch, rate):
     """(NPNet, what its training says) of a small network trained on the pairs of a folder."""
     from support.models import execute
 
-    from pack.kernels.noise_prompt import Sizes, fresh_weights
+    from pack.kernels.noise_prompt import NPNetSizes, fresh_weights
     from pack.nodes.golden_noise.npnet_file import net_from
     from pack.nodes.golden_noise.npnet_training_node import TrainNPNet
 
-    begin = net_from(fresh_weights(Sizes(SIDE // 8, WIDTH, **SMALL), 0), "fresh")
+    begin = net_from(fresh_weights(NPNetSizes(SIDE // 8, WIDTH, **SMALL), 0), "fresh")
     said = {"file_name": "npnet_pocket", "batch_size": batch, "learning_rate": rate}
     return execute(TrainNPNet, folder=folder, steps=steps, npnet=begin, **said)
 

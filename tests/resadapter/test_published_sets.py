@@ -14,7 +14,7 @@ import torch
 from support.resadapter_sets import LORA, NORMS, only_sets_in, with_set
 
 from pack.nodes.resadapter.adapter_sets import read_set
-from pack.nodes.resadapter.published_sets import PUBLISHED
+from pack.nodes.resadapter.published_sets import PUBLISHED_SETS
 from pack.nodes.resadapter.set_export import export_resadapter
 
 SETS = os.environ.get("RESADAPTER_SETS")
@@ -68,9 +68,9 @@ def patched_values(model, base):
     return {key: comfy.lora.calculate_weight(patches, base[key].clone(), key) for key, patches in model.patches.items()}
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", PUBLISHED_SETS)
 def test_told_applied_and_exported(name, models, published):
-    family = PUBLISHED[name].family
+    family = PUBLISHED_SETS[name].family
     adapter = read_set(name)
     assert adapter.published == name and adapter.family == family
     assert adapter.interpolates == name.endswith("_interpolation")
@@ -100,7 +100,7 @@ def test_told_applied_and_exported(name, models, published):
         with_set(other, name)
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", PUBLISHED_SETS)
 def test_told_under_any_name(name, models, published):
     """By contents: with other folder and file names, the halves swapped."""
     there = published / "models" / "resadapter" / "renamed"
@@ -109,7 +109,7 @@ def test_told_under_any_name(name, models, published):
     (there / "x.safetensors").symlink_to(Path(SETS).resolve() / name / NORMS)
     adapter = read_set("renamed")
     assert adapter.published == name
-    _, report = with_set(models[PUBLISHED[name].family], "renamed")
+    _, report = with_set(models[PUBLISHED_SETS[name].family], "renamed")
     assert f"renamed (published set {name}) on " in report
     assert ("norms: off" in report) == name.endswith("_interpolation")
 

@@ -12,7 +12,8 @@ from support.models import conditioning, sample, tiny_model
 from support.resadapter_sets import equal, patched_unet, weights_of
 from torch.utils.flop_counter import FlopCounterMode
 
-from pack.nodes.row_adapters.row_adapters import RowAdapters, concept_deltas
+from pack.nodes.row_adapters.batch_adapters import RowAdapters
+from pack.nodes.row_adapters.concept_deltas import concept_deltas
 from pack.nodes.row_adapters.weight_patches import patches_beyond as beyond
 
 KINDS = {"linear": LINEARS, "1 x 1": (CONV1,), "3 x 3": (CONV3,), "strided": (STRIDED,)}

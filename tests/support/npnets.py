@@ -5,6 +5,7 @@ import math
 import zlib
 
 import torch
+
 from support.golden_data import GOLDEN, case
 
 FOLDER = GOLDEN / "npnet"
@@ -76,7 +77,7 @@ def golden_case(name):
 
 def small_weights(side=8, prompt=32):
     """A network for latents of 8 x 8 and prompts 32 wide, as the tiny UNet has them; its changes are mild."""
-    from pack.kernels.noise_prompt import Sizes, expected_shapes
+    from pack.kernels.noise_prompt import NPNetSizes, npnet_shapes
 
-    sizes = Sizes(side, prompt, width=6, depths=(1, 2, 1, 1), heads=(1, 2, 3, 6), vectors=16, values=32)
-    return {key: recipe_tensor(key, shape) for key, shape in expected_shapes(sizes).items()}
+    sizes = NPNetSizes(side, prompt, width=6, depths=(1, 2, 1, 1), heads=(1, 2, 3, 6), vectors=16, values=32)
+    return {key: recipe_tensor(key, shape) for key, shape in npnet_shapes(sizes).items()}

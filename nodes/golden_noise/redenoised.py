@@ -1,6 +1,7 @@
 """Re-denoise: golden noise from the diffusion model itself (arXiv 2411.09502, section 3.2), about three UNet calls."""
 
 import math
+from dataclasses import dataclass
 
 import comfy.model_sampling
 import comfy.samplers
@@ -12,45 +13,59 @@ from ..host.messages import input_error
 from .golden_noise_model import without_golden_noise
 
 
+@dataclass(frozen=True)
+class RedenoiseSettings:
+    """How to re-denoise. Raises ValueError for what is no number."""
+
+    guidance: float = 5.5  # CFG of the step forward
+    inverse_guidance: float = 1.0  # CFG of the step back
+    steps: int = 50  # the size of the step: one of so many
+    repeats: int = 1
+
+    def __post_init__(self):
+        for name in ("guidance", "inverse_guidance"):
+            value = getattr(self, name)
+            if not math.isfinite(value):
+                raise input_error(f"{name} is {value}; enter a number")
+
+
 class Redenoised:
     """A NOISE of the host: another NOISE's noise after one step with strong and one step back with weak guidance.
 
     The MODEL runs with all its patches, through the host's own guider. One object per execution of a node.
     """
 
-    def __init__(self, noise, model, positive, negative, guidance, inverse_guidance, steps, repeats):
-        for name, value in (("guidance", guidance), ("inverse_guidance", inverse_guidance)):
-            if not math.isfinite(value):
-                raise input_error(f"{name} is {value}; enter a number")
+    def __init__(self, noise, model, positive, negative, settings):
+        """noise: a NOISE; model: a MODEL; positive, negative: CONDITIONINGs. Raises ValueError for an empty prompt and
+        for a model that does not predict noise or v.
+        """
         if not positive:
             raise input_error("positive is empty; connect the prompt")
-        self.noise = noise
+        self.noise, self.settings = noise, settings
         self.model = without_golden_noise(model)
         self.conds = positive, negative
-        self.guidances = guidance, inverse_guidance
-        self.repeats = repeats
-        self.sigmas = _first_levels(model, steps)
+        self.sigmas = _first_levels(model, settings.steps)
 
     @property
     def seed(self):
         return getattr(self.noise, "seed", 0)
 
     def generate_noise(self, latent):
-        """Unit variance (nearly), on the CPU, shape of latent["samples"]."""
+        """Unit variance (nearly), on the CPU, shape of latent["samples"]; ValueError for a nested latent."""
         plain = self.noise.generate_noise(latent)
         if getattr(plain, "is_nested", False):
             raise input_error("re-denoise works on one latent, this one is nested (video with sound); take plain noise")
         if not torch.any(plain):
             return plain
         noise = plain
-        for _ in range(self.repeats):
+        for _ in range(self.settings.repeats):
             noise = self._once(noise)
         return noise.to(plain)
 
     def _once(self, noise):
         guider = comfy.samplers.CFGGuider(self.model)
         guider.set_conds(*self.conds)
-        there_and_back = _ThereAndBack(self.guidances)
+        there_and_back = _ThereAndBack((self.settings.guidance, self.settings.inverse_guidance))
         empty = torch.zeros_like(noise)
         guider.sample(noise, empty, there_and_back, self.sigmas, disable_pbar=True, seed=self.seed)
         return there_and_back.golden

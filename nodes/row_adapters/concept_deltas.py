@@ -1,24 +1,14 @@
-"""Adapters per row: the rows of one batch run through different LoRAs, and no weight is touched.
-
-`concept_deltas` says what a MODEL has beyond another; `RowAdapters` adds that to the layers' outputs, on the rows of
-each path, for the duration of one call of the UNet.
-"""
+"""What a concept's MODEL has beyond the base MODEL, in forms that can be computed beside the layers."""
 
 import logging
 import uuid
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-
-import torch
 
 from ..files.lora_names import UNET_PREFIX
 from ..host.content_keys import patches_digest
 from ..host.messages import input_error
-from ..host.unet_inputs import compute_dtype
 from .adapter_parts import NotAdditiveError, part_of, weight_shape
-from .layer_deltas import LayerDeltas, adapters_patcher
-from .row_groups import RowGroups
 from .weight_patches import patches_beyond
 
 log = logging.getLogger(__name__)
@@ -73,7 +63,7 @@ def concept_deltas(base, concept, strength=1.0):
     Patches are compared by content. What both have belongs to all paths, and so does what the base alone has; of a LoRA
     that both have at different strengths the difference is left. Raises ValueError for a concept of another family.
     """
-    ours, theirs = (_layers(model) for model in (base, concept))
+    ours, theirs = (layers_of_model(model) for model in (base, concept))
     if concept.model is not base.model and _shapes(ours) != _shapes(theirs):
         raise input_error(
             f"the concept's model is another one ({type(concept.model).__name__}, the base is "
@@ -118,7 +108,8 @@ def _parts_of(patches, layers):
     return {name: tuple(found) for name, found in parts.items()}, reasons
 
 
-def _layers(model):
+def layers_of_model(model):
+    """{name: module} of the UNet of a MODEL."""
     return dict(model.model.diffusion_model.named_modules())
 
 
@@ -133,65 +124,3 @@ def _replaced(model):
     objects = {(key, value) for key, value in model.object_patches.items() if key.startswith(UNET_PREFIX)}
     wrapped = {(key, one) for key, several in model.weight_wrapper_patches.items() for one in several}
     return objects | wrapped | {one for several in model.injections.values() for one in several}
-
-
-class RowAdapters:
-    """The deltas of several paths, ready for the UNet of one base MODEL. Path 0 is the base, path i has deltas[i - 1].
-
-    `models()` belongs into the sampled MODEL's additional models, so that the host loads the adapters with it.
-    """
-
-    def __init__(self, base, deltas, dtype=None):
-        """deltas: one Deltas per path, empty ones allowed; dtype: the base's compute dtype if None.
-
-        Raises ValueError for deltas that need a forward of their own: their rows would be wrong without a word.
-        """
-        for number, one in enumerate(deltas, 1):
-            if one.needs_own_forward:
-                raise ValueError(f"path {number} cannot share a batch: {', '.join(one.needs_own_forward)}")
-        layers = _layers(base)
-        names = dict.fromkeys(name for one in deltas for name in one.parts)
-        dtype = dtype or _adapter_dtype(base.model)
-        self.paths = len(deltas)
-        self._layers = {
-            name: LayerDeltas(layers[name], {i: one.parts.get(name, ()) for i, one in enumerate(deltas, 1)}, dtype)
-            for name in names
-        }
-        self._patcher = adapters_patcher(base, self._layers)
-
-    def memory(self):
-        """Bytes of all adapters."""
-        return self._patcher.model_size()
-
-    def models(self):
-        """The host's handle on the adapters: a list for set_additional_models."""
-        return [self._patcher] if self._layers else []
-
-    @contextmanager
-    def active(self, unet, path_of_rows):
-        """Inside, a call of the UNet adds each path's deltas to its rows; afterwards nothing of it is left.
-
-        unet: the host's UNet that is called; path_of_rows: the path of each row of the batch (list or tensor). Only the
-        affected layers are touched, and none if all rows are the base's. Enter it around the one call: a pass over
-        other rows inside it (references) would take these for its own. A technique that ends rows early inside keeps
-        the first ones. Hooks of others on a layer see its sums.
-        """
-        groups = RowGroups(path_of_rows, self.paths)
-        handles = []
-        try:
-            if groups.paths:
-                for name, deltas in self._layers.items():
-                    if deltas.paths & groups.paths:
-                        # before the hooks of others, which then see what the layer gives
-                        layer = unet.get_submodule(name)
-                        handles.append(layer.register_forward_hook(deltas.hook(groups), prepend=True))
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-
-def _adapter_dtype(base):
-    dtype = compute_dtype(base)
-    # quantized weights: adapters are too small to be worth the rounding
-    return dtype if dtype.itemsize > 1 else torch.float16

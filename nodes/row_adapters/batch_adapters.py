@@ -1,0 +1,72 @@
+"""Adapters per row: the rows of one batch run through different LoRAs, and no weight is touched."""
+
+from contextlib import contextmanager
+
+import torch
+
+from ..host.unet_inputs import compute_dtype
+from .concept_deltas import layers_of_model
+from .layer_deltas import LayerDeltas, adapters_patcher
+from .row_groups import RowGroups
+
+
+class RowAdapters:
+    """The deltas of several paths, ready for the UNet of one base MODEL. Path 0 is the base, path i has deltas[i - 1].
+
+    `models()` belongs into the sampled MODEL's additional models, so that the host loads the adapters with it.
+    """
+
+    def __init__(self, base, deltas, dtype=None):
+        """deltas: one Deltas per path, empty ones allowed; dtype: the base's compute dtype if None.
+
+        Raises ValueError for deltas that need a forward of their own: their rows would be wrong without a word.
+        """
+        for number, one in enumerate(deltas, 1):
+            if one.needs_own_forward:
+                raise ValueError(f"path {number} cannot share a batch: {', '.join(one.needs_own_forward)}")
+        layers = layers_of_model(base)
+        names = dict.fromkeys(name for one in deltas for name in one.parts)
+        dtype = dtype or _adapter_dtype(base.model)
+        self.paths = len(deltas)
+        self._layers = {
+            name: LayerDeltas(layers[name], {i: one.parts.get(name, ()) for i, one in enumerate(deltas, 1)}, dtype)
+            for name in names
+        }
+        self._patcher = adapters_patcher(base, self._layers)
+
+    def memory(self):
+        """Bytes of all adapters."""
+        return self._patcher.model_size()
+
+    def models(self):
+        """The host's handle on the adapters: a list for set_additional_models."""
+        return [self._patcher] if self._layers else []
+
+    @contextmanager
+    def active(self, unet, path_of_rows):
+        """Inside, a call of the UNet adds each path's deltas to its rows; afterwards nothing of it is left.
+
+        unet: the host's UNet that is called; path_of_rows: the path of each row of the batch (list or tensor). Only the
+        affected layers are touched, and none if all rows are the base's. Enter it around the one call: a pass over
+        other rows inside it (references) would take these for its own. A technique that ends rows early inside keeps
+        the first ones. Hooks of others on a layer see its sums.
+        """
+        groups = RowGroups(path_of_rows, self.paths)
+        handles = []
+        try:
+            if groups.paths:
+                for name, deltas in self._layers.items():
+                    if deltas.paths & groups.paths:
+                        # before the hooks of others, which then see what the layer gives
+                        layer = unet.get_submodule(name)
+                        handles.append(layer.register_forward_hook(deltas.hook(groups), prepend=True))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _adapter_dtype(base):
+    dtype = compute_dtype(base)
+    # quantized weights: adapters are too small to be worth the rounding
+    return dtype if dtype.itemsize > 1 else torch.float16
