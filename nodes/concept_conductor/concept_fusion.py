@@ -3,6 +3,7 @@
 import logging
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from threading import get_ident
 
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
@@ -133,7 +134,12 @@ def rows_ending_at(unet, last, rows):
             return h, skip
         return h[:rows], skip[:rows] if skip is not None else None
 
+    thread = get_ident()
+
     def cut_time(layer, args):
+        if get_ident() != thread:
+            # somebody else samples the same checkpoint meanwhile
+            return None
         x, emb, *more = args
         return (x, emb[: x.shape[0]], *more)
 

@@ -62,8 +62,7 @@ class Conducting:
         """
         own = [path for path in paths if path in self.own]
         if own:
-            with self.own[own[0]].active(self._own_weights[own[0]]) as forward:
-                yield forward
+            yield self.own[own[0]].forward(self._own_weights[own[0]])
         else:
             with self.adapters.active(base.diffusion_model, self.path_of_rows(paths, rows)):
                 yield bare_forward(base)

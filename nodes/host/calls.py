@@ -101,9 +101,14 @@ def with_patches(options, patches, first=False):
     return {**options, "patches": standing}
 
 
+def forward_of(unet):
+    """A UNet of the host without any wrapper: (x, timesteps, context, y, control, options) -> eps."""
+    return unet._forward
+
+
 def bare_forward(base):
-    """The UNet of the host's BaseModel without any wrapper: (x, timesteps, context, y, control, options) -> eps."""
-    return base.diffusion_model._forward
+    """The same of the UNet of the host's BaseModel."""
+    return forward_of(base.diffusion_model)
 
 
 def noise_levels(sampling):

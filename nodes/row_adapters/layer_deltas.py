@@ -2,6 +2,7 @@
 
 import logging
 from collections import defaultdict
+from threading import get_ident
 
 import comfy.model_patcher
 import torch
@@ -46,7 +47,12 @@ class LayerDeltas:
     def hook(self, groups):
         """A forward hook for the layer, for a batch whose rows are grouped so; fewer rows are the first of them."""
 
+        thread = get_ident()
+
         def add(layer, args, output):
+            if get_ident() != thread:
+                # somebody else samples the same checkpoint meanwhile
+                return
             x = args[0]
             # a technique may end the last rows early
             present = groups.first(x.shape[0]) if x.shape[0] < groups.count else groups

@@ -1,21 +1,29 @@
-"""Concepts whose adapters need the weights themselves (DoRA, OFT, ...): their rows run with other weights."""
+"""Concepts whose adapters need the weights themselves (DoRA, OFT, ...): their rows run with other weights.
 
-from contextlib import contextmanager
+The loaded UNet is never changed, not even for the time of a call: these rows run through a copy of it that shares every
+layer but those with other weights. So another thread that samples the same checkpoint sees nothing of it, and an error
+in the middle leaves nothing behind.
+"""
+
+import copy
 
 import comfy.lora
 import comfy.utils
 import torch
 
 from ..files.lora_names import UNET_PREFIX
-from ..host.calls import bare_forward
+from ..host.calls import forward_of
 from ..host.messages import input_error
 
 
 class OwnWeights:
-    """The weights of one such concept. Those of the same checkpoint are computed once a run and put in at each pass."""
+    """The weights of one such concept. Those of the same checkpoint are computed once a run."""
 
     def __init__(self, base, deltas):
-        """base: the MODEL; deltas: row_adapters.Deltas with needs_own_forward."""
+        """base: the MODEL; deltas: concept_deltas.Deltas with needs_own_forward.
+
+        Raises ValueError for a MODEL whose modules another node has replaced or injected.
+        """
         if "replaced or injected modules" in deltas.needs_own_forward:
             raise input_error(
                 "a concept's model holds modules that another node has replaced or injected, which cannot run beside "
@@ -29,37 +37,23 @@ class OwnWeights:
         """A concept of another checkpoint brings its own UNet along."""
         return [self._own] if self._elsewhere else []
 
-    @contextmanager
-    def active(self, computed):
-        """The UNet (x, timesteps, context, y, control, options) -> eps with these weights; the base's stand there again
-        afterwards. computed: {key: weight} is what the run has computed so far, and is filled.
+    def forward(self, computed):
+        """The UNet (x, timesteps, context, y, control, options) -> eps with these weights.
+
+        computed: {key: weight} is what the run has computed so far, and is filled.
         """
         unet = self._own.model.diffusion_model
-        if self._elsewhere:
-            yield bare_forward(self._own.model)
-            return
-        modules = dict(unet.named_modules())
-        standing = []
-        try:
-            for key in self._patches:
-                name, _, kind = key.removeprefix(UNET_PREFIX).rpartition(".")
-                module = modules[name]
-                standing_weight = module._parameters[kind]
-                if key not in computed:
-                    computed[key] = self._patched(key, standing_weight)
-                weight = computed[key].to(standing_weight.device)
-                functions = f"{kind}_function"
-                standing.append((module, kind, standing_weight, functions, getattr(module, functions, None)))
-                module._parameters[kind] = torch.nn.Parameter(weight, requires_grad=False)
-                if standing[-1][-1]:
-                    # the host patches partly loaded weights while they are used; these are patched already
-                    setattr(module, functions, [])
-            yield bare_forward(self._own.model)
-        finally:
-            for module, kind, weight, functions, patched in standing:
-                module._parameters[kind] = weight
-                if patched:
-                    setattr(module, functions, patched)
+        return forward_of(unet if self._elsewhere else with_weights(unet, self._weights(unet, computed)))
+
+    def _weights(self, unet, computed):
+        found = {}
+        for key in self._patches:
+            name, _, kind = key.removeprefix(UNET_PREFIX).rpartition(".")
+            standing = getattr(unet.get_submodule(name), kind)
+            if key not in computed:
+                computed[key] = self._patched(key, standing)
+            found.setdefault(name, {})[kind] = computed[key].to(standing.device)
+        return found
 
     def _patched(self, key, standing):
         patcher = self._own.model.current_patcher
@@ -70,3 +64,28 @@ class OwnWeights:
         patches = [*shared, *self._patches[key]]
         patched = comfy.lora.calculate_weight(patches, clean.to(standing.device, torch.float32, copy=True), key)
         return patched.to(standing.dtype)
+
+
+def with_weights(module, weights):
+    """A module like this one but for some weights; all else is shared, and the module itself stays as it is.
+
+    weights: {name of a module inside: {"weight" or "bias": tensor}}.
+    """
+    clone = copy.copy(module)
+    own = weights.get("", {})
+    clone.__dict__["_parameters"] = {
+        **module._parameters,
+        **{kind: torch.nn.Parameter(tensor, requires_grad=False) for kind, tensor in own.items()},
+    }
+    for kind in own:
+        # the host patches partly loaded weights while they are used; these are patched already
+        if getattr(module, f"{kind}_function", None):
+            setattr(clone, f"{kind}_function", [])
+    below = {}
+    for name, values in weights.items():
+        if name:
+            child, _, rest = name.partition(".")
+            below.setdefault(child, {})[rest] = values
+    children = {child: with_weights(module._modules[child], values) for child, values in below.items()}
+    clone.__dict__["_modules"] = {**module._modules, **children}
+    return clone
