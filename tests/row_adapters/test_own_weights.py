@@ -1,12 +1,13 @@
 """Concepts that run with weights of their own: right, and the loaded checkpoint is never touched."""
 
 import threading
+from contextlib import contextmanager
 
 import pytest
 import torch
 from support.concepts import conducted, random_lora, strip, with_lora
 from support.models import execute, sample, tiny_model
-from support.references import differ, prompt
+from support.references import differ, draw, prompt
 
 from pack.nodes.concept_conductor import conductor_run
 from pack.nodes.concept_conductor.concepts_node import AddConcept
@@ -48,44 +49,65 @@ def test_a_module_with_other_weights_shares_the_rest():
     assert all(torch.equal(tensor, before[name]) for name, tensor in plain.state_dict().items())
 
 
-def test_while_a_concept_runs_the_checkpoint_stays_as_it_is(model, monkeypatch):
+@contextmanager
+def inside(model, do):
+    """Calls do() whenever this thread is in the middle of a call of the MODEL's UNet."""
+    thread = threading.get_ident()
+
+    def look(*_):
+        if threading.get_ident() == thread:
+            do()
+
+    handle = model.model.diffusion_model.middle_block[0].register_forward_hook(look)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def test_while_a_concept_runs_the_checkpoint_stays_as_it_is(model):
     """Looked at from inside the concept's own pass, not only afterwards."""
     before = {key: weight.clone() for key, weight in model.model.diffusion_model.state_dict().items()}
     ours = conducted(model, one_concept(model, dora(random_lora(model, 7))))
-    seen, real = [], conductor_run.ConceptMasks.at
+    seen = []
 
-    def look(*args):
+    def look():
         standing = model.model.diffusion_model.state_dict()
         seen.append(all(torch.equal(weight, before[key]) for key, weight in standing.items()))
-        return real(*args)
 
-    monkeypatch.setattr(conductor_run.ConceptMasks, "at", look)
-    assert differ(picture(ours, steps=2), picture(model, steps=2)) > 1e-3
-    assert seen and all(seen)
+    with inside(model, look):
+        found = picture(ours, steps=2)
+    # the concept's rows and the picture's, in each step
+    assert seen == [True] * 4
+    assert differ(found, picture(model, steps=2)) > 1e-3
 
 
 @pytest.mark.parametrize("kind", ["dora", "lora"])
-def test_two_samplings_of_one_checkpoint_at_once(model, kind, monkeypatch):
-    """Whenever a concept's rows run, another thread samples the bare checkpoint, and gets the bare picture."""
+def test_two_threads_on_one_checkpoint_at_once(model, kind):
+    """In the middle of every call, another thread calls the bare UNet, and gets what the bare UNet gives."""
     change = dora if kind == "dora" else dict
     ours = conducted(model, one_concept(model, change(random_lora(model, 7))))
-    bare, wanted = picture(model, steps=1), picture(ours, steps=2)
-    found, real = [], conductor_run.ConceptMasks.at
+    wanted = picture(ours, steps=2)
+    # as many rows as the picture and its concept have together
+    x, text = draw(4, 4, 8, 8, seed=1), prompt(model, 5)[0][0].repeat(4, 1, 1)
 
-    def meanwhile(*args):
-        def other():
-            with torch.inference_mode():
-                found.append(picture(model.clone(), steps=1))
+    def call():
+        with torch.inference_mode():
+            return model.model.diffusion_model(x, torch.full((4,), 500.0), context=text, transformer_options={})
 
-        if len(found) < 3:
-            thread = threading.Thread(target=other)
-            thread.start()
-            thread.join()
-        return real(*args)
+    bare, found = call(), []
 
-    monkeypatch.setattr(conductor_run.ConceptMasks, "at", meanwhile)
-    together = picture(ours, steps=2)
-    assert len(found) == 3 and all(torch.equal(one, bare) for one in found)
+    def other():
+        found.append(call())
+
+    def meanwhile():
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+
+    with inside(model, meanwhile):
+        together = picture(ours, steps=2)
+    assert len(found) == (4 if kind == "dora" else 2) and all(torch.equal(one, bare) for one in found)
     assert torch.equal(together, wanted)
 
 
