@@ -21,6 +21,7 @@ from .concept_masks import ConceptMasks, latent_masks
 from .concept_passes import ConductedCall
 from .concept_paths import paths_of
 from .concept_prompts import tell_of_prompts
+from .concepts_wire import concept_label
 from .conductor_layers import layers_of
 from .conductor_run import Conducting
 
@@ -38,7 +39,7 @@ def attach_conductor(model, concepts, settings, layout=None):
     work with.
     """
     unet = unet_of(model, "Concept Conductor")
-    labels = [f'concept {i} ("{c.word}")' if c.word else f"concept {i}" for i, c in enumerate(concepts, 1)]
+    labels = [concept_label(number, concept.word) for number, concept in enumerate(concepts, 1)]
     acting = {label: concept for label, concept in zip(labels, concepts, strict=True) if concept.strength}
     if not acting:
         return model

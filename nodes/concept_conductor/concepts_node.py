@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from .. import schema
 from ..host.latents import batched_mask, bounded_mask
 from ..host.messages import input_error
-from .concepts_wire import Concept, Concepts
+from .concepts_wire import Concept, Concepts, concept_label
 
 
 class AddConcept(io.ComfyNode):
@@ -64,7 +64,7 @@ class AddConcept(io.ComfyNode):
         if not math.isfinite(strength) or strength < 0:
             raise input_error(f"strength is {strength}; enter a number from 0 (off) upwards")
         word = word.strip()
-        label = f'concept "{word}"' if word else f"concept {len(concepts or ()) + 1}"
+        label = concept_label(len(concepts or ()) + 1, word)
         if not positive:
             raise input_error(f"the prompt of {label} is empty; connect a CLIP Text Encode")
         concept = Concept(model, positive, word, strength, negative or None, _one_mask(mask, label))

@@ -18,3 +18,8 @@ class Concept:
     strength: float = 1.0
     negative: list | None = None
     mask: torch.Tensor | None = None
+
+
+def concept_label(number, word):
+    """What a concept is called in messages."""
+    return f'concept {number} ("{word}")' if word else f"concept {number}"
