@@ -39,13 +39,15 @@ def projection_sizes(shapes, width):
     if "proj.weight" in shapes:
         rows, embed = _matrix(shapes, "proj.weight")
         if rows % width:
-            raise ValueError(f"proj.weight makes {rows} numbers, which are no whole tokens {width} wide")
+            raise ValueError(f"proj.weight has {rows} rows, which is not a multiple of the token width {width}")
         return ProjectionSizes("base", rows // width, width, embed)
     if "latents" in shapes:
         dim, embed = _matrix(shapes, "proj_in.weight")
         inner = _matrix(shapes, "layers.0.0.to_q.weight")[0]
         if inner % HEAD:
-            raise ValueError(f"layers.0.0.to_q.weight has {inner} rows, which are no whole heads {HEAD} wide")
+            raise ValueError(
+                f"layers.0.0.to_q.weight has {inner} rows, which is not a multiple of the head width {HEAD}"
+            )
         hidden = _matrix(shapes, "layers.0.1.1.weight")[0]
         depth = len({name.split(".")[1] for name in shapes if name.startswith("layers.")})
         tokens = shapes["latents"][1] if len(shapes["latents"]) == 3 else 0
@@ -139,7 +141,7 @@ def _norm(x, weights, name):
 
 def _matrix(shapes, name):
     if len(shapes[name]) != 2:
-        raise ValueError(f"{name} has the shape {list(shapes[name])}, which is no matrix")
+        raise ValueError(f"{name} has the shape {list(shapes[name])}, which is not a matrix")
     return shapes[name]
 
 

@@ -46,12 +46,12 @@ def attach_conductor(model, concepts, settings, layout=None):
     missing = [label for label, concept in acting.items() if concept.mask is None]
     if missing:
         raise input_error(
-            f"{len(acting)} concepts have {len(acting) - len(missing)} masks (none at {', '.join(missing)}); connect a "
-            "mask to each: painted, a Box Mask, or a Layout Mask from the layout picture"
+            f"a mask is missing for {', '.join(missing)}; connect one to each Add Concept: painted, from Box Mask, or "
+            "from Layout Mask"
         )
     for label, concept in acting.items():
         if not concept.mask.any():
-            raise input_error(f"the mask of {label} is empty; paint it white where the concept stands")
+            raise input_error(f"the mask of {label} is empty; paint it white where the concept should appear")
         tell_of_prompts(model, label, concept)
     return attach(model, Conductor(model, acting, settings, layers_of(unet), layout))
 
@@ -80,7 +80,9 @@ class Conductor(Technique):
 
     def joined_by(self, later):
         """Raises ValueError: all concepts belong to one."""
-        raise input_error("this model has a Concept Conductor already; chain all concepts and connect them to one")
+        raise input_error(
+            "this model already has a Concept Conductor; chain all concepts and connect them to a single one"
+        )
 
     def models(self):
         return [*self.adapters.models(), *(one for own in self.own.values() for one in own.models())]
@@ -94,8 +96,8 @@ class Conductor(Technique):
             # an area in pixels or percent, or a mask whose bounds the host makes into one
             if any(entry.get("area") or entry.get("set_area_to_bounds") for entry in entries):
                 raise input_error(
-                    f"the {name} prompt has an area: Concept Conductor needs the whole picture; take areas off, the "
-                    "concepts' masks take their place"
+                    f"the {name} prompt has an area, but Concept Conductor works on the whole picture; remove the "
+                    "area, the concepts' masks replace it"
                 )
         masks = self._masks(run.latent_size)
         grids = {grid_at(level, run.latent_size) for level in self.layers.levels.values()}
@@ -105,8 +107,8 @@ class Conductor(Technique):
         conducting = run.state(self.name, lambda: Conducting(self, run, masks, grids))
         if conducting.guidance is not None and run.sampler in COPYING:
             warn_user(
-                "layout guidance is off: this sampler (uni_pc) works on a copy of the latent, which cannot be moved; "
-                "take another sampler such as euler or dpmpp_2m"
+                "layout guidance is off: this sampler (uni_pc) works on a copy of the latent, which guidance cannot "
+                "change; use another sampler, such as euler or dpmpp_2m"
             )
             conducting.guidance = None
         if conducting.guidance is not None:
@@ -131,12 +133,12 @@ class Conductor(Technique):
             # nobody samples: some node looks at the UNet
             return forward
         if any(chunk.area is not None for chunk in call.chunks):
-            raise input_error("a prompt has an area: Concept Conductor needs the whole picture; take areas off")
+            raise input_error("a prompt has an area, but Concept Conductor works on the whole picture; remove the area")
         if tuple(call.x.shape[-2:]) != call.run.latent_size:
             if call.run.once("parts"):
                 log.warning(
-                    "Concept Conductor: another patch runs parts of the picture or other sizes, where nobody knows the "
-                    "concepts' places; concepts are left out there"
+                    "Concept Conductor: another patch samples parts of the picture, or other sizes, so the places of "
+                    "the concepts are unknown there; the concepts are skipped"
                 )
             return forward
         conducting.prepare(call.base, call.run.schedule({}) or [call.moment.sigma])
@@ -147,7 +149,7 @@ class Conductor(Technique):
         masks = latent_masks([concept.mask for concept in self.concepts.values()], latent_size, layout_size)
         for label, mask in zip(self.concepts, masks, strict=True):
             if not mask.any():
-                raise input_error(f"the mask of {label} covers no cell of the picture; draw it larger")
+                raise input_error(f"the mask of {label} covers no cell of the latent; draw it larger")
         return masks
 
     def _tell_of_lost_cells(self, masks, grids):
@@ -157,6 +159,6 @@ class Conductor(Technique):
             if not all(cells.values()):
                 counts = ", ".join(f"{count} on the {w}x{h} grid" for (h, w), count in cells.items())
                 warn_user(
-                    f"{label}: its mask is too small for some layers, which leave it out "
+                    f"the mask of {label} is too small for some layers, which ignore it "
                     f"(cells: {counts}); draw it larger"
                 )

@@ -89,9 +89,7 @@ class Fusion:
 
     def _leave_out(self):
         if self.run.once("tokens"):
-            log.warning(
-                "Concept Conductor: another patch cuts, merges or resizes tokens; concepts are left out where it does"
-            )
+            log.warning("Concept Conductor: another patch cuts, merges or resizes tokens; concepts are skipped there")
 
 
 def row_masks(masks, n, options, rows):

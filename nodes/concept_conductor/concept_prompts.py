@@ -7,7 +7,7 @@ from ..text_contexts.layer_contexts import LayerContexts
 
 # What other nodes put on a prompt and a concept does not take: its place is its mask, all else is the main prompt's.
 UNUSED = {
-    "control": "a ControlNet (the main prompt's serves all)",
+    "control": "a ControlNet (the one on the main prompt acts on all concepts)",
     "gligen": "GLIGEN boxes",
     "hooks": "hooks",
     "area": "an area",
@@ -23,15 +23,13 @@ def tell_of_prompts(model, label, concept):
             continue
         unused = [said for name, said in UNUSED.items() if text[0][1].get(name) is not None]
         if len(text) > 1:
-            unused.insert(0, f"{len(text)} combined prompts, of which the first counts")
+            unused.insert(0, f"{len(text)} combined prompts (only the first is used)")
         if unused:
-            warn_user(
-                f"the {kind} of {label} carries {', '.join(unused)}; a concept takes one text alone, without the rest"
-            )
+            warn_user(f"the {kind} of {label} has {', '.join(unused)}; a concept uses only the text of its prompt")
     if _has_words(concept.model) and not _has_words(model) and contexts_of(*concept.positive[0]) is None:
         warn_user(
-            f"{label}: its model holds an ED-LoRA, but its prompt none of the words; write them into the prompt, and "
-            "encode that with the CLIP of Load ED-LoRA, or there will be little likeness"
+            f"{label}: its model has an ED-LoRA, but its prompt contains none of the words; write them into the prompt "
+            "and encode it with the CLIP from Load ED-LoRA, or there will be little likeness"
         )
 
 

@@ -62,7 +62,7 @@ class AddConcept(io.ComfyNode):
     @classmethod
     def execute(cls, model, positive, word, strength, negative=None, mask=None, concepts=()) -> io.NodeOutput:
         if not math.isfinite(strength) or strength < 0:
-            raise input_error(f"strength is {strength}; enter a number from 0 (off) upwards")
+            raise input_error(f"strength is {strength}; enter a number of at least 0 (0 is off)")
         word = word.strip()
         label = concept_label(len(concepts or ()) + 1, word)
         if not positive:
@@ -77,7 +77,7 @@ def _one_mask(mask, label):
     mask = batched_mask(mask)
     if mask.ndim != 3 or len(mask) != 1:
         raise input_error(
-            f"{label} has {len(mask)} masks (shape {tuple(mask.shape)}); connect one MASK (1, height, width) to each"
+            f"{label} has {len(mask)} masks (shape {tuple(mask.shape)}); connect a single MASK (1, height, width)"
         )
     return bounded_mask(mask, label, "mask")[0].cpu()
 

@@ -43,7 +43,7 @@ class ConductorSettings:
         for name in NOT_NEGATIVE:
             value = getattr(self, name)
             if not math.isfinite(value) or value < 0:
-                raise input_error(f"{name} is {value}; enter a number from 0 upwards")
+                raise input_error(f"{name} is {value}; enter a number of at least 0")
         for name in FROM_ONE:
             if getattr(self, name) < 1:
                 raise input_error(f"{name} is {getattr(self, name)}; enter 1 or more")

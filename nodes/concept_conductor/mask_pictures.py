@@ -24,13 +24,13 @@ def mask_pictures(model, samples, images=None):
     """
     technique = technique_of(model, "concept_conductor")
     if technique is None:
-        raise input_error("this model has no Concept Conductor; connect the MODEL that comes out of it")
+        raise input_error("this MODEL has no Concept Conductor; connect the MODEL that Concept Conductor gives")
     latents = samples["samples"]
     # nodes behind the sampler may have changed the latents: then the last run is meant
     record = record_of(technique, latents) or latest_record(technique)
     if record is None:
         raise input_error(
-            "this model has not been sampled yet; connect the LATENT of the sampler that used it as samples"
+            "this MODEL has not been sampled yet; connect the LATENT of the sampler that uses it to samples"
         )
     sheets = []
     for number in range(len(latents)):

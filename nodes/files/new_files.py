@@ -42,7 +42,8 @@ def write_new(files, kind):
             except FileExistsError:
                 if path.read_bytes() != data:
                     raise input_error(
-                        f"{path.name} exists in the {kind} folder with another content; enter another file_name"
+                        f"{path.name} already exists in the {kind} folder with different contents; "
+                        "enter another file_name"
                     ) from None
     except BaseException:
         for path in written:

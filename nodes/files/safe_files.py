@@ -26,7 +26,7 @@ DAMAGED = (
     MemoryError,
     OSError,
 )
-AGAIN = "get the file again"
+AGAIN = "download the file again"
 
 
 def read_tensors(path):
@@ -54,23 +54,23 @@ def read_tensors(path):
 
 def _from_safetensors(path, header):
     if header > path.stat().st_size:
-        raise input_error(f"{path.name} is cut off; {AGAIN}")
+        raise input_error(f"{path.name} is truncated; {AGAIN}")
     try:
         with safetensors.safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except safetensors.SafetensorError as error:
-        reason = "cut off" if "incomplete" in str(error).lower() else f"damaged ({_one_line(error)})"
+        reason = "truncated" if "incomplete" in str(error).lower() else f"damaged ({_one_line(error)})"
         raise input_error(f"{path.name} is {reason}; {AGAIN}") from error
 
 
 def _check_pickle(path, head):
     if head.startswith(b"PK"):
         if not _is_whole_zip(path):
-            raise input_error(f"{path.name} is cut off or damaged; {AGAIN}")
+            raise input_error(f"{path.name} is truncated or damaged; {AGAIN}")
     elif not head.startswith(b"\x80"):
-        raise input_error(f"{path.name} is neither a safetensors file nor a file of torch.save; {AGAIN}")
+        raise input_error(f"{path.name} is neither a safetensors nor a PyTorch file; {AGAIN}")
     if path.suffix.lower() not in PICKLES:
-        raise input_error(f"{path.name} is a file of torch.save under another name; rename it to {path.stem}.pth")
+        raise input_error(f"{path.name} is a PyTorch file with another extension; rename it to {path.stem}.pth")
 
 
 def _is_whole_zip(path):
@@ -87,40 +87,42 @@ def _from_pickle(path):
         return load_torch_file(str(path), safe_load=True)
     except DAMAGED as error:
         raise input_error(
-            f"{path.name} cannot be read as weights: it is cut off, damaged or something else ({_one_line(error)}); "
-            f"{AGAIN}"
+            f"{path.name} cannot be read as weights: it is truncated, damaged or another kind of file "
+            f"({_one_line(error)}); {AGAIN}"
         ) from error
     except pickle.UnpicklingError as error:
         if "truncated" in str(error):
-            raise input_error(f"{path.name} is cut off; {AGAIN}") from error
+            raise input_error(f"{path.name} is truncated; {AGAIN}") from error
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f"asks for {found[1]}" if found else "holds more than tensors, or is damaged"
+        what = f"asks for {found[1]}" if found else "contains more than tensors, or is damaged"
         raise input_error(
-            f"{path.name} is not safe: it {what}; nothing in it was run. Get it from its makers"
+            f"{path.name} is not safe: it {what}; nothing in it was run. Get a safetensors copy from its authors"
         ) from error
 
 
 def _checked(contents, name):
     tensors = dict(_flat(contents, name))
     if not tensors:
-        raise input_error(f"{name} holds no weights; {AGAIN}")
+        raise input_error(f"{name} contains no weights; {AGAIN}")
     for key, tensor in tensors.items():
         if not torch.isfinite(tensor.float()).all():
-            raise input_error(f"{name} holds values that are not numbers at {key}; {AGAIN}")
+            raise input_error(f"{name} contains NaN or infinite values at {key}; {AGAIN}")
     return tensors
 
 
 def _flat(contents, name, prefix=""):
     """(name, tensor) of nested or flat contents."""
     if not isinstance(contents, dict):
-        raise input_error(f"{name} holds a {type(contents).__name__} instead of named weights; {AGAIN}")
+        raise input_error(f"{name} contains a {type(contents).__name__} instead of named weights; {AGAIN}")
     for key, value in contents.items():
         if isinstance(value, dict):
             yield from _flat(value, name, f"{prefix}{key}.")
         elif isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_quantized:
             yield f"{prefix}{key}", value
         else:
-            raise input_error(f"{name} holds {prefix}{key}, which is no plain tensor: it is no file of weights alone")
+            raise input_error(
+                f"{name} contains {prefix}{key}, which is not a plain tensor; choose a file of weights only"
+            )
 
 
 def _one_line(error):

@@ -48,8 +48,8 @@ class NoiseImprover:
             golden = self._mixed(plain, self._network(plain))
         elif self.size_mode == "off":
             warn_user(
-                f'size_mode is "off" and the latent {size_text(size)} is not {size_text((side, side))}: '
-                "the noise stays plain"
+                f'the latent is {size_text(size)}, not {size_text((side, side))}, and size_mode is "off": the noise '
+                'stays plain; choose "tile" to improve it'
             )
             return noise
         else:
@@ -57,9 +57,7 @@ class NoiseImprover:
             golden = self._resized(plain, draw(side)) if self.size_mode == "resize" else None
             golden = self._tiled(plain, seed) if golden is None else golden
         if not torch.isfinite(golden).all():
-            warn_user(
-                "NPNet gave values that are not numbers; the noise stays plain. Look at the prompt's conditioning"
-            )
+            warn_user("NPNet produced NaN or infinite values, so the noise stays plain; check the conditioning")
             return noise
         return golden.to(noise.dtype)
 
@@ -97,7 +95,7 @@ class NoiseImprover:
 def noise_improver(net, conditioning, strength, size_mode, long_prompt, device):
     """A NoiseImprover; ValueError for a prompt or a strength it cannot work with."""
     if not math.isfinite(strength):
-        raise input_error(f"strength is {strength}; enter a number, 0 is off and 1 as published")
+        raise input_error(f"strength is {strength}; enter a number (0 is off, 1 is as published)")
     return NoiseImprover(net, _prompt_of(conditioning, net), strength, size_mode, long_prompt, device)
 
 
@@ -105,12 +103,12 @@ def check_latent(latent):
     """ValueError, naming the family, for a latent or noise that is not (b, 4, h, w)."""
     if getattr(latent, "is_nested", False) or latent.ndim != 4:
         raise input_error(
-            "NPNet reads pictures of 4 channels, this is a video or audio latent; take plain noise for it"
+            "NPNet needs picture latents with 4 channels; this is a video or audio latent: use plain noise for it"
         )
     if latent.shape[1] != LATENT_CHANNELS:
         family = OTHER_CHANNELS.get(latent.shape[1], "another family")
         raise input_error(
-            f"NPNet reads latents of 4 channels, this one has {latent.shape[1]} ({family}); take plain noise for it"
+            f"NPNet needs latents with 4 channels; this one has {latent.shape[1]} ({family}): use plain noise for it"
         )
 
 
@@ -123,19 +121,20 @@ def _prompt_of(conditioning, net):
     if not conditioning:
         raise input_error("conditioning is empty; connect the positive prompt")
     if len(conditioning) > 1:
-        warn_user(f"conditioning holds {len(conditioning)} prompts (combined or timed); NPNet reads the first")
+        warn_user(f"conditioning holds {len(conditioning)} prompts (combined or timed); NPNet reads only the first")
     prompt = conditioning[0][0]
     if prompt is None or prompt.ndim != 3:
-        raise input_error("conditioning holds no text; connect the positive prompt as the text encoder gives it")
+        raise input_error("conditioning contains no text; connect the positive prompt straight from CLIP Text Encode")
     width, tokens = prompt.shape[-1], prompt.shape[1]
     if width != net.sizes.prompt:
         hint = "SD1.5 has no NPNet" if width == 768 else f"that is {PROMPT_WIDTHS.get(width, 'another family')}"
         raise input_error(
-            f"this NPNet is for {net.family}, the prompt has {width}: {hint}; use the model it was made for"
+            f"this NPNet is for {net.family}, the prompt's embeddings are {width} wide: {hint}; use Re-denoise, or a "
+            "checkpoint that this NPNet was made for"
         )
     if tokens == 0 or tokens % TOKENS:
         raise input_error(
-            f"the prompt has {tokens} tokens, NPNet reads them by {TOKENS}; encode it with the checkpoint's own CLIP"
+            f"the prompt has {tokens} tokens, NPNet needs a multiple of {TOKENS}; encode it with the checkpoint's CLIP"
         )
     return prompt.detach().float().cpu()
 

@@ -26,7 +26,7 @@ def attach_golden_noise(model, improver):
     if channels != LATENT_CHANNELS:
         name = type(model.model).__name__
         raise input_error(
-            f"NPNet reads latents of 4 channels, {name} has {channels}; connect an SDXL or Hunyuan-DiT model"
+            f"NPNet needs latents with 4 channels, {name} has {channels}; connect an SDXL or Hunyuan-DiT model"
         )
     if improver.strength == 0:
         return model
@@ -51,7 +51,7 @@ class GoldenRuns:
                 seed = seed_of_run(args, kwargs)
                 noise = self.improver(noise, seed or 0, lambda side: _drawn(noise, seed, side))
             else:
-                log.info("this run does not begin at full noise; Golden Noise leaves it alone")
+                log.info("this run does not start from full noise; Golden Noise leaves it as it is")
         return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
 
 
@@ -75,5 +75,5 @@ def _drawn(noise, seed, side):
     """The sampler's noise at another size, or None if it is not what the seed gives."""
     if seed is not None and torch.equal(comfy.sample.prepare_noise(torch.zeros_like(noise), seed), noise):
         return comfy.sample.prepare_noise(noise.new_zeros(*noise.shape[:2], side, side), seed)
-    warn_user('size_mode "resize" needs the noise of the sampler\'s own seed; "tile" takes its place')
+    warn_user('size_mode "resize" needs noise drawn from the sampler\'s own seed; "tile" is used instead')
     return None

@@ -22,7 +22,7 @@ def pairs_folder(name):
     output = Path(folder_paths.get_output_directory()).resolve()
     folder = (output / name.strip()).resolve()
     if not name.strip() or output not in folder.parents:
-        raise input_error(f'folder is "{name}"; give the name of a folder inside ComfyUI\'s output folder')
+        raise input_error(f'folder is "{name}"; enter the name of a folder inside ComfyUI\'s output folder')
     return folder
 
 
@@ -70,10 +70,10 @@ def read_pairs(folder):
         pair, _ = read_tensors(path)
         pairs.append((pair["noise"], pair["golden"], prompts[words]))
     if not pairs:
-        raise input_error(f"{folder.name} holds no noise pairs; run Collect Noise Pairs with the same folder first")
+        raise input_error(f"{folder.name} contains no noise pairs; run Collect Noise Pairs with the same folder first")
     shapes = {(noise.shape[1:], prompt.shape[-1]) for noise, _, prompt in pairs}
     if len(shapes) > 1:
-        raise input_error(f"{folder.name} holds pairs of several sizes or models; use one folder for each")
+        raise input_error(f"{folder.name} contains pairs of several sizes or models; use one folder for each")
     return pairs
 
 

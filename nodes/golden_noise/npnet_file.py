@@ -69,4 +69,4 @@ def _published_names(tensors):
 
 
 def _no_npnet(name, reason):
-    return input_error(f"{name} is not an NPNet checkpoint: {reason}; choose a file such as sdxl.pth of Golden Noise")
+    return input_error(f"{name} is not an NPNet checkpoint: {reason}; choose a Golden Noise file such as sdxl.pth")

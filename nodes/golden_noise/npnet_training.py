@@ -57,7 +57,7 @@ def train(folder, file_name, start, *, steps, batch_size, learning_rate, seed):
     write_tensors(path, net.weights)
     report = f"{path.name}, {done} steps, {len(shown)} pairs: loss on {len(held)} held out {before:.5f} -> {after:.5f}"
     if after >= before:
-        warn_user(f"{report}; that is no better than plain noise: train longer or collect more pairs")
+        warn_user(f"{report}; this is no better than plain noise: train longer or collect more pairs")
     return net, str(path), report
 
 
@@ -71,15 +71,22 @@ def _first_weights(pair, start, seed):
     noise, _, prompt = pair
     side, width = noise.shape[-1], prompt.shape[-1]
     if noise.shape[1:] != (4, side, side):
-        raise input_error(f"the pairs are of shape {list(noise.shape[1:])}; an NPNet learns squares of 4 channels")
+        raise input_error(
+            f"the pairs have the shape {list(noise.shape[1:])}, an NPNet needs square latents with 4 channels; collect "
+            "pairs of equal width and height"
+        )
     if prompt.shape[1] < TOKENS:
         raise input_error(
-            f"the prompts have {prompt.shape[1]} tokens, an NPNet reads {TOKENS}; collect pairs with its CLIP"
+            f"the prompts have {prompt.shape[1]} tokens, an NPNet reads {TOKENS}; collect the pairs again, with "
+            "prompts encoded by the checkpoint's CLIP"
         )
     if start is None:
         return fresh_weights(NPNetSizes(side, width, **_PUBLISHED_SIZES), seed)
     if start.sizes.prompt != width:
-        raise input_error(f"{start.name} reads {start.family}, the pairs' prompts are {width} wide; start without it")
+        raise input_error(
+            f"{start.name} is for {start.family}, the embeddings of the pairs' prompts are {width} wide; disconnect "
+            "npnet to train from scratch"
+        )
     if start.sizes.side == side:
         return start.weights
     # the SVD branch fits one size only, the rest any

@@ -40,7 +40,7 @@ class Redenoised:
         for a model that does not predict noise or v.
         """
         if not positive:
-            raise input_error("positive is empty; connect the prompt")
+            raise input_error("positive is empty; connect the positive prompt")
         self.noise, self.settings = noise, settings
         self.model = without_golden_noise(model)
         self.conds = positive, negative
@@ -54,7 +54,9 @@ class Redenoised:
         """Unit variance (nearly), on the CPU, shape of latent["samples"]; ValueError for a nested latent."""
         plain = self.noise.generate_noise(latent)
         if getattr(plain, "is_nested", False):
-            raise input_error("re-denoise works on one latent, this one is nested (video with sound); take plain noise")
+            raise input_error(
+                "Re-denoise needs a single latent, this one is nested (video with audio); use plain noise"
+            )
         if not torch.any(plain):
             return plain
         noise = plain
@@ -99,6 +101,7 @@ def _first_levels(model, steps):
     ):
         name = type(model.model).__name__
         raise input_error(
-            f"re-denoise works on models that predict noise or v (SD1.5, SD2.x, SDXL); this one is {name}"
+            f"Re-denoise needs a model that predicts noise or v; this one is {name}: connect an SD1.5, SD2.x or "
+            "SDXL checkpoint"
         )
     return comfy.samplers.calculate_sigmas(sampling, "ddim_uniform", steps)[:2]

@@ -27,7 +27,8 @@ def unet_of(model, what):
     if not isinstance(unet, UNetModel) or not attention_blocks(unet):
         name = type(model.model).__name__
         raise input_error(
-            f"{what} works on UNet models (SD1.5, SD2.x, SDXL); this one is {name}: connect such a checkpoint"
+            f"{what} works on UNet models (SD1.5, SD2.x, SDXL); this one is {name}: connect a checkpoint of these "
+            "families"
         )
     return unet
 
@@ -71,8 +72,8 @@ def shape_block(unet, what):
 def no_such_attention(unet, what):
     """The exception for a UNet without attention where the known families have it; `what` needs it."""
     return input_error(
-        f"{what} knows the UNets of SD1.5, SD2.x and SDXL; this one has {len(unet.output_blocks)} output blocks and no "
-        "attention where they have it: connect such a checkpoint"
+        f"{what} supports the UNets of SD1.5, SD2.x and SDXL; this one has {len(unet.output_blocks)} output blocks and "
+        "no attention where those have it: connect a checkpoint of these families"
     )
 
 
@@ -104,7 +105,7 @@ def chosen_blocks(unet, choice, custom=""):
     numbers = PRESETS.get(choice, {}).get(len(unet.output_blocks), range(len(unet.output_blocks)))
     chosen = [block for block in blocks if block[0] == "output" and block[1] in numbers]
     if not chosen:
-        raise input_error(f'blocks "{choice}" names no attention of this UNet; take "all up" or "custom"')
+        raise input_error(f'blocks "{choice}" matches no attention of this UNet; choose "all up" or "custom"')
     return chosen
 
 
@@ -113,13 +114,13 @@ def _indices(text, count):
     for part in filter(None, re.split(r"[,;\s]+", re.sub(r"\s*-\s*", "-", text.strip()))):
         match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
         if not match:
-            raise input_error(f'custom_blocks holds "{part}"; write attention indices such as "10-15" or "4, 7, 10-12"')
+            raise input_error(f'custom_blocks has "{part}"; enter attention indices such as "10-15" or "4, 7, 10-12"')
         first, last = int(match[1]), int(match[2] or match[1])
         if max(first, last) >= count:
-            raise input_error(f"custom_blocks names {part}; this model has {count} attention blocks, 0 to {count - 1}")
+            raise input_error(f"custom_blocks has {part}; this model has {count} attention blocks, 0 to {count - 1}")
         if last < first:
-            raise input_error(f"custom_blocks names {part}; write the smaller index first")
+            raise input_error(f"custom_blocks has {part}; enter the smaller index first")
         chosen.update(range(first, last + 1))
     if not chosen:
-        raise input_error('blocks is "custom" but custom_blocks is empty; write attention indices such as "10-15"')
+        raise input_error('blocks is "custom" but custom_blocks is empty; enter attention indices such as "10-15"')
     return sorted(chosen)

@@ -13,7 +13,7 @@ def check_clip(clip):
     """ValueError where no CLIP came."""
     if clip is None:
         raise input_error(
-            "clip is empty: this checkpoint holds no text encoder; load one with a CLIP loader and connect it"
+            "clip is empty: this checkpoint has no text encoder; load one with a CLIP loader and connect it"
         )
 
 

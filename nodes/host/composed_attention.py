@@ -54,7 +54,7 @@ class ComposedAttention:
 
     def _leave_out(self, reason):
         if self.call.run.once(reason):
-            log.warning("%s; our attention is left out at its blocks", reason)
+            log.warning("%s; this pack's attention is skipped at its blocks", reason)
 
 
 def _composed(standing, ours, plain):

@@ -23,10 +23,10 @@ def checked_latent(base, latent, label):
     if latent.ndim != 4 or latent.shape[1] != channels:
         raise input_error(
             f"the VAE makes latents of shape {tuple(latent.shape)}, the model needs {channels} channels and no frames; "
-            "connect the VAE that belongs to the model"
+            "connect the VAE that belongs to the checkpoint"
         )
     if not torch.isfinite(latent).all():
-        raise input_error(f"the VAE gave values that are not numbers for {label}; start the host with --fp32-vae")
+        raise input_error(f"the VAE produced NaN or infinite values for {label}; start ComfyUI with --fp32-vae")
     return latent.float().cpu()
 
 
@@ -49,5 +49,5 @@ def batched_mask(mask):
 def bounded_mask(mask, label, kind):
     """The mask as float32 in 0..1; ValueError for values that are not numbers."""
     if not torch.isfinite(mask).all():
-        raise input_error(f"the {kind} of {label} holds values that are not numbers; connect a MASK between 0 and 1")
+        raise input_error(f"the {kind} of {label} has NaN or infinite values; connect a MASK between 0 and 1")
     return mask.float().clamp(0, 1)

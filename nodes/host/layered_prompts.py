@@ -64,13 +64,13 @@ class LayeredContexts:
         for _, contexts in rows:
             if len(contexts) not in (1, len(blocks)):
                 raise input_error(
-                    f"a prompt carries contexts for {len(contexts)} cross-attentions, this model has {len(blocks)}: "
-                    "encode it with the CLIP of an ED-LoRA for this model"
+                    f"a prompt has embeddings for {len(contexts)} cross-attentions, this model has {len(blocks)}: "
+                    "encode it with the CLIP of an ED-LoRA made for this model"
                 )
 
     def __call__(self, n, context, value, options):
         if context.shape[0] < self.batch:
-            log.warning("another patch took rows away; layer-wise prompts are left out there")
+            log.warning("another patch removed rows; layer-wise prompts are skipped there")
             return n, context, value
         layer = self.number[block_of(options)]
         swapped = context.clone()

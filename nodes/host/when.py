@@ -41,10 +41,10 @@ class Window:
         for name in ("start_percent", "end_percent"):
             value = getattr(self, name)
             if not math.isfinite(value) or not 0 <= value <= 1:
-                raise input_error(f"{name} is {value}; it must lie between 0 and 1")
+                raise input_error(f"{name} is {value}; enter a number from 0 to 1")
         if self.start_percent > self.end_percent:
             raise input_error(
-                f"start_percent {self.start_percent} lies behind end_percent {self.end_percent}; "
+                f"start_percent {self.start_percent} is after end_percent {self.end_percent}; "
                 "lower the first or raise the second"
             )
 

@@ -22,16 +22,17 @@ def check_fits(adapter, unet):
     if adapter.width != width:
         family = family_of_width(width)
         raise input_error(
-            f"{adapter.name} is made for {adapter.family}, this is {family}; choose an adapter for it, "
-            f"or connect {adapter.family}"
+            f"{adapter.name} is made for {adapter.family}, this model is {family}; choose an adapter for {family}, "
+            f"or a checkpoint of {adapter.family}"
         )
     if len(adapter.pairs) != len(layers):
-        counts = f"it holds {len(adapter.pairs)} pairs of matrices, the model has {len(layers)} cross-attentions"
+        counts = f"it has {len(adapter.pairs)} pairs of matrices, the model has {len(layers)} cross-attentions"
         raise _misfit(adapter, counts)
     for number, (pair, (block, sizes)) in enumerate(zip(adapter.pairs, layers.items(), strict=True)):
         if tuple(pair.to_k.shape) != sizes:
             raise _misfit(
-                adapter, f"its pair {2 * number + 1} is {list(pair.to_k.shape)}, the model's {block} {list(sizes)}"
+                adapter,
+                f"its pair {2 * number + 1} is {list(pair.to_k.shape)}, the model's {block} needs {list(sizes)}",
             )
     return tuple(layers)
 
@@ -47,11 +48,13 @@ def cross_attentions(unet):
     if not layers:
         kind = _NAMES.get(type(unet).__name__, type(unet).__name__)
         raise input_error(
-            f"an image adapter needs a UNet with cross-attention (SD1.5, SD2.x, SDXL), this model is {kind}; "
-            "connect such a checkpoint"
+            f"an image adapter needs a UNet with cross-attention, but this model is {kind}; "
+            "connect an SD1.5, SD2.x or SDXL checkpoint"
         )
     return layers
 
 
 def _misfit(adapter, reason):
-    return input_error(f"{adapter.name} does not fit this model: {reason}; choose an adapter made for its base model")
+    return input_error(
+        f"{adapter.name} does not fit this model: {reason}; choose an adapter made for this family of checkpoints"
+    )

@@ -32,7 +32,7 @@ def grouped(tensors, name):
         if group not in groups:
             raise no_adapter(name, f"{key} is unexpected")
         if not t.is_floating_point():
-            raise no_adapter(name, f"{key} holds whole numbers")
+            raise no_adapter(name, f"{key} holds integers")
         groups[group][rest] = t.detach()
     return groups.values()
 
@@ -61,7 +61,7 @@ def checked_projection(tensors, width, name):
     except ValueError as error:
         raise no_adapter(name, f"image_proj.{error}") from error
     if sizes is None:
-        raise no_adapter(name, "it holds no image_proj.proj.weight, image_proj.latents or image_proj.proj.3.weight")
+        raise no_adapter(name, "it has no image_proj.proj.weight, image_proj.latents or image_proj.proj.3.weight")
     expected = projection_shapes(sizes)
     _check_names(set(expected), set(shapes), "image_proj", name)
     for key, shape in expected.items():

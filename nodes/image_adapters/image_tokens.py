@@ -22,8 +22,8 @@ def subject_tokens(adapter, clip_vision, references):
     """
     if clip_vision is None:
         raise input_error(
-            f"clip_vision is empty; load {adapter.embed.tower} with Load CLIP Vision and connect it, "
-            f"{adapter.name} needs it"
+            f"clip_vision is empty, but {adapter.name} needs {adapter.embed.tower}; load it with Load CLIP Vision and "
+            "connect it"
         )
     tokens = [_tokens_of(adapter, clip_vision, reference, n) for n, reference in enumerate(references, 1)]
     return torch.stack(tokens) if tokens else torch.empty(0, adapter.tokens, adapter.width)
@@ -99,9 +99,7 @@ def _checked(adapter, embeds, label):
             f"({tower_of(wanted.output, width)}); load {wanted.tower} with Load CLIP Vision"
         )
     if not torch.isfinite(embeds).all():
-        raise input_error(
-            f"{label}: the vision encoder gave values that are not numbers; load its file again, or another copy"
-        )
+        raise input_error(f"{label}: the vision encoder produced NaN or infinite values; download its file again")
     return embeds
 
 

@@ -5,7 +5,7 @@ import re
 from ..host.messages import input_error
 
 OWN = "the nodes of a pack made for it"
-FACES = f"{OWN}, which read faces instead of pictures"
+FACES = f"{OWN}, which read faces instead of whole pictures"
 # A pattern of keys that only such a file has, what it is, and what to use; the first that matches counts.
 OTHERS = (
     (r"ms_adapter\.|.*\bdummy_image_tokens|.*\bgrounding_latents", "an MS-Diffusion file", OWN),
@@ -47,7 +47,7 @@ def refuse_others(shapes, name):
     found = _by_names(shapes) or _by_shapes(shapes, name)
     if found:
         what, use = found
-        raise input_error(f"{name}: this is {what}; use {use}. Here choose an IP-Adapter or MIP-Adapter file")
+        raise input_error(f"{name}: this is {what}; use {use}. This node needs an IP-Adapter or MIP-Adapter file")
 
 
 def _by_names(shapes):

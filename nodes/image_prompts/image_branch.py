@@ -76,7 +76,7 @@ class ImageBranch:
             return grid_of(options), frame
         if member.has_regions and self.run.once("regions of image prompts"):
             log.warning(
-                "MIP-Adapter: regions of references are off where another patch cuts the picture into tiles, merges "
-                "its tokens or samples an unknown part of it"
+                "MIP-Adapter: regions of references are ignored where another patch tiles the picture, merges its "
+                "tokens or samples an unknown part of it"
             )
         return None

@@ -17,18 +17,19 @@ def read_words(base, adapter, clip, references, prompt, source):
     labels = [label_of(number, reference) for number, reference in enumerate(references, 1)]
     if source == "prompt" and not prompt:
         warn_user(
-            'phrase_source is "prompt" but prompt is empty; the words are read alone. Enter the positive prompt there'
+            'phrase_source is "prompt" but prompt is empty, so each word is read by itself; enter the positive prompt'
         )
     phrases = phrases_of(base, clip, [reference.word for reference in references], prompt)
     for label, phrase in zip(labels, phrases, strict=True):
         if phrase.words and phrase.rows.shape[-1] != adapter.width:
             raise input_error(
-                f"this CLIP makes rows of {phrase.rows.shape[-1]}, the model reads rows of {adapter.width}; "
+                f"this CLIP's embeddings are {phrase.rows.shape[-1]} wide, the model expects {adapter.width}; "
                 "connect the CLIP of the checkpoint"
             )
         if prompt and phrase.words and not phrase.positions:
             warn_user(
-                f"{label}: its word does not stand in the prompt, so its place in the picture may be a weak guess"
+                f"{label}: its word is not in the prompt, so its place in the picture is a guess; use a word of "
+                "the prompt"
             )
     check_words(phrases, labels)
     return tuple(phrases if source == "prompt" else (replace(phrase, positions=None) for phrase in phrases))
@@ -41,12 +42,12 @@ def check_words(phrases, labels):
     for label, phrase in zip(labels, phrases, strict=True):
         if not phrase.tokens:
             raise input_error(
-                f"{label} has no word, and among several references the word says where each belongs; "
-                "enter in Add Reference the prompt's word for it"
+                f"{label} has no word, and the words tell several references apart; enter the prompt's word for it in "
+                "Add Reference"
             )
     doubled = {phrase.words for phrase in phrases if sum(other.words == phrase.words for other in phrases) > 1}
     for words in sorted(doubled):
         warn_user(
-            f'several references have the word "{words}", so their pictures blend half and half wherever their regions '
-            "overlap; give them distinct words, or regions"
+            f'several references have the word "{words}", so their pictures blend in equal parts wherever their '
+            "regions overlap; give them different words, or separate regions"
         )

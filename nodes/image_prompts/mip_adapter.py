@@ -50,7 +50,7 @@ class MIPSettings:
                 raise input_error(f"{name} is {value}; enter a number")
         if self.merge_power < 0:
             raise input_error(
-                f"merge_power is {self.merge_power}; enter a number from 0 (equal mix) upwards, 1 is as published"
+                f"merge_power is {self.merge_power}; enter a number of at least 0 (0: equal mix, 1: as published)"
             )
 
 
@@ -89,16 +89,16 @@ def maps_over(model, latents, images=None):
     technique = technique_of(model, ImagePrompts.name)
     if technique is None:
         raise input_error(
-            "this MODEL carries no MIP-Adapter; connect the one that comes from MIP-Adapter and was sampled"
+            "this MODEL has no MIP-Adapter; connect the MODEL that MIP-Adapter gives and that was sampled"
         )
     maps = record_of(technique, latents)
     if maps is None:
         raise input_error(
-            "these samples are not from a recent run of this MODEL with MIP-Adapter at work; connect the LATENT "
-            "straight from the sampler that uses this MODEL, and queue again"
+            "these samples are not from a recent run of this MODEL with MIP-Adapter active; connect the LATENT "
+            "straight from the sampler that uses this MODEL, and run again"
         )
     if images is not None and len(images) not in (1, len(latents)):
-        raise input_error(f"{len(images)} images came for {len(latents)} samples; connect the decoded samples")
+        raise input_error(f"images has {len(images)} pictures for {len(latents)} samples; connect the decoded samples")
     return heat_maps(maps, pixels_of(latents.shape[-2:]), images)
 
 

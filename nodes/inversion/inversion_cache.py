@@ -57,7 +57,7 @@ def load(key):
     except FileNotFoundError:
         return None
     except (OSError, SafetensorError, KeyError) as error:
-        log.warning("%s cannot be read (%s); the layout picture is inverted anew", path, error)
+        log.warning("%s cannot be read (%s); the layout picture is inverted again", path, error)
         return None
 
 
@@ -72,7 +72,7 @@ def save(key, latents, budget):
         _make_room(place, budget - size)
         write_tensors(place / f"{key}.safetensors", {"latents": latents})
     except (OSError, SafetensorError) as error:
-        log.warning("the inverted layout picture cannot be kept in %s (%s)", place, error)
+        log.warning("the inverted layout picture cannot be saved in %s (%s)", place, error)
 
 
 def _make_room(place, limit):

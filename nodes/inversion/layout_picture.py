@@ -73,7 +73,7 @@ def fitted_to(pixels, size):
     if max(lost) > 1:
         height, width = pixels.shape[1:3]
         warn_user(
-            f"layout_image is {width}x{height}, the result {size[1]}x{size[0]}: its edges are cropped to that aspect "
+            f"layout_image is {width}x{height}, the result is {size[1]}x{size[0]}: its edges are cropped to fit "
             f"({lost[1]} pixels of its width, {lost[0]} of its height)"
         )
     if tuple(part.shape[1:3]) == tuple(size):
@@ -91,18 +91,16 @@ def picture_of(image, positive, vae):
     missing = [name for name, value in (("layout_positive", positive), ("vae", vae)) if not value]
     if missing:
         raise input_error(
-            f"layout_image is connected but {' and '.join(missing)} not; connect a CLIP Text Encode that says what the "
-            "picture shows, and the checkpoint's VAE"
+            f"layout_image also needs {' and '.join(missing)}; connect a CLIP Text Encode that describes the picture, "
+            "and the checkpoint's VAE"
         )
     image = image[None] if image.ndim == 3 else image
     if image.ndim != 4 or image.shape[-1] not in (3, 4):
         raise input_error(f"layout_image has the shape {tuple(image.shape)}; connect one IMAGE (1, height, width, 3)")
     if not torch.isfinite(image).all():
-        raise input_error(
-            "layout_image holds values that are not numbers; connect a picture that was decoded without errors"
-        )
+        raise input_error("layout_image has NaN or infinite values; connect a picture that was decoded without errors")
     if len(image) > 1:
-        warn_user(f"layout_image is a batch of {len(image)} pictures; the first one is the layout of all results")
+        warn_user(f"layout_image is a batch of {len(image)} pictures; the first one is used for all results")
     return image[:1, ..., :3].float().cpu(), tuple(positive[0][:2])
 
 

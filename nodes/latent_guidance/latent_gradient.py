@@ -51,7 +51,7 @@ def gradient_of(loss_of, output, leaf):
             return gradient / scale
         scale /= 256
     raise input_error(
-        "layout guidance gave values that are not numbers in half precision; start the host with --fp32-unet or set "
+        "layout guidance produced NaN or infinite values in half precision; start ComfyUI with --fp32-unet, or set "
         "guidance_weight to 0"
     )
 

@@ -36,10 +36,12 @@ def layout_mask(model, vae, pixels, text, point, clusters, cluster=None):
     block = shape_block(unet, "Layout Mask")
     for name, value in zip("xy", point, strict=True):
         if not 0 <= value <= 1:
-            raise input_error(f"{name} is {value}; enter a part of the picture from 0 to 1")
+            raise input_error(f"{name} is {value}; enter a number from 0 to 1")
     size = tuple(side // LATENT_STEP for side in pixels.shape[1:3])
     if min(size) < 8:
-        raise input_error(f"layout_image is {pixels.shape[2]}x{pixels.shape[1]} pixels; it needs at least 64x64")
+        raise input_error(
+            f"layout_image is {pixels.shape[2]}x{pixels.shape[1]} pixels; connect a picture of at least 64x64"
+        )
     latent = LayoutPicture(pixels, text, vae, 0, 0).latent(model.model, size)
     mm.load_models_gpu([model], memory_required=model.model.memory_required([1, *latent.shape[1:]]))
     seen = _seen(model.model, block, latent, text)

@@ -25,10 +25,10 @@ def read_part(name, folder=FOLDER):
     """({weight name: tensor}, config, {metadata}) of one of the files; ValueError says what is wrong with it."""
     path = Path(folder) / f"{name}.safetensors"
     if not path.is_file():
-        raise input_error(f"the pocket model's file {path} is missing; get the pack again, its weights come with it")
+        raise input_error(f"the pocket model's file {path} is missing; reinstall the pack, which contains it")
     tensors, metadata = read_tensors(path)
     if not set(SAID[name]) <= set(metadata):
-        raise input_error(f"{path.name} does not say what network it is for; get the pack again")
+        raise input_error(f"{path.name} does not say what network it is for; reinstall the pack")
     return tensors, json.loads(metadata["config"]), metadata
 
 
@@ -37,12 +37,14 @@ def check(module, tensors, name):
     wanted = {key: tuple(t.shape) for key, t in module.state_dict().items()}
     for key, shape in wanted.items():
         if key not in tensors:
-            raise input_error(f"{name}.safetensors of the pocket model lacks {key}; get the pack again")
+            raise input_error(f"the pocket model's {name}.safetensors lacks {key}; reinstall the pack")
         if tuple(tensors[key].shape) != shape:
             found = list(tensors[key].shape)
-            raise input_error(f"{name}.safetensors has {key} of shape {found}, not {list(shape)}; get the pack again")
+            raise input_error(f"{name}.safetensors has {key} of shape {found}, not {list(shape)}; reinstall the pack")
     for key in tensors.keys() - wanted.keys():
-        raise input_error(f"{name}.safetensors of the pocket model has {key} too many; get the pack again")
+        raise input_error(
+            f"the pocket model's {name}.safetensors contains an unexpected tensor {key}; reinstall the pack"
+        )
 
 
 def regroup(module, groups):
@@ -101,5 +103,5 @@ def widen_unet(tensors, config):
 
 def _copies(width):
     if WIDTH % width:
-        raise input_error(f"a pocket model {width} wide cannot be widened to {WIDTH}; get the pack again")
+        raise input_error(f"a pocket model {width} wide cannot be widened to {WIDTH}; reinstall the pack")
     return WIDTH // width

@@ -153,7 +153,7 @@ def _with_tokens(rows, blocks):
         if empty:
             sizes = ", ".join(f"{h}x{w}" for h, w in empty)
             warn_user(
-                f"{row.view.label}: its mask keeps no token on the {sizes} grid, so it does not act there; "
+                f"{row.view.label}: its mask keeps no token on the {sizes} grid, so it has no effect there; "
                 "draw it larger"
             )
         if len(empty) < len(grids):

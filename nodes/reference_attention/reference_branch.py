@@ -49,7 +49,7 @@ class ReferenceBranch:
         region_frame = frame_of(q, options, chunk, self.run)
         if region_frame is None and self._has_regions() and self.run.once("regions"):
             log.warning(
-                "MRSA: regions of references are off where another patch cuts the picture into tiles, merges its "
+                "MRSA: regions of references are ignored where another patch tiles the picture, merges its "
                 "tokens or samples an unknown part of it"
             )
         if chunk.role == COND:

@@ -96,9 +96,7 @@ def _rgb(images, label):
         )
     images = images[..., :3].float()
     if not torch.isfinite(images).all():
-        raise input_error(
-            f"{label} holds values that are not numbers; connect a picture that was decoded without errors"
-        )
+        raise input_error(f"{label} has NaN or infinite values; connect a picture that was decoded without errors")
     return images.expand(-1, -1, -1, 3)
 
 

@@ -64,7 +64,7 @@ class AddReference(io.ComfyNode):
     @classmethod
     def execute(cls, image, word, strength, prompt, mask=None, region=None, references=()) -> io.NodeOutput:
         if not math.isfinite(strength) or strength < 0:
-            raise input_error(f"strength is {strength}; enter a number from 0 (off) upwards")
+            raise input_error(f"strength is {strength}; enter a number of at least 0 (0 is off)")
         return io.NodeOutput(
             (*(references or ()), Reference(image, word.strip(), strength, prompt.strip(), mask, region))
         )

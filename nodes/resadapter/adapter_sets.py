@@ -86,17 +86,17 @@ def read_set(choice):
         more_convs, more_norms = read_keys(weights, file)
         if (convs and more_convs) or (norms and more_norms):
             raise input_error(
-                f"adapter_set {choice} holds two sets ({AND.join(sets[choice])}); give each its own folder"
+                f"adapter_set {choice} contains two sets ({AND.join(sets[choice])}); put each into a folder of its own"
             )
         convs, norms = convs or more_convs, norms or more_norms
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         known.add(BY_HASH.get(digest) or _exported_from(metadata))
     if len(known - {None}) > 1:
-        notes.append(f"its halves are of different sets: {' and '.join(sorted(known - {None}))}")
+        notes.append(f"its two files are from different sets: {' and '.join(sorted(known - {None}))}")
     families = {family_of_modules(convs, {}), family_of_modules({}, norms)} - {None}
     if len(families) > 1:
         raise input_error(
-            f"adapter_set {choice}: its halves are for {' and '.join(sorted(families))}; take both from one set"
+            f"adapter_set {choice}: its two files are for {' and '.join(sorted(families))}; use both files of one set"
         )
     _refuse_differences(choice, norms)
     published = known.pop() if len(known) == 1 else None
@@ -113,8 +113,8 @@ def _refuse_differences(choice, norms):
     mean = float(torch.cat(values).mean()) if values else 1.0
     if abs(mean) < LEAST_MEAN:
         raise input_error(
-            f"adapter_set {choice}: its norms average {mean:.2g}, so they look like differences to some model; "
-            "a ResAdapter holds whole values (0.45 to 0.63 on average): get the published file"
+            f"adapter_set {choice}: its norms average {mean:.2g}, so they look like differences from a model; a "
+            "ResAdapter holds the norms themselves (0.45 to 0.63 on average): download the published file"
         )
 
 

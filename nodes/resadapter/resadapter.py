@@ -54,7 +54,7 @@ def _with_patches(model, patches, **strengths):
     patched = model.clone()
     # the host skips keys that it does not know without a word
     if set(patched.add_patches(patches, **strengths)) != set(patches):
-        raise input_error("this model does not take weight patches; connect one from a checkpoint loader")
+        raise input_error("this model does not accept weight patches; connect one from a checkpoint loader")
     return patched
 
 
@@ -64,11 +64,11 @@ def _collisions(model, norms):
     added_to = [key for key in norms if key in model.patches and key not in replaced]
     if replaced:
         yield (
-            f"{len(replaced)} norms of this model were replaced before, by another ResAdapter it seems: the LoRAs add "
-            "up, the norms of this one win"
+            f"{len(replaced)} norms of this model were already replaced, probably by another ResAdapter: the LoRAs add "
+            "up, the norms of this node win"
         )
     if added_to:
-        yield f"an earlier LoRA changes {len(added_to)} of these norms and is replaced there: put ResAdapter first"
+        yield f"an earlier LoRA changes {len(added_to)} of these norms and is overridden there: put ResAdapter first"
 
 
 def _replaces(patch):
@@ -78,7 +78,7 @@ def _replaces(patch):
 
 def _missing_halves(adapter):
     if not adapter.norms:
-        yield "its norms are missing: good up to the native size only"
+        yield "its norms are missing: it works up to the native size only"
     if not adapter.convs:
         yield "its LoRA is missing: the norms alone are not enough"
 
@@ -96,7 +96,7 @@ def _lora_line(lora, alpha, model):
     rank = parts["down"].shape[0]
     scale = float(parts["alpha"]) / rank if "alpha" in parts else 1.0
     shared = sum(key in model.patches for key in lora)
-    added = f"; {shared} of them carry an earlier LoRA, the two add up" if shared and alpha else ""
+    added = f"; {shared} of them already have a LoRA, the two add up" if shared and alpha else ""
     return f"LoRA: {len(lora)} convolutions, rank {rank}, the file's scale {scale:g}, alpha {alpha:g}{added}"
 
 
@@ -105,5 +105,5 @@ def _norm_line(adapter, norms, strength):
         return ""
     if strength:
         return f"norms: {adapter.norm_count} tensors, strength {strength:g}"
-    why = " (auto: a set for small sizes does without)" if norms == "auto" and adapter.interpolates else ""
+    why = " (auto: not needed by a set for small sizes)" if norms == "auto" and adapter.interpolates else ""
     return f"norms: off{why}"

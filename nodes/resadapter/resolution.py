@@ -31,7 +31,7 @@ def sized(model, choice, *, aspect, megapixels, width, height):
     warnings = []
     if aspect == "custom" and rounded != (width, height):
         warnings.append(
-            f"{width} x {height} became {rounded[0]} x {rounded[1]}: sides of {family} are multiples of {multiple}"
+            f"{width} x {height} became {rounded[0]} x {rounded[1]}: {family} needs multiples of {multiple}"
         )
     if choice == NONE:
         warnings += _without(model, family, *rounded)
@@ -75,14 +75,14 @@ def _samples_by_lcm(model):
 def _without(model, family, width, height):
     side, native = math.sqrt(width * height), native_side(model)
     if not native / ALONE <= side <= native * ALONE:
-        yield f"without a ResAdapter {family} draws well near {native} x {native} only"
+        yield f"without a ResAdapter {family} works well only near {native} x {native}"
 
 
 def _outside(known, choice, width, height):
     side, ratio = math.sqrt(width * height), width / height
     if not known.sides[0] <= side <= known.sides[1]:
         yield (
-            f"{width} x {height} has the mean side {side:.0f}, {choice} is made for {known.sides[0]} to "
+            f"{width} x {height} has a mean side of {side:.0f}, {choice} is made for {known.sides[0]} to "
             f"{known.sides[1]}"
         )
     if not known.ratios[0] <= ratio <= known.ratios[1]:

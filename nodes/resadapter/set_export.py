@@ -20,7 +20,7 @@ def export_resadapter(model, choice, file_name):
     data = save(_tensors(model, lora, norms), {SET_KIND: adapter.published} if adapter.published else None)
     write_new({path: data}, "loras")
     if not norms:
-        warn_user(f"{path.name}: the set's norms are missing, so the file holds the LoRA alone")
+        warn_user(f"{path.name}: the set's norms are missing, so the file contains only the LoRA")
     return str(path)
 
 

@@ -48,7 +48,9 @@ def check_model(model, what):
     """The family of a MODEL. Raises ValueError, naming `what` needs it, unless it is SD1.5 or SDXL."""
     family = family_of(model)
     if family not in SET_FAMILIES:
-        raise input_error(f"{what} works on SD1.5 and SDXL; this model is {family}: connect such a checkpoint")
+        raise input_error(
+            f"{what} works on SD1.5 and SDXL; this model is {family}: connect an SD1.5 or SDXL checkpoint"
+        )
     return family
 
 
@@ -74,8 +76,8 @@ def _keys(model):
 def _known(keys, module, part, adapter, model):
     if (module, part) not in keys:
         raise input_error(
-            f"adapter_set {adapter.name} changes {part} of {module}, which a ResAdapter for this "
-            f"{family_of(model)} model does not have; nothing was patched: choose another set or model"
+            f"adapter_set {adapter.name} changes {part} of {module}, which no ResAdapter for {family_of(model)} "
+            "does; nothing was patched: choose another set or checkpoint"
         )
     return keys[module, part]
 

@@ -38,15 +38,17 @@ def read_keys(weights, file):
     for key, tensor in weights.items():
         part, module = _part_of(key)
         if part is None:
-            raise input_error(f"{file} holds {key}, which no ResAdapter has; is it another kind of file?")
+            raise input_error(f"{file} contains {key}, which no ResAdapter has; choose a file of a ResAdapter set")
         there = (norms if part in ("weight", "bias") else convs).setdefault(module, {})
         if part in there:
-            raise input_error(f"{file} holds {part} of {module} twice; is it two adapters in one file?")
+            raise input_error(
+                f"{file} contains {part} of {module} twice, so it may be two adapters; put each into its own file"
+            )
         there[part] = tensor
     for module, parts in convs.items():
         missing = [part for part in ("down", "up") if part not in parts]
         if missing:
-            raise input_error(f"{file} lacks the LoRA's {missing[0]} weight of {module}; get the file anew")
+            raise input_error(f"{file} lacks the LoRA's {missing[0]} weight of {module}; download the file again")
     return convs, norms
 
 

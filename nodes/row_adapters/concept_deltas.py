@@ -66,7 +66,7 @@ def concept_deltas(base, concept, strength=1.0):
     ours, theirs = (layers_of_model(model) for model in (base, concept))
     if concept.model is not base.model and _shapes(ours) != _shapes(theirs):
         raise input_error(
-            f"the concept's model is another one ({type(concept.model).__name__}, the base is "
+            f"the concept's model is a different one ({type(concept.model).__name__}, the base is "
             f"{type(base.model).__name__}): load the concept's LoRA on the same checkpoint as the base"
         )
     patches = {
@@ -82,7 +82,7 @@ def concept_deltas(base, concept, strength=1.0):
         reasons.add("replaced or injected modules")
     if reasons:
         log.warning(
-            "a concept holds %s, which cannot be computed beside the layers: it runs in a forward of its own, which "
+            "a concept uses %s, which cannot run in the shared batch: it runs in a forward pass of its own, which "
             "takes longer",
             ", ".join(sorted(reasons)),
         )
@@ -102,7 +102,7 @@ def _parts_of(patches, layers):
                 reasons.add(str(reason))
                 continue
             if part is None:
-                log.warning("a patch does not fit %s and is left out, as the host does", key)
+                log.warning("a patch does not fit %s and is skipped, as in ComfyUI itself", key)
             else:
                 parts.setdefault(name, []).append(part)
     return {name: tuple(found) for name, found in parts.items()}, reasons

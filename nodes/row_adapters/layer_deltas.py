@@ -59,7 +59,7 @@ class LayerDeltas:
             # HyperTile and its like cut rows into tiles, which follow each other
             tiles, odd = divmod(x.shape[0], present.count)
             if odd or output.shape[0] != x.shape[0]:
-                log.warning("another patch changed the number of rows; adapters per row are left out there")
+                log.warning("another patch changed the number of rows; per-row adapters are skipped there")
                 return
             x = x.to(output.dtype)
             for kind, paths, names in self._terms:

@@ -26,8 +26,8 @@ class OwnWeights:
         """
         if "replaced or injected modules" in deltas.needs_own_forward:
             raise input_error(
-                "a concept's model holds modules that another node has replaced or injected, which cannot run beside "
-                "the base; load its LoRA with an ordinary LoRA loader"
+                "a concept's model has modules that another node replaced or injected, which cannot run beside the "
+                "base model; load its LoRA with an ordinary LoRA loader"
             )
         self._own = deltas.own_model(base)
         self._elsewhere = self._own.model is not base.model

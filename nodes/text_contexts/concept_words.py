@@ -117,7 +117,10 @@ def encoded_by_layer(model, encode, tokens):
     """
     layers = {len(rows) for lists in tokens.values() for rows in _rows_in(lists)} - {1}
     if len(layers) > 1:
-        raise ValueError(f"one prompt holds words of {' and '.join(map(str, sorted(layers)))} layers: use one family")
+        raise ValueError(
+            f"one prompt contains words with {' and '.join(map(str, sorted(layers)))} layers; use words of one "
+            "model family"
+        )
     if not layers:
         return _pooled_at_word(model, tokens, encode(tokens))
     layers = layers.pop()

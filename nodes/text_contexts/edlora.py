@@ -36,9 +36,7 @@ def attach_edlora(model, clip, choice, *, strength_model=0.7, strength_clip=0.7,
     clip = _patched(clip, text_patches, strength_clip)
     known = {word.name for word in words_of(clip)} & set(edlora.words)
     if known:
-        warn_user(
-            f"{edlora.name}: {', '.join(sorted(known))} stood for an earlier ED-LoRA's words and now mean this one's"
-        )
+        warn_user(f"{edlora.name}: {', '.join(sorted(known))} already defined by an earlier ED-LoRA; replaced")
     clip = with_words(clip, [_word(name, rows, pooled) for name, rows in edlora.words.items()])
     if edlora.layers > 1:
         model = attach(model, LayerContexts())
@@ -54,7 +52,9 @@ def _check_family(edlora, model):
     family = family_of(model)
     width = model.model.model_config.unet_config["context_dim"]
     if family not in ("SD1.5", "SDXL"):
-        raise input_error(f"ED-LoRAs work on SD1.5 and SDXL; this model is {family}: connect such a checkpoint")
+        raise input_error(
+            f"ED-LoRAs work on SD1.5 and SDXL; this model is {family}: connect an SD1.5 or SDXL checkpoint"
+        )
     if edlora.is_sdxl != (family == "SDXL") or edlora.width not in (None, width):
         said = f" ({edlora.width} wide)" if edlora.width else ""
         raise input_error(
@@ -67,7 +67,7 @@ def _check_layers(edlora, expected):
     if edlora.layers not in (1, expected):
         raise input_error(
             f"{edlora.name} is not an ED-LoRA for this model: {edlora.layers} rows, expected {expected} (one for each "
-            "cross-attention) or 1"
+            "cross-attention) or 1; choose a file for this checkpoint's family"
         )
 
 
@@ -78,13 +78,16 @@ def _check_words(edlora, clip):
         if not rows:
             continue
         if network is None:
-            raise input_error(f"{edlora.name} has words for the text encoder clip_{encoder}, which this clip lacks")
+            raise input_error(
+                f"{edlora.name} has words for the text encoder clip_{encoder}, which this clip lacks; connect the clip "
+                "of the model's own family"
+            )
         width = network.transformer.get_input_embeddings().weight.shape[1]
         for name, tensor in rows.items():
             if tensor.shape[1] != width:
                 raise input_error(
-                    f"{edlora.name} holds {name} {tensor.shape[1]} wide, the text encoder clip_{encoder} reads "
-                    f"{width}: connect the clip of the model's own family"
+                    f"{edlora.name}: {name} is {tensor.shape[1]} wide, the text encoder clip_{encoder} expects "
+                    f"{width}; connect the clip of the model's own family"
                 )
 
 
@@ -123,5 +126,5 @@ def _patched(owner, patches, strength):
     clone = owner.clone()
     # the host skips keys that it does not know without a word
     if strength and set(clone.add_patches(patches, strength)) != set(patches):
-        raise input_error("this model or clip does not take weight patches; connect one from a checkpoint loader")
+        raise input_error("this model or clip does not accept weight patches; connect one from a checkpoint loader")
     return clone

@@ -60,41 +60,47 @@ def read_edlora(name):
     for key, tensor in tensors.items():
         match = _PARTS.match(key)
         if not match:
-            raise input_error(f"{file} is not an ED-LoRA: it holds {key}; for an ordinary LoRA take Load LoRA")
+            raise input_error(f"{file} is not an ED-LoRA: it contains {key}; load an ordinary LoRA with Load LoRA")
         parts[match[1]][match[2]] = tensor.detach()
     words = _words(file, *(parts[name] for name in _EMBEDDINGS))
     unet, *texts = (_halves(file, part, parts[part]) for part in ("unet", *_TEXTS))
     is_sdxl = bool(parts["new_concept_embedding_2"] or texts[1])
     edlora = EDLoRA(file, words, unet, tuple(texts), is_sdxl)
     if not unet and edlora.layers > 1 and WORDS_ONLY not in metadata:
-        raise input_error(f"{file} is not an ED-LoRA: its unet part is missing; get the file again")
+        raise input_error(f"{file} is not an ED-LoRA: its unet part is missing; download the file again")
     if is_sdxl and any(second is None for _, second in words.values()):
         raise input_error(
-            f"{file} lacks new_concept_embedding_2, the words for SDXL's second text encoder; get it again"
+            f"{file} lacks new_concept_embedding_2, the words for SDXL's second text encoder; download the file again"
         )
     return edlora
 
 
 def _words(file, first, second):
     if not first:
-        raise input_error(f"{file} is not an ED-LoRA: new_concept_embedding, its words, is missing")
+        raise input_error(
+            f"{file} is not an ED-LoRA: new_concept_embedding, its words, is missing; choose an ED-LoRA file"
+        )
     if second and set(second) != set(first):
-        raise input_error(f"{file} names other words for the second text encoder than for the first; get it again")
+        raise input_error(f"{file} has different words for its two text encoders; download the file again")
     words = {word: (_rows(file, word, rows), None) for word, rows in first.items()}
     for word, rows in second.items():
         words[word] = words[word][0], _rows(file, word, rows)
     counts = sorted({len(rows) for pair in words.values() for rows in pair if rows is not None} - {1})
     if len(counts) > 1:
-        raise input_error(f"{file} is damaged: its words have {' and '.join(map(str, counts))} rows; get it again")
+        raise input_error(
+            f"{file} is damaged: its words have {' and '.join(map(str, counts))} rows; download the file again"
+        )
     return words
 
 
 def _rows(file, word, rows):
     if not word.strip():
-        raise input_error(f"{file} holds a word without a name; get it again")
+        raise input_error(f"{file} contains a word without a name; download the file again")
     rows = rows[None] if rows.ndim == 1 else rows
     if rows.ndim != 2 or not rows.numel():
-        raise input_error(f"{file} holds {word} as {tuple(rows.shape)}; needed is one row per layer; get it again")
+        raise input_error(
+            f"{file} has {word} as {tuple(rows.shape)} instead of one row per layer; download the file again"
+        )
     return rows
 
 
@@ -103,15 +109,15 @@ def _halves(file, part, tensors):
     for key, tensor in tensors.items():
         match = _HALF.match(key)
         if not match:
-            raise input_error(f"{file} is not an ED-LoRA: its {part} holds {key}, which is no half of a LoRA")
+            raise input_error(f"{file} is not an ED-LoRA: its {part} contains {key}, which is not half of a LoRA")
         found.setdefault(match[1], {})[match[2]] = tensor
     for module, half in found.items():
         if set(half) != {"down", "up"}:
-            raise input_error(f"{file} lacks the other half of {part}.{module}; get the file again")
+            raise input_error(f"{file} lacks the other half of {part}.{module}; download the file again")
         down, up = half["down"], half["up"]
         if min(down.ndim, up.ndim) < 2 or down.shape[0] != up.shape[1]:
             raise input_error(
                 f"{file} is damaged: the halves of {part}.{module} are {tuple(down.shape)} and {tuple(up.shape)}, "
-                "which do not multiply; get it again"
+                "which cannot be multiplied; download the file again"
             )
     return found

@@ -31,7 +31,7 @@ def convert_edlora(choice, file_name):
     if lora:
         files = {f"{stem}.safetensors": save(_whole(lora)), **files}
     else:
-        warn_user(f"{edlora.name} holds words alone: there is no LoRA to write")
+        warn_user(f"{edlora.name} contains only words; there is no LoRA to write")
     paths = {in_folder("loras", name): data for name, data in files.items()}
     write_new(paths, "loras")
     return str(next(iter(paths)))

@@ -220,7 +220,7 @@ def test_parts_of_the_picture_are_left_alone(model, caplog):
 
     texts = prompt(model, 100), prompt(model, 200)
     assert torch.equal(sample(cut(conducted(model)), *texts, steps=1), sample(cut(model), *texts, steps=1))
-    assert "another patch runs parts of the picture" in caplog.text
+    assert "another patch samples parts of the picture" in caplog.text
 
 
 @pytest.mark.parametrize("alone", [False, True])
@@ -248,7 +248,7 @@ def test_what_a_concept_does_not_take_is_said(model, caplog):
     conducted(model, random_concepts(model, 1))
     assert not caplog.text
     conducted(model, random_concepts(model, 1, positive=[area + prompt(model, 301)]))
-    assert "the prompt of concept 1 carries 2 combined prompts, of which the first counts, an area" in caplog.text
+    assert "the prompt of concept 1 has 2 combined prompts (only the first is used), an area" in caplog.text
 
 
 def test_an_ed_lora_without_its_words_is_said(model, caplog):
@@ -262,7 +262,7 @@ def test_an_ed_lora_without_its_words_is_said(model, caplog):
     conducted(taught, chain(prompt(model, 300)))
     assert not caplog.text
     conducted(model, chain(prompt(model, 300)))
-    assert "its model holds an ED-LoRA, but its prompt none of the words" in caplog.text
+    assert "its model has an ED-LoRA, but its prompt contains none of the words" in caplog.text
 
 
 def test_areas_are_refused(model):

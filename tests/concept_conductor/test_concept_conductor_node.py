@@ -52,7 +52,7 @@ def test_the_chain_grows_at_its_end(model):
         ({"strength": -1.0}, "strength is -1"),
         ({"positive": []}, "prompt of concept 1 is empty"),
         ({"mask": torch.rand(3, 8, 8)}, "has 3 masks"),
-        ({"mask": torch.full((1, 8, 8), math.nan)}, "not numbers"),
+        ({"mask": torch.full((1, 8, 8), math.nan)}, "NaN or infinite"),
     ],
 )
 def test_bad_concepts(model, inputs, message):
@@ -69,7 +69,7 @@ def test_masks_of_all_shapes(model, mask):
 
 def test_masks_are_counted(model):
     chain = concept(model, mask=None, word="cat", concepts=concept(model))
-    with pytest.raises(ValueError, match=r'2 concepts have 1 masks \(none at concept 2 \("cat"\)\)'):
+    with pytest.raises(ValueError, match=r'a mask is missing for concept 2 \("cat"\); connect one'):
         conducted(model, chain)
 
 
@@ -107,7 +107,7 @@ def test_bad_numbers(model, inputs, message):
 
 def test_a_model_of_another_family_is_refused(model):
     other = tiny_model("sdxl")
-    with pytest.raises(ValueError, match="another one"):
+    with pytest.raises(ValueError, match="a different one"):
         conducted(model, concept(other, positive=prompt(other, 1)))
 
 
@@ -131,7 +131,7 @@ def test_other_models_are_refused(model):
 def test_contexts_of_another_model_are_refused(model):
     layered = prompt(model, 1)
     layered[0][1]["personalization_layers"] = torch.zeros(70, 7, 32)
-    with pytest.raises(ValueError, match="contexts for 70 cross-attentions, this model has 16"):
+    with pytest.raises(ValueError, match="embeddings for 70 cross-attentions, this model has 16"):
         picture(conducted(model, concept(model, positive=layered)))
 
 

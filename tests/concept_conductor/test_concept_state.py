@@ -166,5 +166,5 @@ def test_one_guided_step_with_a_mask_is_exact():
 
 
 def test_twice_on_one_model_is_refused(model):
-    with pytest.raises(ValueError, match="has a Concept Conductor already"):
+    with pytest.raises(ValueError, match="already has a Concept Conductor"):
         conducted(conducted(model))

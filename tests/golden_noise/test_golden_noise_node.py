@@ -259,14 +259,14 @@ def test_broken_files_are_told_apart(folder):
         (folder / name).write_bytes(data)
     _cut(folder / "renamed.safetensors", golden_file, 1)
     for name, says in {
-        "cut.pth": "cut off",
-        "cut.safetensors": "cut off",
-        "legacy_cut.pth": "cut off, damaged",
+        "cut.pth": "truncated",
+        "cut.safetensors": "truncated",
+        "legacy_cut.pth": "truncated, damaged",
         "page.pth": "web page",
         "page.safetensors": "web page",
         "pointer.pth": "Git LFS pointer",
         "empty.pth": "is empty",
-        "noise.pth": "neither a safetensors file nor",
+        "noise.pth": "neither a safetensors nor",
         "renamed.safetensors": "rename it to renamed.pth",
     }.items():
         with pytest.raises(ValueError, match=says) as caught:
@@ -300,7 +300,10 @@ def _with(group, key, value):
         (lambda: _with("unet_svd", "more", torch.zeros(2)), "unet_svd.more is unexpected"),
         (lambda: {"model.weight": torch.zeros(3)}, "is missing"),
         (lambda: torch.zeros(3), "cannot be read as weights"),
-        (lambda: _with("embeeding", "linear.bias", torch.full((8,), math.nan)), "not numbers at embeeding.linear.bias"),
+        (
+            lambda: _with("embeeding", "linear.bias", torch.full((8,), math.nan)),
+            "NaN or infinite values at embeeding.linear.bias",
+        ),
     ],
 )
 def test_files_that_are_no_npnet(folder, make, says):
@@ -343,8 +346,8 @@ def test_the_folders_are_the_hosts(monkeypatch):
 @pytest.mark.parametrize(
     ("prompt", "inputs", "says"),
     [
-        (torch.zeros(1, 77, 768), {}, "the prompt has 768: SD1.5 has no NPNet"),
-        (torch.zeros(1, 77, 4096), {}, "the prompt has 4096: that is a T5 encoder"),
+        (torch.zeros(1, 77, 768), {}, "the prompt's embeddings are 768 wide: SD1.5 has no NPNet"),
+        (torch.zeros(1, 77, 4096), {}, "the prompt's embeddings are 4096 wide: that is a T5 encoder"),
         (torch.zeros(1, 80, 8), {}, "the prompt has 80 tokens"),
         (torch.zeros(1, 0, 8), {}, "the prompt has 0 tokens"),
         (torch.zeros(1, 77, 8), {"strength": math.nan}, "strength is nan"),
@@ -388,7 +391,7 @@ def test_not_a_number_falls_back_to_plain_noise(net, monkeypatch):
     latent = torch.zeros(1, 4, 32, 32)
     found = golden(net, Drawn(), torch.full((1, 77, 8), math.inf), latent)
     assert torch.equal(found, Drawn().generate_noise({"samples": latent}))
-    assert told and "not numbers" in told[0]
+    assert told and "NaN or infinite" in told[0]
 
 
 def test_redenoise_refuses_what_it_cannot_do():
@@ -404,5 +407,5 @@ def test_redenoise_refuses_what_it_cannot_do():
         pass
 
     flow.add_object_patch("model_sampling", Flow())
-    with pytest.raises(ValueError, match="predict noise or v"):
+    with pytest.raises(ValueError, match="predicts noise or v"):
         execute(Redenoise, **{**inputs, "model": flow})

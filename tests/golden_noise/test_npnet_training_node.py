@@ -118,7 +118,7 @@ def test_it_starts_from_a_network_of_another_size(model):
 
 
 def test_bad_inputs(model):
-    with pytest.raises(ValueError, match="holds no noise pairs"):
+    with pytest.raises(ValueError, match="contains no noise pairs"):
         learn(1)
     for name in ("../out", "", "/tmp"):
         with pytest.raises(ValueError, match="inside ComfyUI's output folder"):

@@ -50,7 +50,7 @@ def test_windows():
 
 
 @pytest.mark.parametrize(
-    ("start", "end", "says"), [(0.8, 0.2, "lies behind"), (math.nan, 1, "start_percent"), (0, 1.5, "end_percent")]
+    ("start", "end", "says"), [(0.8, 0.2, "is after"), (math.nan, 1, "start_percent"), (0, 1.5, "end_percent")]
 )
 def test_windows_that_cannot_be(start, end, says):
     with pytest.raises(ValueError, match=says):

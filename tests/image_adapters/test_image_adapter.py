@@ -173,7 +173,8 @@ def test_published_files_fit_their_model_alone(name, unets):
     with pytest.raises(ValueError) as caught:
         check_fits(published(name), unets[other])
     assert str(caught.value) == (
-        f"{name} is made for {names[own]}, this is {names[other]}; choose an adapter for it, or connect {names[own]}"
+        f"{name} is made for {names[own]}, this model is {names[other]}; choose an adapter for {names[other]}, "
+        f"or a checkpoint of {names[own]}"
     )
 
 
@@ -204,10 +205,10 @@ def test_other_counts_and_widths_of_the_same_family_are_refused():
     form = tiny_form("sd15")
     assert check_fits(adapter_from(file_weights(**form), "x"), unet)
     short = adapter_from(file_weights(**{**form, "layers": form["layers"][:-1]}), "short.bin")
-    with pytest.raises(ValueError, match="short.bin does not fit .* holds 15 pairs .* the model has 16 cross-att"):
+    with pytest.raises(ValueError, match="short.bin does not fit .* has 15 pairs .* the model has 16 cross-att"):
         check_fits(short, unet)
     other = adapter_from(file_weights(**{**form, "layers": form["layers"][::-1]}), "other.bin")
-    with pytest.raises(ValueError, match=r"other.bin does not .* pair 1 is \[64, 32\], .*'input', 1, 0.* \[32,"):
+    with pytest.raises(ValueError, match=r"other.bin does not .* pair 1 is \[64, 32\], .*'input', 1, 0.* needs \[32,"):
         check_fits(other, unet)
 
 
@@ -215,7 +216,7 @@ def test_other_counts_and_widths_of_the_same_family_are_refused():
 def test_transformers_have_no_cross_attention(name, says):
     transformer = type(name, (torch.nn.Module,), {})()
     for ask in (cross_attentions, lambda unet: check_fits(published("model_sdxl"), unet)):
-        with pytest.raises(ValueError, match=f"needs a UNet with cross-attention .* this model is {says};"):
+        with pytest.raises(ValueError, match=f"needs a UNet with cross-attention, but this model is {says};"):
             ask(transformer)
 
 
@@ -303,7 +304,7 @@ def test_other_files_are_refused_by_what_they_are(name, what, shapes):
         adapter_from(on_meta(shapes), name)
     said = str(caught.value)
     assert said.startswith(f"{name}: this is {what}") and "; use " in said and "\n" not in said
-    assert said.endswith("Here choose an IP-Adapter or MIP-Adapter file")
+    assert said.endswith("This node needs an IP-Adapter or MIP-Adapter file")
 
 
 def changed(**changes):
@@ -332,14 +333,14 @@ def changed(**changes):
         (changed(image_proj__norm__bias=None), "image_proj.norm.bias is missing"),
         (changed(image_proj__more__weight=torch.zeros(3)), "image_proj.more.weight is unexpected"),
         (changed(image_proj__norm__weight=torch.zeros(3)), r"norm.weight has the shape \[3\] instead of \[8\]"),
-        (changed(image_proj__proj__weight=torch.zeros(30, 6)), "30 numbers, which are no whole tokens 8 wide"),
-        (changed(image_proj__proj__weight=torch.zeros(32)), "no matrix"),
-        (changed(image_proj__proj__weight=None), "it holds no image_proj.proj.weight"),
-        (changed(image_proj__norm__bias=torch.zeros(8, dtype=torch.int8)), "norm.bias holds whole numbers"),
+        (changed(image_proj__proj__weight=torch.zeros(30, 6)), "30 rows, which is not a multiple of the token width 8"),
+        (changed(image_proj__proj__weight=torch.zeros(32)), "not a matrix"),
+        (changed(image_proj__proj__weight=None), "it has no image_proj.proj.weight"),
+        (changed(image_proj__norm__bias=torch.zeros(8, dtype=torch.int8)), "norm.bias holds integers"),
         (changed(epoch__x=torch.zeros(1)), "epoch.x is unexpected"),
         ({"a": torch.zeros(2)}, "a is unexpected"),
         ({k: t for k, t in changed().items() if "image_proj" in k}, "ip_adapter.1.to_k_ip.weight is missing"),
-        ({k: t for k, t in changed().items() if "ip_adapter" in k}, "it holds no image_proj.proj.weight"),
+        ({k: t for k, t in changed().items() if "ip_adapter" in k}, "it has no image_proj.proj.weight"),
     ],
 )
 def test_files_that_are_no_adapter(weights, says):
@@ -352,8 +353,8 @@ def test_files_that_are_no_adapter(weights, says):
 @pytest.mark.parametrize("key", sorted(name for name in shapes_of_file("sd15", "plus", **SMALL) if "image" in name))
 def test_every_tensor_of_a_resampler_is_checked(key):
     weights = file_weights(variant="plus", **SMALL)
-    with pytest.raises(ValueError, match="is missing|it holds no"):
+    with pytest.raises(ValueError, match="is missing|it has no"):
         adapter_from({name: t for name, t in weights.items() if name != key}, "x.bin")
     weights[key] = torch.zeros(*weights[key].shape, 2)
-    with pytest.raises(ValueError, match="has the shape|no whole"):
+    with pytest.raises(ValueError, match="has the shape|not a multiple"):
         adapter_from(weights, "x.bin")

@@ -266,18 +266,18 @@ def test_the_wrong_tower_is_named(adapter, widths, says):
 def test_what_cannot_be_encoded(tower):
     adapter = adapter_of()
     picture = torch.rand(1, 16, 16, 3)
-    with pytest.raises(ValueError, match="clip_vision is empty; load .* sdxl_plus.safetensors needs it"):
+    with pytest.raises(ValueError, match="clip_vision is empty, but sdxl_plus.safetensors needs .*; load it"):
         subject_tokens(adapter, None, [Reference(picture)])
     with pytest.raises(ValueError, match='reference 2 \\("hat"\\): its mask is black, so nothing is left'):
         subject_tokens(adapter, tower, [Reference(picture), Reference(picture, "hat", mask=torch.zeros(1, 16, 16))])
     with pytest.raises(ValueError, match="reference 1 has 3 pictures but 2 masks"):
         subject_tokens(adapter, tower, [Reference(picture.expand(3, -1, -1, -1), mask=torch.ones(2, 16, 16))])
-    with pytest.raises(ValueError, match="reference 1 holds values that are not numbers"):
+    with pytest.raises(ValueError, match="reference 1 has NaN or infinite values"):
         subject_tokens(adapter, tower, [Reference(picture / 0)])
     with pytest.raises(ValueError, match="this vision encoder gives none"):
         subject_tokens(adapter, Watched(answers={"image_embeds": torch.zeros(1, 24)}), [Reference(picture)])
     broken = Watched(answers={"penultimate_hidden_states": torch.full((1, 5, 32), torch.nan)})
-    with pytest.raises(ValueError, match="reference 1: the vision encoder gave values that are not numbers"):
+    with pytest.raises(ValueError, match="reference 1: the vision encoder produced NaN or infinite values"):
         subject_tokens(adapter, broken, [Reference(picture)])
     with pytest.raises(ValueError, match="gives none"):
         empty_tokens(adapter)

@@ -147,7 +147,7 @@ def test_phrases_in_the_prompt(model, caplog):
     assert not caplog.text
     assert differ(picture(prompted), picture(with_pictures(model))) > 1e-3
     missing = with_pictures(model, phrase_source="prompt", prompt="photo of a dog")
-    assert caplog.text.count("does not stand in the prompt") == 2
+    assert caplog.text.count("is not in the prompt") == 2
     assert differ(picture(missing), picture(with_pictures(model))) < 1e-6
 
 
@@ -423,12 +423,12 @@ def test_a_single_reference_has_a_map_for_every_picture(model):
 def test_maps_of_something_else_are_refused(model):
     patched = with_pictures(model)
     picture(patched)
-    with pytest.raises(ValueError, match="carries no MIP-Adapter"):
+    with pytest.raises(ValueError, match="has no MIP-Adapter"):
         maps(model, draw(1, 4, 8, 8))
     with pytest.raises(ValueError, match="not from a recent run of this MODEL"):
         maps(patched, draw(1, 4, 8, 8))
     samples = picture(patched, latent=(2, 4, 8, 8))
-    with pytest.raises(ValueError, match="3 images came for 2 samples"):
+    with pytest.raises(ValueError, match="images has 3 pictures for 2 samples"):
         maps(patched, samples, torch.rand(3, 64, 64, 3))
 
 
@@ -440,10 +440,10 @@ def test_maps_of_something_else_are_refused(model):
     [
         ({"scale": float("nan")}, "scale is nan"),
         ({"merge_power": -1.0}, "merge_power is -1"),
-        ({"start_percent": 0.7, "end_percent": 0.2}, "lies behind end_percent"),
+        ({"start_percent": 0.7, "end_percent": 0.2}, "is after end_percent"),
         ({"words": ("a cat", "")}, "reference 2 has no word"),
         ({"adapter": lambda: adapter_of("weights_sdxl_base")}, "made for"),
-        ({"clip": lambda: TinyWords(tiny_model("sdxl"))}, "this CLIP makes rows of 48, the model reads rows of 32"),
+        ({"clip": lambda: TinyWords(tiny_model("sdxl"))}, "this CLIP's embeddings are 48 wide, the model expects 32"),
         ({"clip": None}, "clip is empty"),
         ({"clip_vision": None}, "clip_vision is empty"),
         ({"clip_vision": GreyVision(30)}, "expects image_embeds of 24"),

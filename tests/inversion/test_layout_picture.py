@@ -193,11 +193,11 @@ def test_a_file_that_cannot_be_written_is_no_failure(folder, caplog):
         inversion_cache.save("full", draw(2, 4, 64, 64), 1 << 20)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert "cannot be kept" in caplog.text
+    assert "cannot be saved" in caplog.text
     caplog.clear()
     (folder / "key.safetensors").mkdir()
     inversion_cache.save("key", draw(1, 4, 8, 8), 1 << 20)
-    assert "cannot be kept" in caplog.text
+    assert "cannot be saved" in caplog.text
     assert [path.name for path in folder.iterdir()] == ["key.safetensors"]
 
 
@@ -268,9 +268,9 @@ def test_the_vae_is_asked_once_per_size(model):
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ({"vae": None}, "vae not; connect"),
-        ({"layout_positive": None}, "layout_positive not; connect"),
-        ({"layout_image": torch.full((1, 64, 64, 3), torch.nan)}, "not numbers"),
+        ({"vae": None}, "also needs vae; connect"),
+        ({"layout_positive": None}, "also needs layout_positive; connect"),
+        ({"layout_image": torch.full((1, 64, 64, 3), torch.nan)}, "NaN or infinite"),
         ({"layout_image": torch.rand(1, 64, 64)}, "connect one IMAGE"),
     ],
 )

@@ -184,11 +184,11 @@ def test_extreme_scores_stay_numbers():
 
 def test_sizes_say_what_is_missing():
     assert projection_sizes({"norm.weight": (5,)}, 5) is None
-    with pytest.raises(ValueError, match="proj.weight makes 16 numbers, which are no whole tokens 5 wide"):
+    with pytest.raises(ValueError, match="proj.weight has 16 rows, which is not a multiple of the token width 5"):
         projection_sizes(BASE | {"proj.weight": (16, 7)}, 5)
-    with pytest.raises(ValueError, match="to_q.weight has 100 rows, which are no whole heads 64 wide"):
+    with pytest.raises(ValueError, match="to_q.weight has 100 rows, which is not a multiple of the head width 64"):
         projection_sizes(plus_shapes() | {"layers.0.0.to_q.weight": (100, 6)}, 5)
-    with pytest.raises(ValueError, match=r"proj.0.weight has the shape \[9\], which is no matrix"):
+    with pytest.raises(ValueError, match=r"proj.0.weight has the shape \[9\], which is not a matrix"):
         projection_sizes(FULL | {"proj.0.weight": (9,)}, 5)
     with pytest.raises(KeyError, match="proj_in.weight"):
         projection_sizes({"latents": (1, 3, 6)}, 5)

@@ -50,7 +50,7 @@ def test_layout_mask_takes_a_part_of_the_picture():
 
 @pytest.mark.parametrize(
     ("inputs", "message"),
-    [({"x": math.nan}, "x is nan"), ({"y": 1.5}, "y is 1.5"), ({"vae": None}, "vae not; connect")],
+    [({"x": math.nan}, "x is nan"), ({"y": 1.5}, "y is 1.5"), ({"vae": None}, "also needs vae; connect")],
 )
 def test_bad_points(model, inputs, message):
     with pytest.raises(ValueError, match=message):

@@ -23,7 +23,7 @@ def model():
         ({"weight": math.nan}, "weight is nan; enter a number"),
         ({"weight": math.inf}, "weight is inf; enter a number"),
         ({"style_fidelity": math.nan}, "style_fidelity is nan"),
-        ({"start_percent": 0.8, "end_percent": 0.2}, "start_percent 0.8 lies behind end_percent 0.2"),
+        ({"start_percent": 0.8, "end_percent": 0.2}, "start_percent 0.8 is after end_percent 0.2"),
         ({"blocks": "custom", "custom_blocks": "10-16"}, "this model has 16 attention blocks, 0 to 15"),
         ({"blocks": "custom"}, "custom_blocks is empty"),
         ({"clip": None}, "clip is empty"),

@@ -65,8 +65,8 @@ def test_a_wrong_count_names_both(kind):
     [
         ({"image": torch.rand(1, 4, 96, 3)}, "96x4 pixels"),
         ({"image": torch.rand(1, 64, 96, 2)}, r"shape \(1, 64, 96, 2\)"),
-        ({"image": torch.full((1, 64, 96, 3), math.nan)}, "not numbers"),
-        ({"mask": torch.full((1, 64, 96), math.nan)}, "mask of reference 1 holds values that are not numbers"),
+        ({"image": torch.full((1, 64, 96, 3), math.nan)}, "NaN or infinite"),
+        ({"mask": torch.full((1, 64, 96), math.nan)}, "mask of reference 1 has NaN or infinite values"),
         ({"mask": torch.rand(1, 2, 64, 96, 1)}, "connect a MASK"),
     ],
     ids=["tiny", "channels", "NaN picture", "NaN mask", "shape of a mask"],

@@ -124,5 +124,5 @@ def test_halves_of_two_sets_are_said(models, published, tmp_path):
     assert "note: its halves are of different sets: resadapter_v1_sd1.5 and resadapter_v2_sd1.5" in report
     (there / NORMS).unlink()
     (there / NORMS).symlink_to(sets / "resadapter_v1_sdxl" / NORMS)
-    with pytest.raises(ValueError, match="its halves are for SD1.5 and SDXL"):
+    with pytest.raises(ValueError, match="its two files are for SD1.5 and SDXL"):
         with_set(models["SD1.5"], "mixed")

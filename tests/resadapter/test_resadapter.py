@@ -130,7 +130,7 @@ def test_the_report_says_what_was_done(model, folder, told):  # noqa: F811
 def test_halves_are_applied_and_said(model, folder, told):  # noqa: F811
     put(folder / "norms alone", **{NORMS: golden_set(SD15)[1]})
     patched, report = with_set(model, "tiny_resadapter_v1_sd1.5_interpolation")
-    assert len(patched.patches) == 6 and "good up to the native size only" in report
+    assert len(patched.patches) == 6 and "it works up to the native size only" in report
     patched, report = with_set(model, "norms alone")
     assert len(patched.patches) == 88 and "the norms alone are not enough" in report
     assert len(told) == 2
@@ -139,8 +139,8 @@ def test_halves_are_applied_and_said(model, folder, told):  # noqa: F811
 def test_collisions_are_said(model, folder, told):  # noqa: F811
     once, _ = with_set(model, SD15)
     twice, report = with_set(once, SD15)
-    assert "88 norms of this model were replaced before" in told[-1] and told[-1].split(": ", 1)[1] in report
-    assert "6 of them carry an earlier LoRA" in report
+    assert "88 norms of this model were already replaced" in told[-1] and told[-1].split(": ", 1)[1] in report
+    assert "6 of them already have a LoRA" in report
     # the LoRAs add up, the norms are those of the last one
     double, _ = with_set(model, SD15, alpha=2.0)
     one, two = weights_of(double), weights_of(twice)
@@ -151,7 +151,7 @@ def test_collisions_are_said(model, folder, told):  # noqa: F811
     lycoris = model.clone()
     assert lycoris.add_patches({key: (torch.ones(64),)}) == [key]
     with_set(lycoris, SD15)
-    assert "changes 1 of these norms and is replaced there: put ResAdapter first" in told[-1]
+    assert "changes 1 of these norms and is overridden there: put ResAdapter first" in told[-1]
     count = len(told)
     with_set(lycoris, SD15, norms="off")
     assert len(told) == count
@@ -213,7 +213,7 @@ def test_an_export_is_never_overwritten(model, folder):  # noqa: F811
     path = export_resadapter(model, SD15, "mine.safetensors")
     # the same content may be asked for again
     assert export_resadapter(model, SD15, "mine") == path
-    with pytest.raises(ValueError, match="exists in the loras folder with another content"):
+    with pytest.raises(ValueError, match="already exists in the loras folder with different contents"):
         export_resadapter(model, "tiny_resadapter_v1_sd1.5_interpolation", "mine")
 
 

@@ -62,7 +62,7 @@ def changed(half, **edits):
 WRONG = {
     "an unknown key": (
         lambda: golden_set(SD15)[0] | {"conv_in.weight": torch.ones(3)},
-        "holds conv_in.weight, which no",
+        "contains conv_in.weight, which no",
     ),
     "a norm that no ResAdapter has": (
         lambda: golden_set(SD15)[1] | {"down_blocks.0.attentions.0.norm1.weight": torch.ones(32)},
@@ -93,11 +93,11 @@ WRONG = {
     ),
     "NaN in a norm": (
         lambda: changed(1, up_blocks__3__resnets__1__norm2__weight=torch.full((32,), math.nan)),
-        "not numbers at up_blocks.3.resnets.1.norm2.weight",
+        "NaN or infinite values at up_blocks.3.resnets.1.norm2.weight",
     ),
     "NaN in the LoRA": (
         lambda: changed(0, down_blocks_0_downsamplers_0_conv__alpha=torch.tensor(math.inf).half()),
-        "not numbers at lora_unet_down_blocks_0_downsamplers_0_conv.alpha",
+        "NaN or infinite values at lora_unet_down_blocks_0_downsamplers_0_conv.alpha",
     ),
     "differences for norms": (
         lambda: {key: tensor - tensor.mean() for key, tensor in golden_set(SD15)[1].items()},
@@ -124,10 +124,10 @@ def test_a_wrong_half_stops_the_whole(model, folder):  # noqa: F811
 
 def test_sets_that_are_not_one_set(model, folder):  # noqa: F811
     put(folder / "twice", **{"a.safetensors": golden_set(SD15)[0], "b.safetensors": golden_set(SD15)[0]})
-    refused(model, "twice", "holds two sets")
+    refused(model, "twice", "contains two sets")
     put(folder / "mixed", **{LORA: golden_set(SD15)[0], NORMS: golden_set(SDXL)[1]})
     for kind in ("sd15", "sdxl"):
-        refused(tiny_model(kind), "mixed", "its halves are for SD1.5 and SDXL")
+        refused(tiny_model(kind), "mixed", "its two files are for SD1.5 and SDXL")
 
 
 @pytest.mark.parametrize("inputs", [{"alpha": math.nan}, {"alpha": math.inf}, {"norm_strength": math.nan}])

@@ -96,14 +96,14 @@ def test_sides_are_rounded_and_said(models, told):
     ("kind", "name", "width", "height", "says"),
     [
         ("sd15", "tiny_resadapter_v2_sd1.5", 1024, 1024, ""),
-        ("sd15", "tiny_resadapter_v2_sd1.5", 1088, 1088, "mean side 1088"),
+        ("sd15", "tiny_resadapter_v2_sd1.5", 1088, 1088, "mean side of 1088"),
         ("sd15", "tiny_resadapter_v2_sd1.5", 256, 1024, "0.25, tiny_resadapter_v2_sd1.5 is made for 0.28 to 3.5"),
         ("sd15", "tiny_resadapter_v1_sd1.5_interpolation", 576, 576, "made for 128 to 512"),
         ("sd15", "tiny_resadapter_v1_sd1.5_interpolation", 256, 576, "made for 0.5 to 2"),
         ("sdxl", "tiny_resadapter_v1_sdxl_extrapolation", 960, 960, "made for 1024 to 1536"),
         ("sdxl", "tiny_resadapter_v2_sdxl", 256, 256, ""),
         ("sd15", "none", 512, 512, ""),
-        ("sd15", "none", 1024, 1024, "without a ResAdapter SD1.5 draws well near 512 x 512 only"),
+        ("sd15", "none", 1024, 1024, "without a ResAdapter SD1.5 works well only near 512 x 512"),
     ],
 )
 def test_the_range_of_a_set(kind, name, width, height, says, models, told, folder):  # noqa: F811

@@ -375,7 +375,7 @@ def test_needs_a_forward_of_its_own(base, reason, caplog):
     own = loaded(NEEDS_WEIGHTS[reason](base), Maker(base, 5)("lora", (CONV1,)))
     deltas = concept_deltas(base, own)
     assert deltas.needs_own_forward == (reason,)
-    assert caplog.text.count("forward of its own") == 1
+    assert caplog.text.count("forward pass of its own") == 1
     with pytest.raises(ValueError, match="path 1 cannot share a batch"):
         RowAdapters(base, [deltas])
     inputs = unet_inputs(1)
@@ -423,7 +423,9 @@ def test_another_checkpoint(base):
     # two other checkpoints without patches are not one
     assert concept_deltas(base, twin) == concept_deltas(base, twin.clone())
     assert concept_deltas(base, twin) != concept_deltas(base, tiny_model(seed=2))
-    with pytest.raises(ValueError, match="the concept's model is another one .*load the concept's LoRA on the same"):
+    with pytest.raises(
+        ValueError, match="the concept's model is a different one .*load the concept's LoRA on the same"
+    ):
         concept_deltas(base, tiny_model("sdxl"))
 
 

@@ -135,7 +135,7 @@ def test_words_of_several_files():
     assert [w.name for w in words_of(replaced)] == ["<dog_2>", "<dog_1>"]
     assert not torch.allclose(encoded(replaced, "a <dog_1>")[0][0], encoded(one, "a <dog_1>")[0][0])
     mixed = with_words(one, [word("<dog_2>", layers=6)])
-    with pytest.raises(ValueError, match="holds words of 4 and 6 layers"):
+    with pytest.raises(ValueError, match="contains words with 4 and 6 layers"):
         encoded(mixed, PROMPT)
 
 

@@ -187,7 +187,7 @@ def test_contexts_of_one_layer_are_for_all():
 
 def test_contexts_for_another_model():
     wrong = conditioning(random(1, 7, 32), **{LAYERS: random(28, 7, 32)})
-    with pytest.raises(ValueError, match="carries contexts for 28 cross-attentions, this model has 16: encode it with"):
+    with pytest.raises(ValueError, match="has embeddings for 28 cross-attentions, this model has 16: encode it with"):
         run(attach(tiny_model(), LayerContexts()), wrong, plain())
 
 

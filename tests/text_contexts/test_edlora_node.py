@@ -61,13 +61,16 @@ BAD = {
         edited(new_concept_embedding={**rows(16, names=("<a>",)), **rows(70, names=("<b>",))}),
         "damaged: its words have 16 and 70 rows",
     ),
-    "rows of another shape": (edited(new_concept_embedding={"<a>": torch.zeros(1, 2, 3)}), r"holds <a> as \(1, 2, 3\)"),
+    "rows of another shape": (edited(new_concept_embedding={"<a>": torch.zeros(1, 2, 3)}), r"has <a> as \(1, 2, 3\)"),
     "no name": (edited(new_concept_embedding={" ": torch.zeros(16, 32)}), "a word without a name"),
-    "width of words": (edited(new_concept_embedding=rows(16, 40)), "<a> 40 wide, the text encoder clip_l reads 32"),
+    "width of words": (
+        edited(new_concept_embedding=rows(16, 40)),
+        "<a> is 40 wide, the text encoder clip_l expects 32",
+    ),
     "half": (edited(unet=unet_with("attn1.to_q.lora_up.weight", None)), "lacks the other half of unet.down_blocks"),
     "halves": (
         edited(unet=unet_with("attn1.to_q.lora_up.weight", torch.zeros(32, 5))),
-        r"the halves of unet.*to_q are \(2, 32\) and \(32, 5\), which do not multiply",
+        r"the halves of unet.*to_q are \(2, 32\) and \(32, 5\), which cannot be multiplied",
     ),
     "shape": (
         edited(unet=unet_with("attn1.to_q.lora_up.weight", torch.zeros(40, 2))),
@@ -78,13 +81,13 @@ BAD = {
                      "up_blocks.9.x.lora_up.weight": torch.zeros(3, 2)}),
         r"changes lora_unet_up_blocks_9_x, which this model or clip does not have \(1 of 141 parts\)",
     ),
-    "key": (edited(unet={"a.alpha": torch.ones(1)}), "its unet holds a.alpha, which is no half of a LoRA"),
-    "numbers": (edited(new_concept_embedding={"<a>": torch.full((16, 32), math.nan)}), "values that are not numbers"),
+    "key": (edited(unet={"a.alpha": torch.ones(1)}), "its unet contains a.alpha, which is not half of a LoRA"),
+    "numbers": (edited(new_concept_embedding={"<a>": torch.full((16, 32), math.nan)}), "NaN or infinite values"),
     "sdxl": (
         edited(new_concept_embedding_2=rows(16, 48, ("<cat_1>", "<cat_2>"))),
         "is an ED-LoRA for SDXL .*32 wide.*, the model is SD1.5 .32 wide.: choose a file for SD1.5",
     ),
-    "other words": (edited(new_concept_embedding_2=rows()), "names other words for the second text encoder"),
+    "other words": (edited(new_concept_embedding_2=rows()), "has different words for its two text encoders"),
     "width": (
         edited(unet=unet_with("attn2.to_k.lora_down.weight", torch.zeros(2, 768))),
         "is an ED-LoRA for SD1.5 .768 wide., the model is SD1.5 .32 wide.",
@@ -101,14 +104,14 @@ def test_bad_files(name, ending, model, clip, loras):  # noqa: F811
 
 def test_an_ordinary_lora(model, clip, loras):  # noqa: F811
     save_file(Maker(model)("lora"), loras / "style.safetensors")
-    refused(model, clip, "style.safetensors", "style.safetensors is not an ED-LoRA: it holds .* take Load LoRA")
+    refused(model, clip, "style.safetensors", "style.safetensors is not an ED-LoRA: it contains .* with Load LoRA")
 
 
 def test_files_that_are_no_weights(model, clip, loras, tmp_path):  # noqa: F811
     (loras / "page.pth").write_bytes(b"<!DOCTYPE html>")
     refused(model, clip, "page.pth", "is a web page")
     (loras / "cut.pth").write_bytes(TINY.read_bytes()[:5000])
-    refused(model, clip, "cut.pth", "cut off or damaged")
+    refused(model, clip, "cut.pth", "truncated or damaged")
     torch.save({"params": {"unet": Harmful(tmp_path / "harm")}}, loras / "harm.pth")
     refused(model, clip, "harm.pth", "is not safe")
     assert not (tmp_path / "harm").exists()
@@ -128,7 +131,9 @@ def test_models_of_another_family(clip, loras):  # noqa: F811
 def test_clips(model, clip, loras):  # noqa: F811
     (loras / TINY.name).write_bytes(TINY.read_bytes())
     refused(model, None, TINY.name, "clip is empty")
-    refused(model, tiny_clip(widths={"l": 48}), TINY.name, "<cat_1> 32 wide, the text encoder clip_l reads 48: connect")
+    refused(
+        model, tiny_clip(widths={"l": 48}), TINY.name, "<cat_1> is 32 wide, the text encoder clip_l expects 48; connect"
+    )
     sdxl, pair = tiny_model("sdxl", seed=1), tiny_clip("sdxl")
     put(loras / "xl.pth", random_contents(sdxl, pair))
     refused(sdxl, clip, "xl.pth", "words for the text encoder clip_g, which this clip lacks")
@@ -178,7 +183,7 @@ def test_the_same_words_twice(model, clip, loras, caplog):  # noqa: F811
     (loras / TINY.name).write_bytes(TINY.read_bytes())
     one, taught, _ = execute(EDLoRALoader, model=model, clip=clip, edlora_file=TINY.name)
     execute(EDLoRALoader, model=one, clip=taught, edlora_file=TINY.name)
-    assert "<cat_1>, <cat_2> stood for an earlier ED-LoRA's words and now mean this one's" in caplog.text
+    assert "<cat_1>, <cat_2> already defined by an earlier ED-LoRA; replaced" in caplog.text
 
 
 def test_converter(model, clip, loras):  # noqa: F811
@@ -195,7 +200,9 @@ def test_converter(model, clip, loras):  # noqa: F811
     execute(EDLoRAConvert, edlora_file=TINY.name, file_name="cat.safetensors")
     assert (loras / "cat.safetensors").stat().st_mtime_ns == before
     (loras / "dog_words.safetensors").write_bytes(b"mine")
-    with pytest.raises(ValueError, match="dog_words.safetensors exists in the loras folder with another content"):
+    with pytest.raises(
+        ValueError, match="dog_words.safetensors already exists in the loras folder with different contents"
+    ):
         execute(EDLoRAConvert, edlora_file=TINY.name, file_name="dog")
     assert (loras / "dog_words.safetensors").read_bytes() == b"mine" and not (loras / "dog.safetensors").exists()
     for name in ("../cat", "a/b", "", " ", "c:cat", ".cat"):
