@@ -26,7 +26,7 @@ class SamplePicture(io.ComfyNode):
                     "picture",
                     options=[*PICTURES, *POCKET_PICTURES],
                     default="cat",
-                    tooltip="A photograph, or for Pocket Model one of the pictures that begin with its name.",
+                    tooltip="A photograph; for Pocket Model, use one of the pocket_ pictures.",
                 )
             ],
             outputs=[

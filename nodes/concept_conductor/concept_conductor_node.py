@@ -20,38 +20,38 @@ class ConceptConductor(io.ComfyNode):
             node_id="PersonalizationConceptConductor",
             display_name="Concept Conductor",
             category="personalization/concept_conductor",
-            description="Several LoRA subjects in one picture, each in its place and without mixing: all of them run "
-            "beside the picture in one batch, and what they draw is taken where their masks are. Works on SD1.5, SD2.x "
-            "and SDXL.",
+            description="Several LoRA subjects in one picture, each in its place and without mixing: they run in one "
+            "batch with the picture, and each is blended in where its mask is. Works on SD1.5, SD2.x and "
+            "SDXL.",
             search_aliases=["multi LoRA", "regional LoRA", "LoRA characters", "ED-LoRA", "Mix-of-Show"],
             inputs=[
-                io.Model.Input("model", tooltip="The checkpoint without the subjects' LoRAs; style LoRAs as you like."),
+                io.Model.Input("model", tooltip="The checkpoint without the subjects' LoRAs; style LoRAs are fine."),
                 _part(
                     "guidance_weight",
                     10.0,
-                    "How strongly the layout picture pulls in the first steps. 10 as published for 200 steps; with few "
-                    "steps more. Too much copies its texture. 0: off.",
+                    "How strongly the layout picture pulls in the first steps. 10 as published for 200 steps; use "
+                    "more with fewer steps (about 60 at 30). Too much copies its texture. 0: off.",
                     1000.0,
                     0.1,
                 ),
                 _part(
                     "guidance_end",
                     0.30,
-                    "The layout picture pulls in the steps up to this part of the run. Longer keeps its shapes, too "
-                    "short lets subjects leave their masks.",
+                    "When layout guidance ends, as a fraction of the run. Later keeps the shapes of the layout "
+                    "picture; too early lets subjects leave their masks.",
                 ),
                 io.Int.Input(
                     "guidance_interval",
                     default=1,
                     min=1,
                     max=100,
-                    tooltip="It pulls in every step (1), every second one (2), and so on: less work, less hold.",
+                    tooltip="Guide at every step (1), every second step (2), and so on: less work, but a weaker hold.",
                     **schema.ADVANCED,
                 ),
                 _part(
                     "custom_factor",
                     1.0,
-                    "The subjects' share in that pull; 0 leaves it to the main prompt alone and costs less.",
+                    "Contribution of the subjects to layout guidance; 0 uses the main prompt only and is faster.",
                     10.0,
                     0.05,
                     **schema.ADVANCED,
@@ -60,31 +60,35 @@ class ConceptConductor(io.ComfyNode):
                     "gradient_space",
                     options=list(SPACES),
                     default="vp",
-                    tooltip="What guidance_weight is measured in. vp: equal pull at all noise levels. sigma: weak at "
-                    "first, as published for SDXL with Euler; take a weight of 40 or more.",
+                    tooltip="What guidance_weight is measured in. vp: the same pull at all noise levels. sigma: weak "
+                    "at first, as published for SDXL with Euler; use a weight of 40 or more.",
                     **schema.ADVANCED,
                 ),
-                _part("refine_start", 0.25, "From this part of the run on the masks follow the shapes that show."),
-                _part("refine_end", 0.40, "Until here they follow them. Below refine_start: they never do."),
+                _part("refine_start", 0.25, "When masks start adapting to emerging shapes, as a fraction of the run."),
+                _part(
+                    "refine_end",
+                    0.40,
+                    "When masks stop adapting, as a fraction of the run. Below refine_start: they never adapt.",
+                ),
                 _part(
                     "refine_interval",
                     0.025,
-                    "How often, as a part of the run; at least one step lies between.",
+                    "Interval at which masks adapt, as a fraction of the steps; at least one step.",
                     step=0.005,
                     **schema.ADVANCED,
                 ),
                 _part(
                     "iou_threshold",
                     0.0,
-                    "How much of a shape and its mask must agree for the mask to take that shape. 0: the best one "
-                    "always; 0.7 is careful.",
+                    "How well a shape must overlap a mask (IoU) for the mask to adopt it. 0: always adopt the best "
+                    "one; 0.7 is cautious.",
                 ),
                 io.Int.Input(
                     "kmeans_restarts",
                     default=100,
                     min=1,
                     max=1000,
-                    tooltip="Tries when looking for shapes: 100 as published for SD1.5, 25 for SDXL.",
+                    tooltip="Attempts at finding shapes: 100 as published for SD1.5, 25 for SDXL.",
                     **schema.ADVANCED,
                 ),
                 io.Boolean.Input(
@@ -96,29 +100,29 @@ class ConceptConductor(io.ComfyNode):
                 io.Boolean.Input(
                     "use_loss_mask",
                     default=False,
-                    tooltip="Only the subjects follow the layout picture; the background is free. White boxes will do "
-                    "as layout picture then.",
+                    tooltip="Only the subjects follow the layout picture; the background is free. A picture of white "
+                    "boxes is then enough.",
                 ),
                 io.Int.Input(
                     "inversion_steps",
                     default=0,
                     min=0,
                     max=999,
-                    tooltip="Steps in which the layout picture is brought to noise, once per picture and prompt. 0: "
-                    "those of the sampler; 999 as published.",
+                    tooltip="Steps for inverting the layout picture to noise, once per picture and prompt. 0: the "
+                    "sampler's own; 999 as published.",
                     **schema.ADVANCED,
                 ),
                 Concepts.Input("concepts", optional=True, tooltip="From Add Concept; chain several."),
                 io.Image.Input(
                     "layout_image",
                     optional=True,
-                    tooltip="A picture whose layout the result takes: who stands where. Its edges are cropped to the "
-                    "result's aspect. Without it only the masks decide.",
+                    tooltip="A picture whose layout the result takes over: who is where. Its edges are cropped to the "
+                    "result's aspect ratio. Without it, the masks alone decide.",
                 ),
                 io.Conditioning.Input(
                     "layout_positive",
                     optional=True,
-                    tooltip="What the layout picture shows, from the checkpoint's own CLIP.",
+                    tooltip="A prompt that describes the layout picture, from the checkpoint's own CLIP.",
                 ),
                 io.Vae.Input("vae", optional=True, tooltip="The checkpoint's VAE; it encodes the layout picture."),
                 io.Combo.Input(
@@ -126,15 +130,15 @@ class ConceptConductor(io.ComfyNode):
                     options=list(UNMATCHED),
                     default="rectangle",
                     optional=True,
-                    tooltip="What a mask becomes where no shape reaches iou_threshold. rectangle: the box around it, "
-                    "as published. keep: what it was.",
+                    tooltip="What a mask becomes if no shape reaches iou_threshold. rectangle: its bounding box, as "
+                    "published. keep: no change.",
                     **schema.ADVANCED,
                 ),
                 io.Boolean.Input(
                     "close_seams",
                     default=False,
                     optional=True,
-                    tooltip="Masks that touch leave no gap between them on coarse layers; a gap shows the main prompt.",
+                    tooltip="Closes the gaps that touching masks leave on coarse layers; a gap shows the main prompt.",
                     **schema.ADVANCED,
                 ),
                 io.Int.Input(
@@ -143,12 +147,12 @@ class ConceptConductor(io.ComfyNode):
                     min=0,
                     max=1 << 20,
                     optional=True,
-                    tooltip="Room (MiB) for the inverted layout picture on disk (user/personalization) and for what is "
-                    "read from it in memory, so that further pictures need not make it again. 0: keep nothing.",
+                    tooltip="Space (MiB) for inverted layout pictures on disk (user/personalization) and for the data "
+                    "read from them in RAM, so that further pictures can reuse them. 0: keep nothing.",
                     **schema.ADVANCED,
                 ),
             ],
-            outputs=[io.Model.Output(tooltip="The checkpoint that draws all subjects; sample it as any other.")],
+            outputs=[io.Model.Output(tooltip="The checkpoint that draws all subjects; sample it like any other.")],
         )
 
     @classmethod

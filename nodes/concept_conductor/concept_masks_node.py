@@ -13,13 +13,16 @@ class ConceptMaskPictures(io.ComfyNode):
             node_id="PersonalizationConceptMasks",
             display_name="Show Concept Masks",
             category="personalization/concept_conductor",
-            description="Shows where each subject of Concept Conductor stood in the last picture: its mask at the "
-            "start, and what that became when it followed the shapes.",
+            description="Shows where each subject of Concept Conductor was in the last picture: its mask at the "
+            "start, and what it became after adapting to the shapes.",
             search_aliases=["preview masks", "Concept Conductor"],
             inputs=[
-                io.Model.Input("model", tooltip="From Concept Conductor, the one that was sampled."),
-                io.Latent.Input("samples", tooltip="What it made, from the sampler: the masks are shown after that."),
-                io.Image.Input("images", optional=True, tooltip="The result, to lie under the masks."),
+                io.Model.Input("model", tooltip="The MODEL from Concept Conductor that was sampled."),
+                io.Latent.Input(
+                    "samples",
+                    tooltip="The LATENT that the sampler made with that MODEL; the masks are shown after the run.",
+                ),
+                io.Image.Input("images", optional=True, tooltip="The result, shown under the masks."),
             ],
             outputs=[
                 io.Image.Output(display_name="pictures", tooltip="One row per picture: masks at the start, at the end.")

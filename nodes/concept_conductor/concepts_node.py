@@ -17,22 +17,23 @@ class AddConcept(io.ComfyNode):
             node_id="PersonalizationConcept",
             display_name="Add Concept",
             category="personalization",
-            description="A subject for the result that a LoRA knows: the checkpoint with that LoRA, its own prompt, "
-            "and the place where it stands. Chain one per subject.",
+            description="A subject that a LoRA knows: the checkpoint with that LoRA, its own prompt, and its place in "
+            "the result. Chain one node per subject.",
             search_aliases=["LoRA character", "multi LoRA", "regional LoRA", "Concept Conductor"],
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip="The checkpoint with this subject's LoRAs, from any LoRA loader. What it has beyond the "
-                    "model of Concept Conductor is this subject's; one without a LoRA is another prompt for a place.",
+                    tooltip="The checkpoint with this subject's LoRAs, from any LoRA loader. Only what differs from "
+                    "Concept Conductor's model belongs to this subject. Without a LoRA the area just gets its "
+                    "own prompt.",
                 ),
                 io.Conditioning.Input(
                     "positive",
-                    tooltip="The whole prompt with this subject's trigger words in the place of EVERY subject, from "
-                    "the CLIP that its LoRA has changed.",
+                    tooltip="The whole prompt, with every subject replaced by this subject's trigger words, encoded "
+                    "by the CLIP from its LoRA loader.",
                 ),
                 io.String.Input(
-                    "word", default="", tooltip="A name by which messages and pictures of masks call this subject."
+                    "word", default="", tooltip="A name for this subject, used in messages and by Show Concept Masks."
                 ),
                 io.Float.Input(
                     "strength",
@@ -40,8 +41,8 @@ class AddConcept(io.ComfyNode):
                     min=0.0,
                     max=10.0,
                     step=0.05,
-                    tooltip="Multiplies this subject's LoRAs beyond the strengths of their loaders: 1 leaves those as "
-                    "they are, 0 leaves the subject out.",
+                    tooltip="Multiplies the strengths set in this subject's LoRA loaders: 1 leaves them as they are, "
+                    "0 leaves the subject out.",
                 ),
                 io.Conditioning.Input(
                     "negative",
@@ -51,12 +52,13 @@ class AddConcept(io.ComfyNode):
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="White where this subject stands in the result: painted, from Box Mask or Layout Mask.",
+                    tooltip="White where this subject should be in the result: painted, from Box Mask or from Layout "
+                    "Mask.",
                 ),
                 Concepts.Input("concepts", optional=True, tooltip="Further subjects, from another Add Concept."),
             ],
             outputs=[Concepts.Output(display_name="concepts", tooltip="All subjects so far; where they overlap, the "
-                                     "last one stands in front.")],
+            "last one is in front.")],
         )  # fmt: skip
 
     @classmethod

@@ -20,14 +20,15 @@ def _choices_of_both():
             min=0.0,
             max=1.5,
             step=0.05,
-            tooltip="0 is the plain noise bit for bit, 1 as published; lower it if colours or contrast run away.",
+            tooltip="0 is the plain noise, bit for bit; 1 is as published. Lower it if colours or contrast get too "
+            "strong.",
         ),
         io.Combo.Input(
             "size_mode",
             options=list(SIZE_MODES),
             default="tile",
-            tooltip="For pictures other than 1024 x 1024: tile keeps your noise as it is and improves it in windows, "
-            "resize stretches a square (copies neighbouring values), off leaves the noise plain.",
+            tooltip="For pictures other than 1024 x 1024: tile keeps your noise and improves it in windows, resize "
+            "stretches a square of noise (which repeats neighbouring values), off leaves the noise plain.",
             **schema.ADVANCED,
         ),
         io.Combo.Input(
@@ -35,14 +36,14 @@ def _choices_of_both():
             options=list(LONG_PROMPTS),
             default="truncate",
             tooltip="For prompts of more than 77 tokens: truncate reads the first 77, average takes the mean over all "
-            "parts, recurse improves part after part (strong).",
+            "chunks, recurse improves chunk after chunk (a strong change).",
             **schema.ADVANCED,
         ),
         io.Combo.Input(
             "device",
             options=list(DEVICES),
             default="cpu",
-            tooltip="cpu takes under a second and gives the same noise everywhere; gpu is faster for batches.",
+            tooltip="cpu takes under a second and gives the same noise on every machine; gpu is faster for batches.",
             **schema.ADVANCED,
         ),
     ]
@@ -55,12 +56,12 @@ class GoldenNoiseNode(io.ComfyNode):
             node_id="PersonalizationGoldenNoise",
             display_name="Golden Noise",
             category="personalization/npnet",
-            description="Improves the start noise for the prompt with an NPNet: same seed, same steps, more often "
-            "right on objects and counts. For SamplerCustomAdvanced, between Random Noise and the sampler.",
+            description="Improves the start noise for the prompt with an NPNet: same seed, same steps, objects and "
+            "counts right more often. For SamplerCustomAdvanced, between Random Noise and the sampler.",
             search_aliases=["NPNet", "noise prompt", "initial noise"],
             inputs=[io.Noise.Input("noise", tooltip="The plain noise, from Random Noise."), *_choices_of_both()],
             outputs=[
-                io.Noise.Output(tooltip="The golden noise, of any latent's size."),
+                io.Noise.Output(tooltip="The golden noise, for a latent of any size."),
                 io.String.Output(display_name="report", tooltip="How much of the noise changes, in one sentence."),
             ],
         )
@@ -80,10 +81,10 @@ class GoldenNoiseModel(io.ComfyNode):
             display_name="Golden Noise (KSampler)",
             category="personalization/npnet",
             description="Golden Noise for the plain KSampler, which has no noise socket: the same picture as with "
-            "Golden Noise and SamplerCustomAdvanced. Acts at full denoise only.",
+            "Golden Noise and SamplerCustomAdvanced. It acts only at full denoise.",
             search_aliases=["NPNet", "noise prompt", "initial noise", "golden noise"],
             inputs=[
-                io.Model.Input("model", tooltip="The checkpoint, with LoRAs and other patches as you like."),
+                io.Model.Input("model", tooltip="The checkpoint, with any LoRAs and other patches."),
                 *_choices_of_both(),
             ],
             outputs=[io.Model.Output(tooltip="The checkpoint, which now starts from golden noise.")],

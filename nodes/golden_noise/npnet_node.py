@@ -16,16 +16,16 @@ class NPNetLoader(io.ComfyNode):
             node_id="PersonalizationNPNetLoader",
             display_name="Load NPNet",
             category="personalization/npnet",
-            description="Loads the small network of Golden Noise (about 120 MB). Files lie in models/npnet or "
-            "models/npnets: sdxl.pth, dreamshaper.pth, dit.pth, or the same as safetensors.",
+            description="Loads the small network of Golden Noise (about 120 MB). Its files go in models/npnet or "
+            "models/npnets: sdxl.pth, dreamshaper.pth, dit.pth, or safetensors copies.",
             search_aliases=["golden noise", "noise prompt network", "NPNet"],
             inputs=[
                 io.Combo.Input(
                     "npnet_file",
                     options=files,
                     default=files[0],
-                    tooltip="The network made for your checkpoint's family: sdxl for SDXL, dreamshaper for its turbo "
-                    "model, dit for Hunyuan-DiT. SD1.5 has none: take Re-denoise.",
+                    tooltip="The network made for your checkpoint's family: sdxl for SDXL, dreamshaper for "
+                    "DreamShaper XL turbo, dit for Hunyuan-DiT. SD1.5 has none: use Re-denoise.",
                 )
             ],
             outputs=[NPNet.Output(display_name="npnet", tooltip="The network, for Golden Noise.")],

@@ -27,11 +27,11 @@ class NoisePairs(io.ComfyNode):
             display_name="Collect Noise Pairs",
             category="personalization/npnet",
             description="Writes pairs of plain and re-denoised noise for one prompt to files, to train an NPNet on. "
-            "Run it for many prompts; pairs that are there already are kept.",
+            "Run it for many prompts; existing pairs are kept.",
             search_aliases=["NPNet", "golden noise", "training data"],
             is_output_node=True,
             inputs=[
-                io.Model.Input("model", tooltip="The model that the network shall serve."),
+                io.Model.Input("model", tooltip="The model that the network is for."),
                 io.Conditioning.Input("positive", tooltip="The prompt."),
                 io.Conditioning.Input("negative", tooltip="The negative prompt."),
                 _folder(),
@@ -48,7 +48,7 @@ class NoisePairs(io.ComfyNode):
                 io.Float.Input(
                     "inverse_guidance", default=1.0, min=0.0, max=30.0, step=0.1, tooltip="CFG of the step back."
                 ),
-                _number("steps", 50, 2, 1000, "The size of the step: one of so many."),
+                _number("steps", 50, 2, 1000, "Step size as 1/steps of the schedule."),
             ],
             outputs=[io.String.Output(display_name="pairs", tooltip="The folder, for Train NPNet.")],
         )  # fmt: skip
@@ -72,30 +72,30 @@ class TrainNPNet(io.ComfyNode):
             node_id="PersonalizationTrainNPNet",
             display_name="Train NPNet",
             category="personalization/npnet",
-            description="Trains a network of Golden Noise on collected pairs and writes it to models/npnet. "
-            "Interrupt it as you like: with the same name and settings it goes on.",
+            description="Trains a Golden Noise network on collected pairs and writes it to models/npnet. You can "
+            "interrupt it: with the same name and settings it resumes.",
             search_aliases=["golden noise", "training"],
             is_output_node=True,
             inputs=[
                 _folder(),
                 io.String.Input("file_name", default="my_npnet", tooltip="Name of the new file in models/npnet."),
-                _number("steps", 1000, 1, 10000000, "Training steps in all, those before an interrupt included."),
+                _number("steps", 1000, 1, 10000000, "Training steps in total, including those before an interruption."),
                 _number("batch_size", 16, 1, 4096, "Pairs per step; 64 as published."),
                 io.Float.Input(
                     "learning_rate", default=1e-4, min=1e-8, max=1.0, step=1e-6, round=1e-8,
                     tooltip="1e-4 as published.",
                 ),
                 _number(
-                    "seed", 0, 0, 0xFFFFFFFFFFFFFFFF, "Chooses the pairs of each step, and the first weights.",
+                    "seed", 0, 0, 0xFFFFFFFFFFFFFFFF, "Chooses the pairs of each step and the initial weights.",
                     control_after_generate=False,
                 ),
                 NPNet.Input(
-                    "npnet", optional=True, tooltip="A network to start from: far fewer pairs are needed then."
+                    "npnet", optional=True, tooltip="A network to start from; it then needs far fewer pairs."
                 ),
             ],
             outputs=[
                 NPNet.Output(display_name="npnet", tooltip="The trained network, for Golden Noise."),
-                io.String.Output(display_name="report", tooltip="File, steps, and the loss on pairs it has not seen."),
+                io.String.Output(display_name="report", tooltip="The file, the steps, and the loss on held-out pairs."),
             ],
         )  # fmt: skip
 

@@ -13,12 +13,13 @@ class Redenoise(io.ComfyNode):
             node_id="PersonalizationRedenoise",
             display_name="Re-denoise",
             category="personalization/npnet",
-            description="Golden noise without any network file: the model takes one step with strong guidance and one "
-            "back with weak guidance. For SD1.5, SD2.x and SDXL at any size; costs about three UNet calls.",
+            description="Golden noise without a network file: the model takes one step with strong guidance and one "
+            "step back with weak guidance. For SD1.5, SD2.x and SDXL at any size; costs about three UNet "
+            "calls.",
             search_aliases=["golden noise", "initial noise", "inversion"],
             inputs=[
                 io.Noise.Input("noise", tooltip="The plain noise, from Random Noise."),
-                io.Model.Input("model", tooltip="The model that will sample, with all its patches."),
+                io.Model.Input("model", tooltip="The model that will be sampled, with all its patches."),
                 io.Conditioning.Input("positive", tooltip="The prompt."),
                 io.Conditioning.Input("negative", tooltip="The negative prompt."),
                 io.Float.Input(
@@ -35,14 +36,14 @@ class Redenoise(io.ComfyNode):
                     min=0.0,
                     max=30.0,
                     step=0.1,
-                    tooltip="CFG of the step back; the difference to guidance is what pulls towards the prompt.",
+                    tooltip="CFG of the step back; its difference from guidance is what pulls towards the prompt.",
                 ),
                 io.Int.Input(
                     "steps",
                     default=50,
                     min=2,
                     max=1000,
-                    tooltip="How small the step is: one of so many. 50 changes a little, 10 a lot. The steps of your "
+                    tooltip="Step size as 1/steps of the schedule. 50 changes a little, 10 a lot. The steps of your "
                     "sampler do not matter here.",
                     **schema.ADVANCED,
                 ),
@@ -51,7 +52,7 @@ class Redenoise(io.ComfyNode):
                     default=1,
                     min=1,
                     max=20,
-                    tooltip="How often to go forward and back; each time costs three UNet calls.",
+                    tooltip="How many times to go forward and back; each time costs three UNet calls.",
                     **schema.ADVANCED,
                 ),
             ],

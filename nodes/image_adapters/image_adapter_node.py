@@ -17,7 +17,7 @@ class ImageAdapterLoader(io.ComfyNode):
             display_name="Load Image Adapter",
             category="personalization/mip_adapter",
             description="Loads a MIP-Adapter or IP-Adapter file from models/ipadapter: base, plus, plus-face, "
-            "composition or full-face, for SD1.5, SD2.x or SDXL. What it is, the node sees in the file itself.",
+            "composition or full-face, for SD1.5, SD2.x or SDXL. The type is detected from the file.",
             search_aliases=["IP-Adapter", "IPAdapter", "MIP-Adapter", "image prompt"],
             inputs=[
                 io.Combo.Input(

@@ -22,10 +22,8 @@ class MIPAdapter(io.ComfyNode):
             "not mix, with MIP-Adapter or any IP-Adapter file. Works on SD1.5, SD2.x and SDXL.",
             search_aliases=["IP-Adapter", "IPAdapter", "image prompt", "multi reference", "subject"],
             inputs=[
-                io.Model.Input("model", tooltip="The checkpoint, with LoRAs and other patches as you like."),
-                ImageAdapterSocket.Input(
-                    "adapter", tooltip="From Load Image Adapter; made for the checkpoint's family."
-                ),
+                io.Model.Input("model", tooltip="The checkpoint, with any LoRAs and other patches."),
+                ImageAdapterSocket.Input("adapter", tooltip="From Load Image Adapter; made for the checkpoint's family."),
                 io.Clip.Input("clip", tooltip="The checkpoint's CLIP; it reads the references' words."),
                 io.ClipVision.Input(
                     "clip_vision",
@@ -37,15 +35,15 @@ class MIPAdapter(io.ComfyNode):
                     min=0.0,
                     max=5.0,
                     step=0.05,
-                    tooltip="Likeness against freedom of the prompt: 0 is off, 0.75 suits base files, 0.65 plus files; "
-                    "above 1 pose and background of the pictures are copied too.",
+                    tooltip="Likeness versus freedom of the prompt: 0 is off; 0.75 suits base files, 0.65 plus files; "
+                    "above 1 the pose and background of the pictures are copied too.",
                 ),
                 io.Combo.Input(
                     "merge",
                     options=list(MERGES),
                     default=MERGES[0],
-                    tooltip="weighted: at each place the pictures are mixed by how much it belongs to each word "
-                    "(MIP-Adapter). joint: all pictures everywhere, as a plain IP-Adapter does.",
+                    tooltip="weighted: each place mixes the pictures by how much it belongs to each word "
+                    "(MIP-Adapter). joint: all pictures act everywhere, as in a plain IP-Adapter.",
                 ),
                 io.Float.Input(
                     "merge_power",
@@ -53,23 +51,23 @@ class MIPAdapter(io.ComfyNode):
                     min=0.0,
                     max=20.0,
                     step=0.1,
-                    tooltip="How sharply places are assigned: 1 as published, 2 to 4 against mixing of look-alike "
-                    "objects, 0 mixes equally. For merge weighted.",
+                    tooltip="How sharply places are assigned: 1 as published, 2 to 4 to keep similar objects apart, 0 "
+                    "mixes equally. Only for merge weighted.",
                     **schema.ADVANCED,
                 ),
                 io.Combo.Input(
                     "phrase_source",
                     options=list(PHRASE_SOURCES),
                     default=PHRASE_SOURCES[0],
-                    tooltip="How the words are read: standalone, each by itself as published; prompt, as they stand "
-                    "in the prompt given below.",
+                    tooltip="How the words are read. standalone: each by itself, as published. prompt: as part of the "
+                    "prompt given below.",
                     **schema.ADVANCED,
                 ),
                 io.Boolean.Input(
                     "text_gate",
                     default=True,
-                    tooltip="Lets the text decide where the pictures count, as MIP-Adapter files were trained. Other "
-                    "files have no gate. Off: the same strength all over.",
+                    tooltip="Lets the text decide where the pictures act, as MIP-Adapter files were trained to. Other "
+                    "files have no gate. Off: the same strength everywhere.",
                     **schema.ADVANCED,
                 ),
                 *window_inputs(
@@ -82,8 +80,8 @@ class MIPAdapter(io.ComfyNode):
                     multiline=True,
                     optional=True,
                     placeholder="the positive prompt, for phrase_source prompt",
-                    tooltip="The text of your positive prompt. For phrase_source prompt; otherwise it is only used to "
-                    "warn of words that it does not hold.",
+                    tooltip="The text of your positive prompt, for phrase_source prompt. Otherwise it is only used to "
+                    "warn about words that are not in it.",
                 ),
                 References.Input("references", optional=True, tooltip="From Add Reference; chain one per object."),
             ],
@@ -126,17 +124,17 @@ class MIPMaps(io.ComfyNode):
             node_id="PersonalizationMIPMaps",
             display_name="MIP-Adapter Maps",
             category="personalization/mip_adapter",
-            description="Shows who looked where: one heat map per reference, its share of each place as the mean over "
-            "all layers and steps of the run that made the samples.",
+            description="Shows which reference acted where: one heat map per reference, its share of each place, "
+            "averaged over all layers and steps of the run that made the samples.",
             search_aliases=["heat map", "attention map", "merge weights"],
             inputs=[
-                io.Model.Input("model", tooltip="The MODEL that sampled, as it comes from MIP-Adapter."),
-                io.Latent.Input("samples", tooltip="What that MODEL made, straight from the sampler."),
+                io.Model.Input("model", tooltip="The MODEL from MIP-Adapter that was sampled."),
+                io.Latent.Input("samples", tooltip="The LATENT made with that MODEL, straight from the sampler."),
                 io.Image.Input("images", optional=True, tooltip="The decoded samples, to draw the maps over."),
             ],
             outputs=[
                 io.Image.Output(
-                    display_name="maps", tooltip="Per image one panel for each reference; bright is a large share."
+                    display_name="maps", tooltip="For each image, one panel per reference; bright is a large share."
                 )
             ],
         )

@@ -18,17 +18,31 @@ class BoxMask(io.ComfyNode):
             category="personalization",
             description="A mask that is white in a box: a region of the result, or the place of a subject.",
             inputs=[
-                part("x", 0.0, "Left edge of the box, as a part of the width."),
-                part("y", 0.0, "Upper edge of the box, as a part of the height."),
-                part("width", 0.5, "Width of the box, as a part of the width; what lies outside is cut off."),
-                part("height", 1.0, "Height of the box, as a part of the height; what lies outside is cut off."),
-                io.Int.Input(
-                    "pixel_width", default=512, min=1, max=16384, tooltip="Width of the mask; the picture's is best."
+                part("x", 0.0, "Left edge of the box, as a fraction of the width."),
+                part("y", 0.0, "Top edge of the box, as a fraction of the height."),
+                part("width", 0.5, "Width of the box, as a fraction of the width; cut off at the edge of the picture."),
+                part(
+                    "height", 1.0, "Height of the box, as a fraction of the height; cut off at the edge of the picture."
                 ),
                 io.Int.Input(
-                    "pixel_height", default=512, min=1, max=16384, tooltip="Height of the mask; the picture's is best."
+                    "pixel_width",
+                    default=512,
+                    min=1,
+                    max=16384,
+                    tooltip="Width of the mask in pixels; best that of the picture.",
                 ),
-                part("feather", 0.0, "Width of the soft edge inside the box, as a part of the shorter side; 0: sharp."),
+                io.Int.Input(
+                    "pixel_height",
+                    default=512,
+                    min=1,
+                    max=16384,
+                    tooltip="Height of the mask in pixels; best that of the picture.",
+                ),
+                part(
+                    "feather",
+                    0.0,
+                    "Width of the soft edge inside the box, as a fraction of the shorter side; 0: sharp.",
+                ),
             ],
             outputs=[io.Mask.Output(display_name="mask", tooltip="White inside the box.")],
         )

@@ -19,21 +19,23 @@ class LayoutMask(io.ComfyNode):
             display_name="Layout Mask",
             category="personalization/concept_conductor",
             description="A mask from one point in the layout picture: the shape there, as the checkpoint's own "
-            "self-attention sees it. No painting, no further model.",
+            "self-attention sees it. No painting, no extra model.",
             search_aliases=["segment", "point mask", "Concept Conductor"],
             inputs=[
                 io.Model.Input("model", tooltip="The checkpoint."),
                 io.Vae.Input("vae", tooltip="The checkpoint's VAE; it encodes the layout picture."),
                 io.Image.Input("layout_image", tooltip="The picture, the same as for Concept Conductor."),
-                io.Conditioning.Input("layout_positive", tooltip="What the picture shows, from the checkpoint's CLIP."),
-                _place("x", "The point, as a part of the width from the left."),
-                _place("y", "The point, as a part of the height from above."),
+                io.Conditioning.Input(
+                    "layout_positive", tooltip="A prompt that describes the picture, from the checkpoint's CLIP."
+                ),
+                _place("x", "The point: distance from the left, as a fraction of the width."),
+                _place("y", "The point: distance from the top, as a fraction of the height."),
                 io.Int.Input(
                     "clusters",
                     default=6,
                     min=2,
                     max=64,
-                    tooltip="Into how many shapes the picture is divided: fewer take more around the point.",
+                    tooltip="How many shapes the picture is divided into; fewer clusters give a larger area.",
                 ),
             ],
             outputs=[io.Mask.Output(display_name="mask", tooltip="White where that shape is.")],

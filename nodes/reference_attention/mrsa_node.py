@@ -21,7 +21,7 @@ class MultiReferenceSelfAttention(io.ComfyNode):
             "(FreeCustom). Works on SD1.5, SD2.x and SDXL.",
             search_aliases=["FreeCustom", "MRSA", "reference only", "subject", "multi reference"],
             inputs=[
-                io.Model.Input("model", tooltip="The checkpoint, with LoRAs and other patches as you like."),
+                io.Model.Input("model", tooltip="The checkpoint, with any LoRAs and other patches."),
                 io.Clip.Input("clip", tooltip="The checkpoint's CLIP; it reads the references' prompts."),
                 io.Vae.Input("vae", tooltip="The checkpoint's VAE; it encodes the references' pictures."),
                 io.Float.Input(
@@ -30,16 +30,17 @@ class MultiReferenceSelfAttention(io.ComfyNode):
                     min=-20.0,
                     max=20.0,
                     step=0.1,
-                    tooltip="How strongly the image looks at the references (added to the attention logits): 1 soft, "
-                    "3 as published, above 4 copies and breaks the layout, below 0 pushes away. Exactly 0 is off.",
+                    tooltip="How strongly the image attends to the references (added to the attention logits): 1 "
+                    "soft, 3 as published; above 4 copies the reference and breaks the layout; negative "
+                    "values weaken references, down to nothing at -20; exactly 0 turns the node off.",
                 ),
                 io.Combo.Input(
                     "blocks",
                     options=list(CHOICES),
                     default="published",
-                    tooltip="Where in the UNet. published: the last two levels. fine: the last one, colour and texture "
-                    "only. all up: the whole way up, more likeness. all: the way down too, which copies the pose and "
-                    "makes artifacts. custom: by index.",
+                    tooltip="Where in the UNet. published: the last two levels. fine: the last level only, for colour "
+                    "and texture. all up: the whole upward path, more likeness. all: the downward path too, "
+                    "which copies the pose and causes artifacts. custom: by index.",
                 ),
                 io.String.Input(
                     "custom_blocks",
@@ -54,8 +55,8 @@ class MultiReferenceSelfAttention(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.05,
-                    tooltip="1: only the prompt's half of CFG sees the references, most likeness and fastest. "
-                    "0: both halves do, softer.",
+                    tooltip="1: only the positive pass uses the references, for most likeness at the lowest cost. 0: "
+                    "both passes do, which is softer.",
                 ),
                 *window_inputs(
                     "Start later for a freer layout.",
@@ -75,7 +76,8 @@ class MultiReferenceSelfAttention(io.ComfyNode):
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
                     control_after_generate=False,
-                    tooltip="Seed of that noise. Leave it as it is: then further pictures reuse the references' work.",
+                    tooltip="Seed of that noise. Leave it unchanged, so that further pictures can reuse the "
+                    "references' work.",
                     **schema.ADVANCED,
                 ),
                 io.Int.Input(
@@ -83,8 +85,8 @@ class MultiReferenceSelfAttention(io.ComfyNode):
                     default=1024,
                     min=0,
                     max=1 << 20,
-                    tooltip="Host memory (MiB) that keeps the references' keys and values, so that further pictures "
-                    "cost almost nothing more. 0: keep nothing.",
+                    tooltip="RAM (MiB) for the references' keys and values, so that further pictures cost almost "
+                    "nothing extra. 0: keep nothing.",
                     **schema.ADVANCED,
                 ),
                 References.Input("references", optional=True, tooltip="From Add Reference; chain several."),

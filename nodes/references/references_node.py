@@ -17,8 +17,8 @@ class AddReference(io.ComfyNode):
             node_id="PersonalizationReference",
             display_name="Add Reference",
             category="personalization",
-            description="A subject for the result: its picture, its mask and the prompt's word for it. "
-            "Chain one per subject; the chain feeds every technique that takes references.",
+            description="A subject for the result: its picture, its mask and the prompt's word for it. Chain one node "
+            "per subject; the chain feeds every technique that uses references.",
             search_aliases=["FreeCustom", "subject image", "reference image"],
             inputs=[
                 io.Image.Input(
@@ -48,8 +48,9 @@ class AddReference(io.ComfyNode):
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="White where the subject is; the rest of the picture is not used. Without it: all of it. "
-                    "Load Image gives white where a picture is transparent: invert that first.",
+                    tooltip="White where the subject is; the rest of the picture is ignored. Without a mask the whole "
+                    "picture is used. Load Image gives white where a picture is transparent: invert that "
+                    "first.",
                 ),
                 io.Mask.Input(
                     "region",
@@ -78,11 +79,12 @@ class ReferencePreview(io.ComfyNode):
             display_name="Preview References",
             category="personalization",
             description="Shows each reference with its mask as the UNet's layers will see it, on the 64, 32 and 16 "
-            "grids of a 512 x 512 picture: a thin mask that vanishes is seen here.",
+            "grids of a 512 x 512 picture, so you notice when a thin mask vanishes.",
             inputs=[References.Input("references", tooltip="From Add Reference.")],
             outputs=[
                 io.Image.Output(
-                    display_name="pictures", tooltip="One row of panels per picture: mask over it, then three grids."
+                    display_name="pictures",
+                    tooltip="One row of panels per picture: the picture with its mask, then three grids.",
                 )
             ],
         )

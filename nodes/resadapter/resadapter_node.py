@@ -23,10 +23,10 @@ class ResAdapter(io.ComfyNode):
             display_name="ResAdapter",
             category=_CATEGORY,
             description="Lets an SD1.5 checkpoint draw from 128 to 1024 pixels and an SDXL checkpoint from 256 to "
-            "1536, at many aspect ratios, without a change of style and without extra time.",
+            "1536, at many aspect ratios, without changing the style and at no extra time.",
             search_aliases=["ResAdapterLoader", "resolution adapter", "any resolution", "high resolution"],
             inputs=[
-                io.Model.Input("model", tooltip="The checkpoint; other LoRAs and patches go behind this node."),
+                io.Model.Input("model", tooltip="The checkpoint; other LoRAs and patches go after this node."),
                 adapter_set(tooltip="A set in models/resadapter: a folder with its two files, or one exported file."),
                 io.Float.Input(
                     "alpha",
@@ -34,15 +34,15 @@ class ResAdapter(io.ComfyNode):
                     min=0.0,
                     max=1.5,
                     step=0.05,
-                    tooltip="Strength of the set's LoRA. Up to the native size 1; above it 0.3 to 0.7, as too much "
-                    "flattens the style; with LCM or Lightning 0.5 to 0.7.",
+                    tooltip="Strength of the set's LoRA: 1 up to the native size; 0.3 to 0.7 above it, since too much "
+                    "flattens the style; 0.5 to 0.7 with LCM or Lightning.",
                 ),
                 io.Combo.Input(
                     "norms",
                     options=list(NORMS),
                     default="auto",
-                    tooltip="The set's norms, needed above the native size. auto: on, but off for the sets named "
-                    "interpolation, which are for small sizes.",
+                    tooltip="The set's norms, needed above the native size. auto: on, except for interpolation sets, "
+                    "which are for small sizes.",
                     **schema.ADVANCED,
                 ),
                 io.Float.Input(
@@ -51,18 +51,18 @@ class ResAdapter(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.05,
-                    tooltip="Between the checkpoint's own norms (0) and the set's (1, as published).",
+                    tooltip="Blend of the checkpoint's own norms (0) and the set's (1, as published).",
                 ),
                 io.Boolean.Input(
                     "link_norms",
                     default=False,
                     tooltip="The norms follow alpha (from 0 to 1) instead of norm_strength, so that alpha 0 is the "
-                    "bare checkpoint.",
+                    "plain checkpoint.",
                 ),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The checkpoint with the set in its weights."),
-                io.String.Output(display_name="report", tooltip="What was applied, and notes on it."),
+                io.String.Output(display_name="report", tooltip="What was applied, with notes."),
             ],
         )
 
@@ -96,7 +96,8 @@ class ResAdapterExport(io.ComfyNode):
                 io.String.Input(
                     "file_name",
                     default="resadapter",
-                    tooltip="Name of the new file, without folders. A file with another content is never overwritten.",
+                    tooltip="Name of the new file, without folders. An existing file with different contents is never "
+                    "overwritten.",
                 ),
                 io.Model.Input("model", tooltip="A checkpoint of the set's family, to check it against."),
             ],
@@ -127,12 +128,14 @@ class Resolution(io.ComfyNode):
             node_id="PersonalizationResolution",
             display_name="Resolution",
             category=_CATEGORY,
-            description="A size that suits the checkpoint's family, with an empty latent, ResAdapter's alpha for it, "
-            "and a warning where the set does not reach.",
+            description="A size that suits the checkpoint's family, with an empty latent, the alpha for ResAdapter, "
+            "and a warning outside the set's range.",
             search_aliases=["aspect ratio", "empty latent", "size", "megapixels"],
             inputs=[
                 io.Model.Input("model", tooltip="The checkpoint; its family decides how sides are rounded."),
-                adapter_set(NONE, tooltip="The ResAdapter set in use, for its range of sizes; none: the bare model."),
+                adapter_set(
+                    NONE, tooltip="The ResAdapter set in use, for its range of sizes; none: the plain checkpoint."
+                ),
                 io.Combo.Input(
                     "aspect",
                     options=list(ASPECTS),
@@ -147,8 +150,8 @@ class Resolution(io.ComfyNode):
                     step=0.01,
                     tooltip="Area of the picture: 1.0 is 1024 x 1024, 0.25 is 512 x 512.",
                 ),
-                side("custom_width", "For custom: the width in pixels, rounded to what suits the family."),
-                side("custom_height", "For custom: the height in pixels, rounded to what suits the family."),
+                side("custom_width", "For custom: the width in pixels, rounded to a multiple that suits the family."),
+                side("custom_height", "For custom: the height in pixels, rounded to a multiple that suits the family."),
                 io.Int.Input("batch_size", default=1, min=1, max=4096, tooltip="Number of pictures in the latent."),
             ],
             outputs=[
@@ -156,7 +159,7 @@ class Resolution(io.ComfyNode):
                 io.Int.Output(display_name="width", tooltip="Width in pixels."),
                 io.Int.Output(display_name="height", tooltip="Height in pixels."),
                 io.Float.Output(display_name="alpha", tooltip="The alpha to give to ResAdapter at that size."),
-                io.String.Output(display_name="warning", tooltip="What does not suit; empty where all does."),
+                io.String.Output(display_name="warning", tooltip="Warnings; empty if none."),
             ],
         )
 

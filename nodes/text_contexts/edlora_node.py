@@ -18,7 +18,7 @@ def edlora_file():
         "edlora_file",
         options=files,
         default=files[0],
-        tooltip="A file in models/loras: .pth as trained (chow_dog.pth), or the same as safetensors.",
+        tooltip="A file in models/loras: .pth as trained (chow_dog.pth), or a safetensors copy.",
     )
 
 
@@ -32,7 +32,7 @@ class EDLoRALoader(io.ComfyNode):
                 min=-2.0,
                 max=2.0,
                 step=0.05,
-                tooltip=f"Strength of the LoRA in {of}; 0.7 as published, 0 leaves it out. The words stay.",
+                tooltip=f"Strength of the LoRA in {of}; 0.7 as published, 0 leaves it out. The words always stay.",
             )
 
         return schema.Schema(
@@ -40,7 +40,7 @@ class EDLoRALoader(io.ComfyNode):
             display_name="Load ED-LoRA",
             category=_CATEGORY,
             description="Loads a concept that was trained as an ED-LoRA (Mix-of-Show, Concept Conductor): its LoRA in "
-            "model and clip, and its own words, which prompts encoded with this clip may then hold.",
+            "model and clip, and its own words, for prompts encoded with this clip.",
             search_aliases=["EDLoRA", "ED-LoRA", "Mix-of-Show", "Concept Conductor", "concept words", "P+"],
             inputs=[
                 io.Model.Input("model", tooltip="An SD1.5 or SDXL checkpoint, with style LoRAs before this node."),
@@ -60,7 +60,7 @@ class EDLoRALoader(io.ComfyNode):
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The checkpoint with the LoRA, for the sampler."),
                 io.Clip.Output(display_name="clip", tooltip="For CLIP Text Encode: it knows the concept's words."),
-                io.String.Output(display_name="words", tooltip="The concept's words, to write into a prompt."),
+                io.String.Output(display_name="words", tooltip="The concept's words, to use in a prompt."),
             ],
         )
 
@@ -86,7 +86,7 @@ class EDLoRAConvert(io.ComfyNode):
             display_name="Convert ED-LoRA",
             category=_CATEGORY,
             description="Writes the LoRA of an ED-LoRA as an ordinary LoRA file into the loras folder, and its words "
-            "beside it as a second file, which Load ED-LoRA reads.",
+            "as a second file, which Load ED-LoRA reads.",
             search_aliases=["EDLoRA", "convert LoRA", "kohya"],
             inputs=[
                 edlora_file(),
@@ -94,7 +94,7 @@ class EDLoRAConvert(io.ComfyNode):
                     "file_name",
                     default="concept",
                     tooltip="Name of the new files, without folders: <name>.safetensors and <name>_words.safetensors. "
-                    "A file with another content is never overwritten.",
+                    "An existing file with different contents is never overwritten.",
                 ),
             ],
             outputs=[io.String.Output(display_name="path", tooltip="Where the LoRA was written.")],
