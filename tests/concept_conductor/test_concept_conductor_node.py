@@ -51,6 +51,7 @@ def test_the_chain_grows_at_its_end(model):
         ({"strength": math.nan}, "strength is nan"),
         ({"strength": -1.0}, "strength is -1"),
         ({"positive": []}, "prompt of concept 1 is empty"),
+        ({"positive": [], "word": "cat"}, r'prompt of concept 1 \("cat"\) is empty'),
         ({"mask": torch.rand(3, 8, 8)}, "has 3 masks"),
         ({"mask": torch.full((1, 8, 8), math.nan)}, "NaN or infinite"),
     ],
