@@ -45,7 +45,7 @@ class ConceptConductor(io.ComfyNode):
                     default=1,
                     min=1,
                     max=100,
-                    tooltip="Guide at every step (1), every second step (2), and so on: less work, but a weaker hold.",
+                    tooltip="Guide at every step (1), every second step (2), and so on: less work, weaker hold.",
                     **schema.ADVANCED,
                 ),
                 _part(
@@ -65,11 +65,7 @@ class ConceptConductor(io.ComfyNode):
                     **schema.ADVANCED,
                 ),
                 _part("refine_start", 0.25, "When masks start adapting to emerging shapes, as a fraction of the run."),
-                _part(
-                    "refine_end",
-                    0.40,
-                    "When masks stop adapting, as a fraction of the run. Below refine_start: they never adapt.",
-                ),
+                _part("refine_end", 0.40, "When masks stop adapting. Below refine_start: they never adapt."),
                 _part(
                     "refine_interval",
                     0.025,
@@ -80,8 +76,7 @@ class ConceptConductor(io.ComfyNode):
                 _part(
                     "iou_threshold",
                     0.0,
-                    "How well a shape must overlap a mask (IoU) for the mask to adopt it. 0: always adopt the best "
-                    "one; 0.7 is cautious.",
+                    "How well a shape must overlap a mask (IoU) to replace it. 0: the best always does; 0.7: cautious.",
                 ),
                 io.Int.Input(
                     "kmeans_restarts",

@@ -5,7 +5,7 @@ from comfy.supported_models import SD15, SD20, SDXL
 
 # Where the families were trained: the side of a square picture.
 NATIVE = {"SD1.5": 512, "SD2.x": 768, "SDXL": 1024}
-# Sides that halve without a rest as often as the UNet does: three times, twice.
+# Sides that halve evenly as often as the UNet does: three times, twice.
 MULTIPLE = {"SD1.5": 64, "SDXL": 32}
 # The width of the context that a UNet reads, and whose it is.
 CONTEXT_WIDTHS = {768: "SD1.5", 1024: "SD2.x", 1280: "the SDXL refiner", 2048: "SDXL"}
