@@ -9,15 +9,22 @@ import safetensors.torch
 
 from ..host.messages import input_error
 
+# Endings of model files that are not written here.
+OTHER_ENDINGS = (".pth", ".pt", ".pt2", ".bin", ".ckpt", ".pkl", ".sft")
 # Names that some system or shell reads as more than a name.
 _UNSAFE = re.compile(r'[/\\:*?"<>|\x00-\x1f]|\.\.|^\.|^\s*$')
 
 
 def file_name_of(name, example):
-    """The name of a safetensors file from what the user entered; ValueError for one that is more than a name."""
+    """The name of a safetensors file from what the user entered; ValueError for one that is more than a name, and for
+    the ending of another kind of model file.
+    """
     name = name.strip()
-    if _UNSAFE.search(name):
-        raise input_error(f'file_name is "{name}"; enter a bare name such as "{example}", without folders')
+    if _UNSAFE.search(name) or name.lower().endswith(OTHER_ENDINGS):
+        raise input_error(
+            f'file_name is "{name}"; enter a bare name such as "{example}", without folders; a safetensors file is '
+            "written"
+        )
     return name if name.endswith(".safetensors") else f"{name}.safetensors"
 
 

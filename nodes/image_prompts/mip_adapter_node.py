@@ -23,7 +23,9 @@ class MIPAdapter(io.ComfyNode):
             search_aliases=["IP-Adapter", "IPAdapter", "image prompt", "multi reference", "subject"],
             inputs=[
                 io.Model.Input("model", tooltip="The checkpoint, with any LoRAs and other patches."),
-                ImageAdapterSocket.Input("adapter", tooltip="From Load Image Adapter; made for the checkpoint's family."),
+                ImageAdapterSocket.Input(
+                    "adapter", tooltip="From Load Image Adapter; made for the checkpoint's family."
+                ),
                 io.Clip.Input("clip", tooltip="The checkpoint's CLIP; it reads the references' words."),
                 io.ClipVision.Input(
                     "clip_vision",

@@ -65,7 +65,7 @@ def test_an_empty_mask_is_said(model, monkeypatch):
     patched = with_references(model, references(2, masks=[thin, half_mask()]))
     assert len(told) == 1 and "reference 1: its mask keeps no token on the 4x4, 8x8 grid" in told[0]
     (technique,) = techniques_of(patched)
-    assert [row.label for row in technique.members[0].rows] == ["reference 2"]
+    assert [row.view.label for row in technique.members[0].rows] == ["reference 2"]
 
 
 def test_the_picture_goes_through_the_vae_once_in_chain_order(model):
@@ -98,4 +98,4 @@ def test_sdxl_gets_pooled_text_and_the_size_of_each_reference():
     patched = with_references(model, references(2, sizes=((16, 16), (9, 20))))
     assert seen == [(128, 128), (160, 72)]
     (technique,) = techniques_of(patched)
-    assert all(row.y.shape == (1, 88) for row in technique.members[0].rows)
+    assert all(row.inputs.y.shape == (1, 88) for row in technique.members[0].rows)

@@ -336,7 +336,7 @@ def test_the_host_loads_them_with_the_model():
 
 def test_one_pair_of_products_per_layer(base, monkeypatch):
     """Three concepts cost as many calls as one; ranks far from each other are not padded to the largest."""
-    import pack.nodes.host.layer_deltas as layer_deltas
+    import pack.nodes.row_adapters.layer_deltas as layer_deltas
 
     calls = []
     linear = layer_deltas.grouped_linear
