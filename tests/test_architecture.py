@@ -31,6 +31,8 @@ INSIDES = {
     "sigmas": "calls.py",
     "patches_replace": "calls.py",
     "add_wrapper_with_key": "attach.py",
+    "send_progress_text": "messages.py",
+    "getLogger": "messages.py",
     "set_model_attn1_replace": "attach.py",
     "set_model_attn2_replace": "attach.py",
 }

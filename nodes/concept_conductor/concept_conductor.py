@@ -5,14 +5,13 @@ attentions in the decoder give is blended into the image's rows where their mask
 moves the latent towards the layout of another picture; a few steps later the masks follow the shapes that show.
 """
 
-import logging
 from dataclasses import dataclass
 
 import torch
 
 from ..host.attach import attach
 from ..host.blocks import grid_at, unet_of
-from ..host.messages import input_error, warn_user
+from ..host.messages import input_error, log_warning, warn_user
 from ..host.run_records import keep_record
 from ..host.technique import Technique
 from ..row_adapters.batch_adapters import RowAdapters
@@ -24,8 +23,6 @@ from .concept_prompts import tell_of_prompts
 from .concepts_wire import concept_label
 from .conductor_layers import layers_of
 from .conductor_run import Conducting
-
-log = logging.getLogger(__name__)
 
 NAME = "concept_conductor"
 # Samplers that show the model a copy of their latent: moving that would push the wrong way.
@@ -136,7 +133,7 @@ class Conductor(Technique):
             raise input_error("a prompt has an area, but Concept Conductor works on the whole picture; remove the area")
         if tuple(call.x.shape[-2:]) != call.run.latent_size:
             if call.run.once("parts"):
-                log.warning(
+                log_warning(
                     "Concept Conductor: another patch samples parts of the picture, or other sizes, so the places of "
                     "the concepts are unknown there; the concepts are skipped"
                 )

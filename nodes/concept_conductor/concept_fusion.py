@@ -1,6 +1,5 @@
 """What Concept Conductor puts into the UNet for one call: blending of features, attention maps, rows that end early."""
 
-import logging
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import get_ident
@@ -12,9 +11,8 @@ from ...kernels.attention_map import head_mean_map
 from ...kernels.feature_fusion import fuse
 from ..host.attention import plain_attention
 from ..host.calls import block_of, grid_of, heads_of, module_of
+from ..host.messages import log_warning
 from ..host.partial_pass import PassEnded
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -89,7 +87,7 @@ class Fusion:
 
     def _leave_out(self):
         if self.run.once("tokens"):
-            log.warning("Concept Conductor: another patch cuts, merges or resizes tokens; concepts are skipped there")
+            log_warning("Concept Conductor: another patch cuts, merges or resizes tokens; concepts are skipped there")
 
 
 def row_masks(masks, n, options, rows):

@@ -9,10 +9,10 @@ from ...kernels.masks import nearest_resize
 from ..host.attach import technique_of
 from ..host.latents import pixels_of
 from ..host.messages import input_error
-from ..host.panels import INK, as_images, as_picture, caption_font, panel
+from ..host.panels import as_images, as_picture, panel, write
 from ..host.run_records import latest_record, record_of
 
-_PANEL, _CAPTION, _GAP = 384, 26, 8
+_PANEL, _CAPTION, _GAP, _FONT = 384, 26, 8, 14
 # How much of a concept's colour lies over the picture.
 TINT = 0.5
 
@@ -52,7 +52,7 @@ def _sheet(picture, start, end, concepts):
     scale = _PANEL / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     sheet = panel((2 * size[0] + _GAP, size[1] + 2 * _CAPTION))
-    draw, font = ImageDraw.Draw(sheet), caption_font(14)
+    draw = ImageDraw.Draw(sheet)
     for column, (title, masks) in enumerate((("masks at the start", start), ("masks at the end", end))):
         left = column * (size[0] + _GAP)
         tinted = picture.clone()
@@ -60,18 +60,17 @@ def _sheet(picture, start, end, concepts):
             inside = nearest_resize(mask, (height, width))[..., None]
             tinted = torch.where(inside, (1 - TINT) * tinted + TINT * torch.tensor(_colour(number)), tinted)
         sheet.paste(as_picture(tinted).resize(size, Image.Resampling.BILINEAR), (left, _CAPTION))
-        draw.text((left + 4, 4), title, font=font, fill=INK)
-    _legend(draw, font, size[1] + _CAPTION, [concept.word or label for label, concept in concepts.items()])
+        write(draw, (left + 4, 4), title, _FONT)
+    _legend(draw, size[1] + _CAPTION, [concept.word or label for label, concept in concepts.items()])
     return sheet
 
 
-def _legend(draw, font, top, names):
+def _legend(draw, top, names):
     left = 4
     for number, name in enumerate(names):
         colour = tuple(round(255 * part) for part in _colour(number))
         draw.rectangle((left, top + 7, left + 10, top + 17), fill=colour)
-        draw.text((left + 15, top + 4), name, font=font, fill=INK)
-        left += 27 + round(draw.textlength(name, font=font))
+        left += 27 + write(draw, (left + 15, top + 4), name, _FONT)
 
 
 def _colour(number):

@@ -1,6 +1,5 @@
 """Golden Noise (NPNet, arXiv 2411.09502): what the network makes of a noise of any size."""
 
-import logging
 import math
 from dataclasses import dataclass
 
@@ -9,11 +8,9 @@ import torch
 
 from ...kernels.noise_prompt import TOKENS, canvas_size, centre, for_batch, golden_noise, tiled, with_long_prompt
 from ..host.families import OTHER_CHANNELS, PROMPT_WIDTHS
-from ..host.messages import input_error, warn_user
+from ..host.messages import input_error, log_info, warn_user
 from ..host.seeded import seeded_noise
 from .npnet_file import NoisePromptNet
-
-log = logging.getLogger(__name__)
 
 SIZE_MODES = ("tile", "resize", "off")
 LONG_PROMPTS = ("truncate", "average", "recurse")
@@ -53,7 +50,7 @@ class NoiseImprover:
             )
             return noise
         else:
-            log.info('latent %s is not %s: size_mode "%s"', size_text(size), size_text((side, side)), self.size_mode)
+            log_info(f'latent {size_text(size)} is not {size_text((side, side))}: size_mode "{self.size_mode}"')
             golden = self._resized(plain, draw(side)) if self.size_mode == "resize" else None
             golden = self._tiled(plain, seed) if golden is None else golden
         if not torch.isfinite(golden).all():

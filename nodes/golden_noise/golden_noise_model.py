@@ -1,16 +1,12 @@
 """Golden Noise for samplers without a noise socket: a MODEL whose runs begin with the golden noise of their own."""
 
-import logging
-
 import comfy.sample
 import torch
 
 from ..host.attach import unwrap_runs, wrap_runs
 from ..host.calls import noise_levels, seed_of_run
-from ..host.messages import input_error, warn_user
+from ..host.messages import input_error, log_info, warn_user
 from .golden_noise import LATENT_CHANNELS
-
-log = logging.getLogger(__name__)
 
 _KEY = "personalization_npnet"
 # Schedules may round their first noise level; one step of a thousand lies 0.6 % below.
@@ -51,7 +47,7 @@ class GoldenRuns:
                 seed = seed_of_run(args, kwargs)
                 noise = self.improver(noise, seed or 0, lambda side: _drawn(noise, seed, side))
             else:
-                log.info("this run does not start from full noise; Golden Noise leaves it as it is")
+                log_info("this run does not start from full noise; Golden Noise leaves it as it is")
         return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
 
 

@@ -40,7 +40,7 @@ class GoldenNoise:
         # most pictures are of this size: then the work is done already
         self._known = plain, golden
         change = float((golden - plain).norm() / plain.norm())
-        return (
+        return plain(
             f"{net.name} for {net.family}, strength {improver.strength:g}: on {size_text((side, side))} noise of seed "
             f"{self.seed} the standard deviation goes from {float(plain.std()):.3f} to "
             f"{float(golden.std()):.3f}, {100 * change:.1f} % of the noise changes"

@@ -9,12 +9,12 @@ from safetensors import safe_open
 
 from ...kernels.noise_prompt import TOKENS, NPNetSizes, fresh_weights, golden_noise
 from ..files.new_files import file_name_of, in_folder, write_tensors
-from ..host.messages import input_error, warn_user
+from ..host.messages import input_error, plain, warn_user
 from .noise_pairs import read_pairs
 from .npnet_file import NPNET_KINDS, net_from
 
 # Swin-Tiny and the hidden widths of the published networks.
-_PUBLISHED_SIZES = {"width": 96, "depths": (2, 2, 6, 2), "heads": (3, 6, 12, 24), "vectors": 64, "values": 1024}
+PUBLISHED_SIZES = {"width": 96, "depths": (2, 2, 6, 2), "heads": (3, 6, 12, 24), "vectors": 64, "values": 1024}
 # Every tenth pair is kept out of training to judge by.
 HELD_OUT = 10
 # Steps between two files from which an interrupted training goes on.
@@ -58,7 +58,7 @@ def train(folder, file_name, start, *, steps, batch_size, learning_rate, seed):
     report = f"{path.name}, {done} steps, {len(shown)} pairs: loss on {len(held)} held out {before:.5f} -> {after:.5f}"
     if after >= before:
         warn_user(f"{report}; this is no better than plain noise: train longer or collect more pairs")
-    return net, str(path), report
+    return net, str(path), plain(report)
 
 
 def _target(file_name):
@@ -81,7 +81,7 @@ def _first_weights(pair, start, seed):
             "prompts encoded by the checkpoint's CLIP"
         )
     if start is None:
-        return fresh_weights(NPNetSizes(side, width, **_PUBLISHED_SIZES), seed)
+        return fresh_weights(NPNetSizes(side, width, **PUBLISHED_SIZES), seed)
     if start.sizes.prompt != width:
         raise input_error(
             f"{start.name} is for {start.family}, the embeddings of the pairs' prompts are {width} wide; disconnect "

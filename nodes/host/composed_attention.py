@@ -4,16 +4,14 @@ What stands there runs first, with all rows; then each of our branches adds (its
 rows that it plans.
 """
 
-import logging
 from functools import cache, partial
 from operator import getitem
 
 import torch
 
 from .attention import plain_attention
+from .messages import log_warning
 from .rows import coupled_chunks
-
-log = logging.getLogger(__name__)
 
 
 class ComposedAttention:
@@ -54,7 +52,7 @@ class ComposedAttention:
 
     def _leave_out(self, reason):
         if self.call.run.once(reason):
-            log.warning("%s; this pack's attention is skipped at its blocks", reason)
+            log_warning(f"{reason}; this pack's attention is skipped at its blocks")
 
 
 def _composed(standing, ours, plain):

@@ -4,14 +4,10 @@ They travel in the conditioning's dictionary, so any node that keeps the diction
 the order in which they run.
 """
 
-import logging
-
 import torch
 
 from .calls import block_of
-from .messages import input_error
-
-log = logging.getLogger(__name__)
+from .messages import input_error, log_warning
 
 # (L, T, D): a prompt's context at each cross-attention
 LAYERS = "personalization_layers"
@@ -70,7 +66,7 @@ class LayeredContexts:
 
     def __call__(self, n, context, value, options):
         if context.shape[0] < self.batch:
-            log.warning("another patch removed rows; layer-wise prompts are skipped there")
+            log_warning("another patch removed rows; layer-wise prompts are skipped there")
             return n, context, value
         layer = self.number[block_of(options)]
         swapped = context.clone()

@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageFont
 
+from .messages import plain
+
 INK, PAPER = (235, 235, 235), (24, 24, 28)
 
 
@@ -12,9 +14,14 @@ def panel(size):
     return Image.new("RGB", size, PAPER)
 
 
-def caption_font(size):
-    """The font of captions."""
-    return ImageFont.load_default(size=size)
+def write(draw, place, text, size, colour=INK):
+    """Writes one line of text, which may come from anywhere, and returns its width in pixels.
+
+    draw: PIL's of a panel; place: (left, top); size: of the font.
+    """
+    text, font = plain(text), ImageFont.load_default(size=size)
+    draw.text(place, text, font=font, fill=colour)
+    return round(draw.textlength(text, font=font))
 
 
 def as_picture(tensor):

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from ..host.panels import INK, as_images, caption_font, panel
+from ..host.panels import as_images, panel, write
 
 # Dark to bright in even steps of lightness, from 0 to 1.
 RAMP = np.array([[13, 8, 66], [101, 13, 135], [188, 55, 84], [243, 131, 30], [250, 246, 130]], dtype=np.float32)
@@ -37,7 +37,7 @@ def _panel(values, words, size, under):
     sheet = panel((width, height + _CAPTION))
     sheet.paste(Image.fromarray(heat.round().astype(np.uint8)))
     low, high = (round(100 * float(edge)) for edge in (values.min(), values.max()))
-    ImageDraw.Draw(sheet).text((8, height + 6), f"{words}: {low} to {high} %", font=caption_font(FONT_SIZE), fill=INK)
+    write(ImageDraw.Draw(sheet), (8, height + 6), f"{words}: {low} to {high} %", FONT_SIZE)
     return sheet
 
 

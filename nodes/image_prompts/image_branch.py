@@ -1,15 +1,12 @@
 """One cross-attention that also reads pictures: what MIP-Adapter puts at a block for one call."""
 
-import logging
-
 import torch
 
 from ...kernels.image_prompt_attention import image_probabilities, image_values, merge_weights, object_maps, text_gate
 from ..host.calls import grid_of, heads_of
 from ..host.frames import frame_of
+from ..host.messages import log_warning
 from ..host.rows import COND, UNCOND
-
-log = logging.getLogger(__name__)
 
 
 class ImageBranch:
@@ -75,7 +72,7 @@ class ImageBranch:
         if frame is not None:
             return grid_of(options), frame
         if member.has_regions and self.run.once("regions of image prompts"):
-            log.warning(
+            log_warning(
                 "MIP-Adapter: regions of references are ignored where another patch tiles the picture, merges its "
                 "tokens or samples an unknown part of it"
             )

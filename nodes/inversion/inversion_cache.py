@@ -1,6 +1,5 @@
 """Inverted layout pictures on disk, in the host's user folder, by content and within a budget of bytes."""
 
-import logging
 import os
 from pathlib import Path
 
@@ -13,11 +12,10 @@ from ..files.new_files import write_tensors
 from ..host.blocks import attention_blocks
 from ..host.calls import bare_forward, clean_options
 from ..host.content_keys import digest
+from ..host.messages import log_warning
 from ..host.seeded import seeded_noise
 from ..host.text_rows import text_batch, text_rows
 from ..host.unet_inputs import compute_dtype, unet_inputs
-
-log = logging.getLogger(__name__)
 
 # Side of the small picture by which a model is recognized, in latent pixels.
 PROBE = 8
@@ -57,7 +55,7 @@ def load(key):
     except FileNotFoundError:
         return None
     except (OSError, SafetensorError, KeyError) as error:
-        log.warning("%s cannot be read (%s); the layout picture is inverted again", path, error)
+        log_warning(f"{path} cannot be read ({error}); the layout picture is inverted again")
         return None
 
 
@@ -72,7 +70,7 @@ def save(key, latents, budget):
         _make_room(place, budget - size)
         write_tensors(place / f"{key}.safetensors", {"latents": latents})
     except (OSError, SafetensorError) as error:
-        log.warning("the inverted layout picture cannot be saved in %s (%s)", place, error)
+        log_warning(f"the inverted layout picture cannot be saved in {place} ({error})")
 
 
 def _make_room(place, limit):

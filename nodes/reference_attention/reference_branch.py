@@ -1,6 +1,5 @@
 """One self-attention of the image's rows that also reads references: what MRSA puts at a block for one call."""
 
-import logging
 from collections import defaultdict
 from dataclasses import dataclass
 
@@ -11,10 +10,9 @@ from ...kernels.reference_attention import multi_reference_attention
 from ..host.attention import exact_attention
 from ..host.calls import grid_of, heads_of
 from ..host.frames import frame_of
+from ..host.messages import log_warning
 from ..host.rows import COND
 from .reference_rows import ReferenceRow
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +46,7 @@ class ReferenceBranch:
             return None
         region_frame = frame_of(q, options, chunk, self.run)
         if region_frame is None and self._has_regions() and self.run.once("regions"):
-            log.warning(
+            log_warning(
                 "MRSA: regions of references are ignored where another patch tiles the picture, merges its "
                 "tokens or samples an unknown part of it"
             )

@@ -5,7 +5,7 @@ from PIL import Image, ImageDraw
 
 from ...kernels.masks import token_mask
 from ..host.blocks import grid_at
-from ..host.panels import INK, as_images, as_picture, caption_font, panel
+from ..host.panels import INK, as_images, as_picture, panel, write
 from .reference_views import views_of
 
 # The token grids of a 512 x 512 picture at the three levels of the UNet that have self-attention.
@@ -52,7 +52,6 @@ def _paste(sheet, column, picture, resampling):
 
 def _write(sheet, column, first, second, colour):
     draw = ImageDraw.Draw(sheet)
-    font = caption_font(13)
     left = column * (_PANEL + _GAP) + 2
-    draw.text((left, _PANEL + 2), first, font=font, fill=INK)
-    draw.text((left, _PANEL + 18), second, font=font, fill=colour)
+    write(draw, (left, _PANEL + 2), first, 13)
+    write(draw, (left, _PANEL + 18), second, 13, colour)

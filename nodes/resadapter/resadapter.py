@@ -6,7 +6,7 @@ import comfy.lora
 
 from ..files.lora_names import PART_NAMES
 from ..host.families import family_of
-from ..host.messages import input_error, warn_user
+from ..host.messages import input_error, plain, warn_user
 from .adapter_sets import read_set
 from .set_fit import fitted
 
@@ -41,7 +41,7 @@ def attach_resadapter(model, choice, *, alpha, norms, norm_strength, link_norms)
 
     if warnings:
         warn_user(f"ResAdapter {choice}: {'; '.join(warnings)}")
-    return patched, "\n".join([*filter(None, lines), *(f"note: {warning}" for warning in warnings)])
+    return patched, "\n".join(map(plain, [*filter(None, lines), *(f"note: {warning}" for warning in warnings)]))
 
 
 def _lora_patches(lora):

@@ -6,7 +6,7 @@ import comfy.model_management
 import torch
 
 from ..host.families import MULTIPLE, native_side
-from ..host.messages import input_error, warn_user
+from ..host.messages import input_error, plain, warn_user
 from .adapter_sets import read_set
 from .published_sets import PUBLISHED_SETS
 from .set_fit import check_family, check_model
@@ -41,7 +41,7 @@ def sized(model, choice, *, aspect, megapixels, width, height):
         warnings += _outside(PUBLISHED_SETS[adapter.like or GENERAL[family]], choice, *rounded)
     if warnings:
         warn_user(f"Resolution: {'; '.join(warnings)}")
-    return *rounded, suggested_alpha(model, *rounded), "; ".join(warnings)
+    return *rounded, suggested_alpha(model, *rounded), plain("; ".join(warnings))
 
 
 def empty_latent(width, height, batch_size):

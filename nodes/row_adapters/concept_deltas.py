@@ -1,17 +1,14 @@
 """What a concept's MODEL has beyond the base MODEL, in forms that can be computed beside the layers."""
 
-import logging
 import uuid
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from ..files.lora_names import UNET_PREFIX
 from ..host.content_keys import patches_digest
-from ..host.messages import input_error
+from ..host.messages import input_error, log_warning
 from .adapter_parts import NotAdditiveError, part_of, weight_shape
 from .weight_patches import patches_beyond
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,10 +78,9 @@ def concept_deltas(base, concept, strength=1.0):
     if _replaced(concept) - _replaced(base):
         reasons.add("replaced or injected modules")
     if reasons:
-        log.warning(
-            "a concept uses %s, which cannot run in the shared batch: it runs in a forward pass of its own, which "
-            "takes longer",
-            ", ".join(sorted(reasons)),
+        log_warning(
+            f"a concept uses {', '.join(sorted(reasons))}, which cannot run in the shared batch: it runs in a forward "
+            "pass of its own, which takes longer"
         )
     return Deltas(parts, patches, tuple(sorted(reasons)), concept)
 
@@ -102,7 +98,7 @@ def _parts_of(patches, layers):
                 reasons.add(str(reason))
                 continue
             if part is None:
-                log.warning("a patch does not fit %s and is skipped, as in ComfyUI itself", key)
+                log_warning(f"a patch does not fit {key} and is skipped, as in ComfyUI itself")
             else:
                 parts.setdefault(name, []).append(part)
     return {name: tuple(found) for name, found in parts.items()}, reasons

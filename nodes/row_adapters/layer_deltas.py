@@ -1,6 +1,5 @@
 """The deltas of all paths at one layer of the UNet: stacked, moved by the host, added to the layer's output."""
 
-import logging
 from collections import defaultdict
 from threading import get_ident
 
@@ -10,9 +9,8 @@ import torch.nn.functional as F
 
 from ...kernels.row_adapters import grouped_conv, grouped_linear, hadamard_weight, kronecker_conv, kronecker_linear
 from ..host.gradients import normal
+from ..host.messages import log_warning
 from .adapter_parts import Dense, Hadamard, Kronecker, LowRank, Vector, weight_shape
-
-log = logging.getLogger(__name__)
 
 # Paths share one pair of products as long as padding their ranks costs at most this much more.
 PADDING = 1.25
@@ -59,7 +57,7 @@ class LayerDeltas:
             # HyperTile and its like cut rows into tiles, which follow each other
             tiles, odd = divmod(x.shape[0], present.count)
             if odd or output.shape[0] != x.shape[0]:
-                log.warning("another patch changed the number of rows; per-row adapters are skipped there")
+                log_warning("another patch changed the number of rows; per-row adapters are skipped there")
                 return
             x = x.to(output.dtype)
             for kind, paths, names in self._terms:

@@ -1,5 +1,6 @@
 """Model folders, on the host's own folder lists."""
 
+import json
 import os
 
 import folder_paths
@@ -92,3 +93,13 @@ def test_a_changed_file_is_seen(models):
     assert stamp(names, KIND, ALIAS) != before
     path.unlink()
     assert stamp(names, KIND, ALIAS) == [["one.safetensors"]]
+
+
+def test_a_stamp_tells_no_path(tmp_path, monkeypatch):
+    """The host writes it into every picture."""
+    (tmp_path / "one.safetensors").write_bytes(b"1")
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "npnet", ([str(tmp_path)], {".safetensors"}))
+    first = stamp(["one.safetensors"], "npnet")
+    assert str(tmp_path) not in json.dumps(first) and first == stamp(["one.safetensors"], "npnet")
+    (tmp_path / "one.safetensors").write_bytes(b"12")
+    assert stamp(["one.safetensors"], "npnet") != first

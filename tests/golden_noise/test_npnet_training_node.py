@@ -26,7 +26,7 @@ def folders(tmp_path, monkeypatch):
     extensions = set(folder_paths.supported_pt_extensions)
     monkeypatch.setitem(folder_paths.folder_names_and_paths, "npnet", ([str(tmp_path / "npnet")], extensions))
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})
-    monkeypatch.setattr(npnet_training, "PUBLISHED", SMALL)
+    monkeypatch.setattr(npnet_training, "PUBLISHED_SIZES", SMALL)
     return tmp_path
 
 
