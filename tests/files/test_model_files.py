@@ -90,9 +90,9 @@ def test_a_changed_file_is_seen(models):
     before = stamp(names, KIND, ALIAS)
     assert before == stamp(names, KIND, ALIAS)
     os.utime(path, ns=(1, 1))
-    assert stamp(names, KIND, ALIAS) != before
+    changed = stamp(names, KIND, ALIAS)
     path.unlink()
-    assert stamp(names, KIND, ALIAS) == [["one.safetensors"]]
+    assert len({before, changed, stamp(names, KIND, ALIAS)}) == 3
 
 
 def test_a_stamp_tells_no_path(tmp_path, monkeypatch):

@@ -157,9 +157,13 @@ def test_an_empty_folder_says_where_to_put_files(model, folder):  # noqa: F811
 
 def test_a_replaced_file_is_read_anew(folder):  # noqa: F811
     before = ResAdapter.fingerprint_inputs(adapter_set=SD15, alpha=1.0)
-    assert len(before) == 2 and before == ResAdapter.fingerprint_inputs(adapter_set=SD15, alpha=1.0)
+    assert before == ResAdapter.fingerprint_inputs(adapter_set=SD15, alpha=1.0)
     put(folder / SD15, **{LORA: {"a": torch.ones(1)}})
-    assert before != ResAdapter.fingerprint_inputs(adapter_set=SD15, alpha=1.0)
+    changed = ResAdapter.fingerprint_inputs(adapter_set=SD15, alpha=1.0)
+    assert before != changed
+    # the other half of the set counts too
+    put(folder / SD15, **{NORMS: {"b": torch.ones(1)}})
+    assert ResAdapter.fingerprint_inputs(adapter_set=SD15, alpha=1.0) not in (before, changed)
     assert Resolution.fingerprint_inputs(adapter_set="none") == ResAdapter.fingerprint_inputs(adapter_set=None)
 
 
