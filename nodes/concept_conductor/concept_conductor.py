@@ -14,12 +14,13 @@ from ..host.blocks import grid_at, unet_of
 from ..host.messages import input_error, log_warning, warn_user
 from ..host.run_records import keep_record
 from ..host.technique import Technique
+from ..host.unet_inputs import check_prompt
 from ..row_adapters.batch_adapters import RowAdapters
 from ..row_adapters.own_weights import OwnWeights
 from .concept_masks import ConceptMasks, latent_masks
 from .concept_passes import ConductedCall
 from .concept_paths import paths_of
-from .concept_prompts import tell_of_prompts
+from .concept_prompts import check_prompts
 from .concepts_wire import concept_label
 from .conductor_layers import layers_of
 from .conductor_run import Conducting
@@ -38,6 +39,8 @@ def attach_conductor(model, concepts, settings, layout=None):
     unet = unet_of(model, "Concept Conductor")
     labels = [concept_label(number, concept.word) for number, concept in enumerate(concepts, 1)]
     acting = {label: concept for label, concept in zip(labels, concepts, strict=True) if concept.strength}
+    if not concepts:
+        warn_user("no concepts are connected, so this node does nothing")
     if not acting:
         return model
     missing = [label for label, concept in acting.items() if concept.mask is None]
@@ -49,7 +52,9 @@ def attach_conductor(model, concepts, settings, layout=None):
     for label, concept in acting.items():
         if not concept.mask.any():
             raise input_error(f"the mask of {label} is empty; paint it white where the concept should appear")
-        tell_of_prompts(model, label, concept)
+        check_prompts(model, label, concept)
+    if layout is not None:
+        check_prompt(model, [layout.text], "layout_positive")
     return attach(model, Conductor(model, acting, settings, layers_of(unet), layout))
 
 

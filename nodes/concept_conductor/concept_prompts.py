@@ -3,6 +3,7 @@
 from ..host.attach import technique_of
 from ..host.layered_prompts import contexts_of
 from ..host.messages import warn_user
+from ..host.unet_inputs import check_prompt
 from ..text_contexts.layer_contexts import LayerContexts
 
 # What other nodes put on a prompt and a concept does not take: its place is its mask, all else is the main prompt's.
@@ -16,11 +17,12 @@ UNUSED = {
 }
 
 
-def tell_of_prompts(model, label, concept):
-    """model: the base MODEL; label: what messages call the concept."""
+def check_prompts(model, label, concept):
+    """model: the base MODEL; label: what messages call the concept. Raises ValueError for prompts of another model."""
     for kind, text in (("prompt", concept.positive), ("negative prompt", concept.negative)):
         if not text:
             continue
+        check_prompt(model, text, f"the {kind} of {label}")
         unused = [said for name, said in UNUSED.items() if text[0][1].get(name) is not None]
         if len(text) > 1:
             unused.insert(0, f"{len(text)} combined prompts (only the first is used)")

@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 
 from ...kernels.masks import nearest_resize
 from ..host.attach import technique_of
-from ..host.latents import pixels_of
+from ..host.latents import checked_images, latents_of, pixels_of
 from ..host.messages import input_error
 from ..host.panels import as_images, as_picture, panel, write
 from ..host.run_records import latest_record, record_of
@@ -25,7 +25,7 @@ def mask_pictures(model, samples, images=None):
     technique = technique_of(model, "concept_conductor")
     if technique is None:
         raise input_error("this MODEL has no Concept Conductor; connect the MODEL that Concept Conductor gives")
-    latents = samples["samples"]
+    latents = latents_of(samples)
     # nodes behind the sampler may have changed the latents: then the last run is meant
     record = record_of(technique, latents) or latest_record(technique)
     if record is None:
@@ -44,7 +44,8 @@ def _under(images, number, latents):
     """(H, W, 3) in 0..1: the result, or an even grey of its shape."""
     if images is None:
         return torch.full((*pixels_of(latents.shape[-2:]), 3), 0.35)
-    return images[number % len(images), ..., :3].float().cpu()
+    images = checked_images(images, "images")
+    return images[number % len(images)].cpu()
 
 
 def _sheet(picture, start, end, concepts):

@@ -13,6 +13,34 @@ def pixels_of(latent_size):
     return tuple(LATENT_STEP * side for side in latent_size)
 
 
+def checked_images(images, label):
+    """Pictures (b, H, W, 3) float32 of an IMAGE, with or without its batch axis, of 1, 3 or 4 channels.
+
+    Raises ValueError, naming them by the label, for another form, for none, and for values that are not numbers.
+    """
+    images = images[None] if images.ndim == 3 else images
+    if images.ndim != 4 or images.shape[-1] not in (1, 3, 4):
+        raise input_error(
+            f"{label} has the shape {tuple(images.shape)}; connect an IMAGE (batch, height, width, 1, 3 or 4)"
+        )
+    if 0 in images.shape:
+        raise input_error(
+            f"{label} has no picture (shape {tuple(images.shape)}); connect an IMAGE with a picture in it"
+        )
+    images = images[..., :3].float()
+    if not torch.isfinite(images).all():
+        raise input_error(f"{label} has NaN or infinite values; connect a picture that was decoded without errors")
+    return images.expand(-1, -1, -1, 3)
+
+
+def latents_of(samples):
+    """The latents (b, C, h, w) of a LATENT; ValueError for one without any."""
+    latents = samples.get("samples")
+    if latents is None or latents.ndim != 4 or 0 in latents.shape:
+        raise input_error("samples has no latents; connect the LATENT of the sampler")
+    return latents
+
+
 def checked_latent(base, latent, label):
     """What a VAE gave (1, C, h, w), as float32 on the CPU, in its own units.
 
@@ -47,7 +75,9 @@ def batched_mask(mask):
 
 
 def bounded_mask(mask, label, kind):
-    """The mask as float32 in 0..1; ValueError for values that are not numbers."""
+    """The mask as float32 in 0..1; ValueError for an empty one and for values that are not numbers."""
+    if 0 in mask.shape:
+        raise input_error(f"the {kind} of {label} is empty (shape {tuple(mask.shape)}); connect a MASK of a picture")
     if not torch.isfinite(mask).all():
         raise input_error(f"the {kind} of {label} has NaN or infinite values; connect a MASK between 0 and 1")
     return mask.float().clamp(0, 1)

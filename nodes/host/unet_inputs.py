@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from .layered_prompts import contexts_of
+from .messages import input_error
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +38,19 @@ def unet_inputs(base, cross_attn, values, latent, prompt_type="positive", pictur
         made[name].cond.float().cpu() if name in made else None for name in ("c_crossattn", "y", "c_concat")
     )
     return Inputs(context, y, concat, _on_cpu(contexts_of(cross_attn, values)))
+
+
+def check_prompt(model, conditioning, label):
+    """ValueError, naming the prompt by its label, for a CONDITIONING that a MODEL cannot read."""
+    tensor = conditioning[0][0]
+    if tensor is None or tensor.ndim != 3 or 0 in tensor.shape:
+        raise input_error(f"{label} holds no text; connect a CLIP Text Encode")
+    width = model.model.model_config.unet_config.get("context_dim")
+    if width is not None and tensor.shape[-1] != width:
+        raise input_error(
+            f"{label} is {tensor.shape[-1]} wide, the model reads {width}; encode it with the CLIP of the model's own "
+            "checkpoint"
+        )
 
 
 def _on_cpu(tensor):

@@ -13,8 +13,8 @@ import comfy.model_management
 import torch
 
 from ..host.attach import attach, technique_of
-from ..host.latents import pixels_of
-from ..host.messages import input_error
+from ..host.latents import checked_images, latents_of, pixels_of
+from ..host.messages import input_error, warn_user
 from ..host.run_records import keep_record, record_of
 from ..host.technique import Technique
 from ..host.when import Window
@@ -59,6 +59,8 @@ def attach_mip_adapter(model, adapter, clip, clip_vision, references, settings):
 
     references: tuple of References, one object each. Raises ValueError for inputs it cannot work with.
     """
+    if not references:
+        warn_user("no references are connected, so this node does nothing")
     if not references or settings.scale == 0 or not any(reference.strength for reference in references):
         return model
     blocks = check_fits(adapter, model.model.diffusion_model)
@@ -81,8 +83,8 @@ def attach_mip_adapter(model, adapter, clip, clip_vision, references, settings):
     return attach(model, ImagePrompts((member,)))
 
 
-def maps_over(model, latents, images=None):
-    """IMAGE: the objects' shares of the result `latents` (b, C, h, w), drawn over its decoded images if given.
+def maps_over(model, samples, images=None):
+    """IMAGE: the objects' shares of the result `samples`, a LATENT, drawn over its decoded images if given.
 
     Raises ValueError for a MODEL without MIP-Adapter, and for latents that it did not make lately.
     """
@@ -91,12 +93,14 @@ def maps_over(model, latents, images=None):
         raise input_error(
             "this MODEL has no MIP-Adapter; connect the MODEL that MIP-Adapter gives and that was sampled"
         )
+    latents = latents_of(samples)
     maps = record_of(technique, latents)
     if maps is None:
         raise input_error(
             "these samples are not from a recent run of this MODEL with MIP-Adapter active; connect the LATENT "
             "straight from the sampler that uses this MODEL, and run again"
         )
+    images = None if images is None else checked_images(images, "images")
     if images is not None and len(images) not in (1, len(latents)):
         raise input_error(f"images has {len(images)} pictures for {len(latents)} samples; connect the decoded samples")
     return heat_maps(maps, pixels_of(latents.shape[-2:]), images)

@@ -143,7 +143,7 @@ class MIPMaps(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, samples, images=None) -> io.NodeOutput:
-        return io.NodeOutput(maps_over(model, samples["samples"], images))
+        return io.NodeOutput(maps_over(model, samples, images))
 
 
 NODES = [MIPAdapter, MIPMaps]

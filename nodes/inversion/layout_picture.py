@@ -7,7 +7,7 @@ import comfy.model_management as mm
 import comfy.utils
 import torch
 
-from ..host.latents import centre_crop, checked_latent, pixels_of
+from ..host.latents import centre_crop, checked_images, checked_latent, pixels_of
 from ..host.messages import input_error, warn_user
 from . import inversion_cache
 from .inversion import inverted, levels_of
@@ -94,14 +94,10 @@ def picture_of(image, positive, vae):
             f"layout_image also needs {' and '.join(missing)}; connect a CLIP Text Encode that describes the picture, "
             "and the checkpoint's VAE"
         )
-    image = image[None] if image.ndim == 3 else image
-    if image.ndim != 4 or image.shape[-1] not in (3, 4):
-        raise input_error(f"layout_image has the shape {tuple(image.shape)}; connect one IMAGE (1, height, width, 3)")
-    if not torch.isfinite(image).all():
-        raise input_error("layout_image has NaN or infinite values; connect a picture that was decoded without errors")
+    image = checked_images(image, "layout_image")
     if len(image) > 1:
         warn_user(f"layout_image is a batch of {len(image)} pictures; the first one is used for all results")
-    return image[:1, ..., :3].float().cpu(), tuple(positive[0][:2])
+    return image[:1].cpu(), tuple(positive[0][:2])
 
 
 def layout_of(image, positive, vae, steps, cache_bytes):

@@ -35,23 +35,29 @@ def gradient_of(loss_of, output, leaf):
 
     output: a tensor of the UNet's inside, made of the leaf, in the model's dtype. The way back is taken in two stages:
     to the output in full precision, then through the UNet, scaled so that small values of half precision do not vanish.
-    Raises ValueError where half precision overflows at every scale.
+    Raises ValueError for an output or a loss that is no number, and where half precision overflows at every scale.
     """
     found = output.detach().to(torch.promote_types(output.dtype, torch.float32)).requires_grad_(True)
     (of_output,) = torch.autograd.grad(loss_of(found), found)
     half = output.element_size() < 4
     peak = float(of_output.abs().max())
+    if not math.isfinite(peak):
+        raise input_error(
+            "layout guidance met NaN or infinite values: they came with the latent or a prompt, from the model or from "
+            "another patch; look at the picture without guidance (guidance_weight 0)"
+        )
     if peak == 0:
         return torch.zeros_like(leaf)
     scale = 2.0 ** math.floor(math.log2(PEAK / peak)) if half else 1.0
-    for _ in range(3):
+    for _ in range(3 if half else 1):
         scaled = (of_output * scale).to(output.dtype)
         (gradient,) = torch.autograd.grad(output, leaf, scaled, retain_graph=half)
         if torch.isfinite(gradient).all():
             return gradient / scale
         scale /= 256
+    kind = str(output.dtype).removeprefix("torch.")
     raise input_error(
-        "layout guidance produced NaN or infinite values in half precision; start ComfyUI with --fp32-unet, or set "
+        f"layout guidance produced NaN or infinite values in {kind}; start ComfyUI with --fp32-unet, or set "
         "guidance_weight to 0"
     )
 

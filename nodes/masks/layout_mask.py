@@ -13,7 +13,7 @@ from ..host.latents import LATENT_STEP, pixels_of
 from ..host.messages import input_error
 from ..host.partial_pass import run_to
 from ..host.text_rows import text_batch, text_rows
-from ..host.unet_inputs import compute_dtype, unet_inputs
+from ..host.unet_inputs import check_prompt, compute_dtype, unet_inputs
 from ..inversion.inversion import inverted, level_at
 from ..inversion.layout_picture import LayoutPicture
 
@@ -29,7 +29,8 @@ def layout_mask(model, vae, pixels, text, point, clusters, cluster=None):
 
     pixels (1, H, W, 3); text: (context, values) of what it shows; clusters: into how many shapes it is divided;
     cluster(rows (n, d), k): the label (n,) of each row, k-means if None. The model runs alone: its weights with their
-    patches, no patches of attention. Raises ValueError for a point outside, and for a picture under 64 x 64 pixels.
+    patches, no patches of attention. Raises ValueError for a point outside, for a picture under 64 x 64 pixels and for
+    a prompt of another model.
     """
     cluster = cluster or (lambda rows, k: kmeans(rows, k, RESTARTS))
     unet = unet_of(model, "Layout Mask")
@@ -42,6 +43,7 @@ def layout_mask(model, vae, pixels, text, point, clusters, cluster=None):
         raise input_error(
             f"layout_image is {pixels.shape[2]}x{pixels.shape[1]} pixels; connect a picture of at least 64x64"
         )
+    check_prompt(model, [text], "layout_positive")
     latent = LayoutPicture(pixels, text, vae, 0, 0).latent(model.model, size)
     mm.load_models_gpu([model], memory_required=model.model.memory_required([1, *latent.shape[1:]]))
     seen = _seen(model.model, block, latent, text)

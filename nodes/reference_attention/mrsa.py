@@ -54,6 +54,8 @@ def attach_mrsa(model, clip, vae, references, settings):
     unet = unet_of(model, "Multi-Reference Self-Attention")
     levels = attention_blocks(unet)
     blocks = {block: levels[block] for block in chosen_blocks(unet, settings.blocks, settings.custom_blocks)}
+    if not references:
+        warn_user("no references are connected, so this node does nothing")
     if not references or settings.weight == 0:
         return model
     weight = max(-WEIGHT_LIMIT, min(WEIGHT_LIMIT, settings.weight))

@@ -6,7 +6,7 @@ import comfy.utils
 import torch
 
 from ...kernels.masks import WHOLE
-from ..host.latents import LATENT_STEP, batched_mask, bounded_mask
+from ..host.latents import LATENT_STEP, batched_mask, bounded_mask, checked_images
 from ..host.messages import input_error, warn_user
 
 # What the host's LoadImage gives as mask of an image without alpha.
@@ -50,7 +50,7 @@ def pictures_of(reference, number):
     Raises ValueError, naming the reference, for what is no IMAGE or MASK, and for a count of masks that does not match.
     """
     label = label_of(number, reference)
-    images = _rgb(reference.image, label)
+    images = checked_images(reference.image, label)
     return label, images, _spread(_without_empty_alpha(reference.mask, images, label), len(images), label, "mask")
 
 
@@ -85,19 +85,6 @@ def fitted_picture(image, area, label="picture"):
     pixels = pixels[:, top : top + kept[0], left : left + kept[1]]
     frame = (top / size[0], left / size[1], (top + kept[0]) / size[0], (left + kept[1]) / size[1])
     return pixels.contiguous(), frame if size != kept else WHOLE
-
-
-def _rgb(images, label):
-    if images.ndim == 3:
-        images = images[None]
-    if images.ndim != 4 or images.shape[-1] not in (1, 3, 4):
-        raise input_error(
-            f"{label} has the shape {tuple(images.shape)}; connect an IMAGE (batch, height, width, 1, 3 or 4)"
-        )
-    images = images[..., :3].float()
-    if not torch.isfinite(images).all():
-        raise input_error(f"{label} has NaN or infinite values; connect a picture that was decoded without errors")
-    return images.expand(-1, -1, -1, 3)
 
 
 def _as_masks(mask, label, kind):

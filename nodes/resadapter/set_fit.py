@@ -24,12 +24,12 @@ def fitted(adapter, model):
     lora, norms = {}, {}
     for module, parts in adapter.convs.items():
         key = _known(keys, module, "weight", adapter, model)
-        _check_conv(module, parts, shapes[key])
+        _check_conv(f"{module} in adapter_set {adapter.name}", parts, shapes[key])
         lora[UNET_PREFIX + key] = parts
     for module, parts in adapter.norms.items():
         for part, tensor in parts.items():
             key = _known(keys, module, part, adapter, model)
-            _check_shape(f"{part} of {module}", tensor, [shapes[key]])
+            _check_shape(f"{part} of {module} in adapter_set {adapter.name}", tensor, [shapes[key]])
             norms[UNET_PREFIX + key] = tensor
     return lora, norms
 
@@ -84,6 +84,11 @@ def _known(keys, module, part, adapter, model):
 
 def _check_conv(module, parts, shape):
     down, up = parts["down"], parts["up"]
+    if not min(down.ndim, up.ndim) or not down.shape[0] or parts.get("alpha", down.new_zeros(1)).numel() != 1:
+        raise input_error(
+            f"the LoRA of {module} has no rank (down {tuple(down.shape)}, up {tuple(up.shape)}) or several values of "
+            "alpha; nothing was patched: download the set again"
+        )
     rank = down.shape[0]
     _check_shape(f"LoRA down of {module}", down, [(rank, *shape[1:])])
     _check_shape(f"LoRA up of {module}", up, [(shape[0], rank, 1, 1), (shape[0], rank)])

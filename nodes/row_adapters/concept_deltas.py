@@ -10,6 +10,9 @@ from ..host.messages import input_error, log_warning
 from .adapter_parts import NotAdditiveError, part_of, weight_shape
 from .weight_patches import patches_beyond
 
+# What halves without axes, of rank 0 or of shapes that do not multiply raise; ComfyUI logs these and goes on.
+ODD_LORA = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
 
 @dataclass(frozen=True, eq=False)
 class Deltas:
@@ -97,6 +100,8 @@ def _parts_of(patches, layers):
             except NotAdditiveError as reason:
                 reasons.add(str(reason))
                 continue
+            except ODD_LORA:
+                part = None
             if part is None:
                 log_warning(f"a patch does not fit {key} and is skipped, as in ComfyUI itself")
             else:
