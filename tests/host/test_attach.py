@@ -1,0 +1,75 @@
+"""How techniques join a MODEL: in an order of their own, immutable, the MODEL that came in left alone."""
+
+import itertools
+
+import pytest
+from support.concepts import conducted
+from support.image_prompts import with_pictures
+from support.models import sample, tiny_model
+from support.references import prompt, with_references
+
+from pack.nodes.host.attach import attach, techniques_of
+from pack.nodes.host.technique import Technique
+from pack.nodes.text_contexts.layer_contexts import LayerContexts
+
+
+def named(name, order, log=None):
+    class Named(Technique):
+        def around(self, call, forward):
+            def wrapped(*args):
+                log.append(self.name)
+                return forward(*args)
+
+            return wrapped
+
+    made = Named()
+    made.name, made.order = name, order
+    return made
+
+
+def test_techniques_stand_in_their_order_however_they_are_named_and_joined():
+    """Names are no order: the alphabet would nest them the other way round."""
+    model = tiny_model("sd15")
+    kinds = [("z", 1), ("m", 2), ("a", 3)]
+    for order in itertools.permutations(kinds):
+        log, patched = [], model
+        for name, number in order:
+            patched = attach(patched, named(name, number, log))
+        assert [technique.name for technique in techniques_of(patched)] == ["z", "m", "a"]
+        sample(patched, prompt(model, 1), prompt(model, 2), steps=1, cfg=1.0)
+        # the last one is the outermost
+        assert log == ["a", "m", "z"]
+    assert techniques_of(model) == ()
+
+
+def test_no_two_techniques_have_one_place():
+    model = tiny_model("sd15")
+    patched = attach(with_pictures(with_references(conducted(model))), LayerContexts())
+    techniques = techniques_of(patched)
+    assert [t.name for t in techniques] == ["concept_conductor", "layer_contexts", "mip_adapter", "mrsa"]
+    assert len({t.order for t in techniques}) == len(techniques)
+
+
+def held(value, depth=3):
+    """What an object holds, by identity: (attribute, id) of all attributes, and of theirs."""
+    if depth == 0 or not hasattr(value, "__dict__"):
+        return id(value)
+    # what is found once and stays the same (a cached property, kept tokens) is no change
+    return {name: (id(part), held(part, depth - 1)) for name, part in vars(value).items()}
+
+
+MAKERS = {
+    "references": with_references,
+    "pictures": with_pictures,
+    "concepts": lambda model: conducted(model, layout=True),
+}
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_a_run_changes_no_technique(make):
+    model = tiny_model("sd15")
+    patched = make(model)
+    before = [held(technique, 2) for technique in techniques_of(patched)]
+    for size in ((1, 4, 8, 8), (2, 4, 8, 16)):
+        sample(patched, prompt(model, 100), prompt(model, 200), steps=1, latent=size)
+    assert [held(technique, 2) for technique in techniques_of(patched)] == before
