@@ -44,6 +44,10 @@ class ConceptMasks:
             self._moved[grid, device] = masks.flatten(2).to(device)
         return self._moved[grid, device]
 
+    def first_at(self, grid, device):
+        """(N, 1, h * w) bool: the user's own masks, whatever refinement has made of them."""
+        return self._built(grid).flatten(2).to(device)
+
     @property
     def current(self):
         """(N, 1 or images, h, w) at the latent's size."""

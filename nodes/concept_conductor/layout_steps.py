@@ -104,12 +104,11 @@ class LayoutGuidance:
         return batch.read_by(differentiable_options(clean_options(step.moment.sigma, step.x.device)))
 
     def _foreground(self, step):
-        """How many masks cover each token: (images or 1, n), or None where all tokens count once."""
+        """How many of the user's masks cover each token: (1, n), or None where all tokens count once."""
         if not self.settings.use_loss_mask:
             return None
-        self.conducting.masks.enter(step.moment.step)
         grid = self.conducting.grid_of(self.conducting.layers.guidance)
-        return self.conducting.masks.at(grid, step.x.device).sum(0).float()
+        return self.conducting.masks.first_at(grid, step.x.device).sum(0).float()
 
     def _image_inputs(self, step):
         """The Inputs of the first positive prompt that acts at this noise level."""
