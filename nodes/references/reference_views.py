@@ -9,9 +9,6 @@ from ...kernels.masks import WHOLE
 from ..host.latents import LATENT_STEP, batched_mask, bounded_mask, checked_images
 from ..host.messages import input_error, warn_user
 
-# What the host's LoadImage gives as mask of an image without alpha.
-NO_ALPHA = (64, 64)
-
 
 @dataclass(frozen=True)
 class View:
@@ -51,7 +48,7 @@ def pictures_of(reference, number):
     """
     label = label_of(number, reference)
     images = checked_images(reference.image, label)
-    return label, images, _spread(_without_empty_alpha(reference.mask, images, label), len(images), label, "mask")
+    return label, images, _spread(_without_constant(reference.mask, label), len(images), label, "mask")
 
 
 def label_of(number, reference):
@@ -98,12 +95,21 @@ def _as_masks(mask, label, kind):
     return bounded_mask(mask, label, kind)
 
 
-def _without_empty_alpha(mask, images, label):
+def _without_constant(mask, label):
+    """Per picture its mask, None for one that is the same everywhere: it marks nothing.
+
+    The host gives such masks for pictures without transparency, black ones of 64 x 64 or constant ones of any size.
+    """
     mask = _as_masks(mask, label, "mask")
-    if mask is None or tuple(mask.shape[1:]) != NO_ALPHA or tuple(images.shape[1:3]) == NO_ALPHA or mask.any():
-        return mask
-    warn_user(f"{label}: its picture has no alpha channel, so its mask is empty; the whole picture is used")
-    return None
+    if mask is None:
+        return None
+    marks = [bool(one.min() < one.max()) for one in mask]
+    if not all(marks):
+        warn_user(
+            f"{label}: its mask has one value everywhere, as that of a picture without transparency or one painted "
+            "black all over, so it marks no subject; the whole picture is used"
+        )
+    return [one if marked else None for one, marked in zip(mask, marks, strict=True)]
 
 
 def _spread(masks, count, label, kind):

@@ -34,7 +34,7 @@ def test_strengths_that_cannot_be(strength):
 
 @pytest.mark.parametrize("shape", [(64, 96), (1, 64, 96), (1, 1, 64, 96), (1, 64, 96, 1)])
 def test_masks_of_all_shapes(shape):
-    (view,) = views_of(reference(mask=torch.ones(shape)), AREA)
+    (view,) = views_of(reference(mask=torch.rand(shape)), AREA)
     assert view.mask.shape == (64, 96)
 
 
@@ -50,8 +50,9 @@ def test_a_batch_is_several_pictures():
     pictures_ = torch.rand(3, 64, 96, 3)
     views = views_of(reference(pictures_, mask=torch.ones(1, 64, 96)), AREA)
     assert [torch.equal(v.pixels[0], p) for v, p in zip(views, pictures_, strict=True)] == [True] * 3
-    views = views_of(reference(pictures_, mask=torch.arange(3).float()[:, None, None].expand(3, 64, 96) / 2), AREA)
-    assert [float(v.mask.mean()) for v in views] == [0.0, 0.5, 1.0]
+    masks = torch.rand(3, 64, 96)
+    views = views_of(reference(pictures_, mask=masks), AREA)
+    assert [torch.equal(v.mask, mask) for v, mask in zip(views, masks, strict=True)] == [True] * 3
 
 
 @pytest.mark.parametrize("kind", ["mask", "region"])
@@ -76,14 +77,32 @@ def test_pictures_that_cannot_be(inputs, says):
         views_of(reference(**inputs), AREA)
 
 
-def test_the_empty_mask_of_a_picture_without_alpha_is_no_mask(monkeypatch):
+@pytest.mark.parametrize("value", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize("size", [(64, 64), (64, 96), (7, 1000)])
+def test_a_mask_of_one_value_is_no_mask(monkeypatch, size, value):
+    """The host gives such ones for pictures without transparency; a black one that was painted looks the same."""
     told = []
     monkeypatch.setattr(pictures, "warn_user", told.append)
-    (view,) = views_of(reference(mask=torch.zeros(1, 64, 64)), AREA)
-    assert view.mask is None and "no alpha channel" in told[0]
-    # a mask that somebody made empty stays empty
-    (view,) = views_of(reference(mask=torch.zeros(1, 64, 96)), AREA)
-    assert view.mask is not None and len(told) == 1
+    (view,) = views_of(reference(mask=torch.full((1, *size), value)), AREA)
+    assert view.mask is None and "without transparency or one painted black all over" in told[0]
+
+
+def test_one_lighter_pixel_makes_a_mask(monkeypatch):
+    told = []
+    monkeypatch.setattr(pictures, "warn_user", told.append)
+    mask = torch.zeros(1, 64, 64)
+    mask[:, 3, 3] = 1 / 255
+    (view,) = views_of(reference(mask=mask), AREA)
+    assert torch.equal(view.mask, mask[0]) and not told
+
+
+def test_masks_of_a_batch_are_looked_at_one_by_one(monkeypatch):
+    told = []
+    monkeypatch.setattr(pictures, "warn_user", told.append)
+    masks = torch.zeros(2, 64, 96)
+    masks[1, :, :48] = 1
+    views = views_of(reference(image=torch.rand(2, 64, 96, 3), mask=masks), AREA)
+    assert [view.mask is None for view in views] == [True, False] and len(told) == 1
 
 
 @pytest.mark.parametrize(
