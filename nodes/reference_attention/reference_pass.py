@@ -5,28 +5,31 @@ from functools import cache
 import comfy.model_management
 
 from ..host.attention import plain_attention
+from ..host.blocks import attention_blocks
 from ..host.calls import clean_options, grid_of, with_replacements
 from ..host.partial_pass import PassEnded, may_end_early
+from ..host.text_rows import text_batch
 
 
-def caught_keys(call, x, context, y, blocks, kept):
+def caught_keys(call, x, texts, blocks, kept):
     """Keys and values of the reference rows' self-attentions: one {block: (k (m, c), v (m, c))} per row.
 
-    call: the UNet call in whose place and at whose noise level this runs; x (r, C, h, w), context (r, m, D), y (r, A)
-    or None: inputs of the UNet, one row per reference; blocks: host keys in order of execution; kept(row, (h, w)): the
-    indices (m,) of the tokens to keep of a row. Same weights, no patches of anyone, nothing computed after the last
-    block's keys and values. As many rows at once as memory allows.
+    call: the UNet call in whose place and at whose noise level this runs; x (r, C, h, w): inputs of the UNet, one row
+    per reference; texts: one TextRows of a single row for each; blocks: host keys in order of execution; kept(row,
+    (h, w)): the indices (m,) of the tokens to keep of a row. Same weights, no patches of anyone, nothing computed after
+    the last block's keys and values. As many rows at once as memory allows.
     """
     caught = []
     while len(caught) < x.shape[0]:
         rows = slice(len(caught), len(caught) + _rows_that_fit(call, x.shape[0] - len(caught), x.shape))
-        caught += _one_pass(call, x[rows], context[rows], y[rows] if y is not None else None, blocks, kept, rows.start)
+        caught += _one_pass(call, x[rows], texts[rows], blocks, kept, rows.start)
     return caught
 
 
-def _one_pass(call, x, context, y, blocks, kept, first):
+def _one_pass(call, x, texts, blocks, kept, first):
     rows = x.shape[0]
     caught = [{} for _ in range(rows)]
+    batch = text_batch(texts, attention_blocks(call.base.diffusion_model))
 
     @cache
     def index_of(row, grid):
@@ -45,10 +48,10 @@ def _one_pass(call, x, context, y, blocks, kept, first):
 
         return lambda inner: catch
 
-    clean = clean_options(call.timesteps.new_full((1,), call.moment.sigma))
+    clean = batch.read_by(clean_options(call.timesteps.new_full((1,), call.moment.sigma)))
     clean = with_replacements(clean, {("attn1", block): catching(block) for block in blocks})
     with may_end_early():
-        call.unet(x, call.timesteps[:1].expand(rows), context, y, None, clean)
+        call.unet(x, call.timesteps[:1].expand(rows), batch.context, batch.y, None, clean)
     return caught
 
 
