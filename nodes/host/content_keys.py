@@ -17,6 +17,15 @@ def digest(*tensors):
     return state.digest()
 
 
+def sampling_digest(sampling):
+    """A hash of a model sampling object of the host: what its model predicts, its noise levels, its own settings."""
+    state = hashlib.blake2b(digest_size=16)
+    kinds = [kind.__name__ for kind in type(sampling).__mro__]
+    plain = {name: value for name, value in vars(sampling).items() if isinstance(value, int | float | str | bool)}
+    _hash(state, [kinds, plain, dict(sampling.named_buffers())])
+    return state.digest()
+
+
 def patches_digest(patches):
     """A hash of the contents of the host's {key: [patch, ...]}."""
     state = hashlib.blake2b(digest_size=16)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from ..files.new_files import write_tensors
 from ..host.blocks import attention_blocks
 from ..host.calls import bare_forward, clean_options
-from ..host.content_keys import digest
+from ..host.content_keys import digest, sampling_digest
 from ..host.messages import log_warning
 from ..host.seeded import seeded_noise
 from ..host.text_rows import text_batch, text_rows
@@ -41,7 +41,8 @@ def key_of(base, latent, text, levels):
     timestep = torch.full((1,), 500.0, device=device)
     options = clean_options(1.0, device)
     seen = bare_forward(base)(rows.to(device, dtype), timestep, batch.context, batch.y, None, options)
-    return digest(seen, latent, inputs.context, inputs.y, inputs.layers, torch.tensor(levels)).hex()
+    contents = digest(seen, latent, inputs.context, inputs.y, inputs.layers, torch.tensor(levels))
+    return (contents + sampling_digest(base.model_sampling)).hex()
 
 
 def load(key):

@@ -3,6 +3,7 @@
 import resource
 
 import comfy.model_management as mm
+import comfy.model_sampling
 import folder_paths
 import pytest
 import torch
@@ -138,7 +139,10 @@ def test_a_second_picture_inverts_nothing(model, folder):
     assert rows.count(1) <= 2
 
 
-@pytest.mark.parametrize("change", ["picture", "prompt", "size", "steps", "weights", "patch"])
+SAMPLINGS = ["prediction", "schedule", "settings"]
+
+
+@pytest.mark.parametrize("change", ["picture", "prompt", "size", "steps", "weights", "patch", *SAMPLINGS])
 def test_what_decides_the_inversion_is_its_key(model, change):
     latent, text, levels = draw(1, 4, 8, 8), prompt(model, 1)[0], [0.5, 3.0]
 
@@ -157,8 +161,17 @@ def test_what_decides_the_inversion_is_its_key(model, change):
         levels = [0.5, 2.0, 3.0]
     elif change == "weights":
         model.model.diffusion_model.out[2].weight.mul_(1.001)
-    else:
+    elif change == "patch":
         model.model.diffusion_model.input_blocks[1][0].out_layers[3].weight.add_(1e-3)
+    elif change == "prediction":
+        kinds = (comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.V_PREDICTION)
+        sampling = type("ModelSamplingAdvanced", kinds, {})(model.model.model_config)
+        sampling.load_state_dict(model.model.model_sampling.state_dict(), strict=False)
+        model.model.model_sampling = sampling
+    elif change == "schedule":
+        model.model.model_sampling.set_sigmas(model.model.model_sampling.sigmas * 1.01)
+    else:
+        model.model.model_sampling.sigma_data = 0.9
     assert key() != before
 
 
@@ -271,7 +284,7 @@ def test_the_vae_is_asked_once_per_size(model):
         ({"vae": None}, "also needs vae; connect"),
         ({"layout_positive": None}, "also needs layout_positive; connect"),
         ({"layout_image": torch.full((1, 64, 64, 3), torch.nan)}, "NaN or infinite"),
-        ({"layout_image": torch.rand(1, 64, 64)}, "connect one IMAGE"),
+        ({"layout_image": torch.rand(1, 64, 64)}, "connect an IMAGE"),
     ],
 )
 def test_bad_layouts(model, inputs, message):
