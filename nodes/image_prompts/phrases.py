@@ -1,6 +1,6 @@
 """The words that name objects, as tokens: how many there are, what they mean alone, where they stand in a prompt."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 
 import torch
@@ -32,24 +32,35 @@ class Phrase:
 
 
 def phrases_of(base, clip, words, prompt=""):
-    """One Phrase per text in `words`; with a prompt, each is looked up in it.
+    """One Phrase per text in `words`; with a prompt, each is looked up in it, the longest first.
 
-    Raises ValueError for a CLIP whose tokens are not those of Stable Diffusion.
+    A word inside a longer one goes on to its next place; equal words share theirs. Raises ValueError for a CLIP whose
+    tokens are not those of Stable Diffusion.
     """
     prompt_ids = [_ids(chunk) for chunk in _chunks(clip, prompt)] if prompt else []
-    return [_phrase(base, clip, text, prompt_ids) for text in words]
+    found = {text: _phrase(base, clip, text) for text in dict.fromkeys(words)}
+    placed = []
+    for text, (phrase, ids) in sorted(found.items(), key=lambda item: -len(item[1][1])):
+        positions = next((place for other, place in placed if _equal(ids, other)), None)
+        if positions is None:
+            positions = _found(ids, prompt_ids, {at for _, place in placed for at in place})
+        if positions is not None:
+            placed.append((ids, positions))
+        found[text] = replace(phrase, positions=positions), ids
+    return [found[text][0] for text in words]
 
 
-def _phrase(base, clip, text, prompt_ids):
+def _phrase(base, clip, text):
+    """(the Phrase of a text that has not been looked up, its tokens)."""
     if not text:
-        return Phrase(text, torch.zeros(1, 0, 0))
+        return Phrase(text, torch.zeros(1, 0, 0)), []
     chunks = _chunks(clip, text)
     ids = _ids(chunks[0])[:LONGEST]
     if len(chunks) > 1:
         warn_user(f'the word "{text[:40]}..." is longer than {LONGEST} tokens; only its beginning is used')
     context = _context(base, clip, text)
     # row 0 is the start token
-    return Phrase(text, context[:, 1 : len(ids) + 1], _found(ids, prompt_ids))
+    return Phrase(text, context[:, 1 : len(ids) + 1]), ids
 
 
 def _chunks(clip, text):
@@ -87,14 +98,20 @@ def _context(base, clip, text):
     return inputs.context[:1] if inputs.layers is None else inputs.layers
 
 
-def _found(ids, prompt_ids):
-    """Positions of the first run of these ids in the context of a prompt; None if there is none."""
+def _found(ids, prompt_ids, taken):
+    """Positions of the first run of these ids in the context of a prompt that is not taken; None if there is none."""
     for number, chunk in enumerate(prompt_ids):
         for start in range(len(chunk) - len(ids) + 1):
-            if ids and all(_same(a, b) for a, b in zip(ids, chunk[start:], strict=False)):
+            if ids and _equal(ids, chunk[start : start + len(ids)]):
                 first = number * PROMPT_CHUNK + 1 + start
-                return tuple(range(first, first + len(ids)))
+                positions = tuple(range(first, first + len(ids)))
+                if not taken & set(positions):
+                    return positions
     return None
+
+
+def _equal(ids, other):
+    return len(ids) == len(other) and all(_same(a, b) for a, b in zip(ids, other, strict=True))
 
 
 def _same(a, b):

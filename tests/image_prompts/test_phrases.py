@@ -84,3 +84,20 @@ def test_a_clip_that_reads_a_text_for_each_layer(base, clip):
 
     (phrase,) = phrases_of(base, Layered(clip.tokenizer), ["cat"])
     assert phrase.tokens == 1 and phrase.rows[:, 0, 0].tolist() == [1 + 100 * number for number in range(16)]
+
+
+WITHIN = [
+    # (words, prompt, first positions)
+    (["fox", "red fox"], "a fox and a red fox", [2, 5]),
+    (["red fox", "fox"], "a red fox and a fox", [2, 6]),
+    (["fox", "red fox"], "a red fox alone", [None, 2]),
+    (["fox", "red fox", "big red fox"], "a big red fox, a red fox, a fox", [11, 7, 2]),
+    # equal words share their place
+    (["fox", "fox"], "a fox and a fox", [2, 2]),
+]
+
+
+@pytest.mark.parametrize(("words", "prompt", "firsts"), WITHIN, ids=lambda value: str(value))
+def test_a_word_inside_a_longer_one_goes_on_to_its_next_place(base, clip, words, prompt, firsts):
+    found = phrases_of(base, clip, words, prompt)
+    assert [phrase.positions and phrase.positions[0] for phrase in found] == firsts
