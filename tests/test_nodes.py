@@ -7,53 +7,35 @@ from pathlib import Path
 
 import pytest
 from comfy_api.latest import io
+from support import nodes_table
 
 from pack.nodes import NODES, PersonalizationPack
 
 ROOT = Path(__file__).parents[1]
-# ids, inputs and their order are in saved workflows: they may only grow at the end
-SOCKETS = {
-    "PersonalizationReference": "image word strength prompt mask region references",
-    "PersonalizationReferencePreview": "references",
-    "PersonalizationSample": "picture",
-    "PersonalizationPocketModel": "",
-    "PersonalizationBoxMask": "x y width height pixel_width pixel_height feather",
-    "PersonalizationMRSA": "model clip vae weight blocks custom_blocks style_fidelity start_percent end_percent "
-    "reference_noise reference_seed cache_mb references",
-    "PersonalizationResAdapter": "model adapter_set alpha norms norm_strength link_norms",
-    "PersonalizationResAdapterExport": "adapter_set file_name model",
-    "PersonalizationResolution": "model adapter_set aspect megapixels custom_width custom_height batch_size",
-    "PersonalizationImageAdapterLoader": "adapter_file",
-    "PersonalizationMIPAdapter": "model adapter clip clip_vision scale merge merge_power phrase_source text_gate "
-    "start_percent end_percent prompt references",
-    "PersonalizationMIPMaps": "model samples images",
-    "PersonalizationNPNetLoader": "npnet_file",
-    "PersonalizationGoldenNoise": "noise npnet conditioning strength size_mode long_prompt device",
-    "PersonalizationGoldenNoiseModel": "model npnet conditioning strength size_mode long_prompt device",
-    "PersonalizationNoisePairs": "model positive negative folder seed count width height guidance "
-    "inverse_guidance steps",
-    "PersonalizationTrainNPNet": "folder file_name steps batch_size learning_rate seed npnet",
-    "PersonalizationEDLoRALoader": "model clip edlora_file strength_model strength_clip pooled",
-    "PersonalizationEDLoRAConvert": "edlora_file file_name",
-    "PersonalizationRedenoise": "noise model positive negative guidance inverse_guidance steps repeats",
-    "PersonalizationConcept": "model positive word strength negative mask concepts",
-    "PersonalizationConceptConductor": "model guidance_weight guidance_end guidance_interval custom_factor "
-    "gradient_space refine_start refine_end refine_interval iou_threshold kmeans_restarts rect_mask use_loss_mask "
-    "inversion_steps concepts layout_image layout_positive vae unmatched close_seams cache_mb",
-    "PersonalizationLayoutMask": "model vae layout_image layout_positive x y clusters",
-    "PersonalizationConceptMasks": "model samples images",
-}
-
 schemas = pytest.mark.parametrize("schema", [node.GET_SCHEMA() for node in NODES], ids=lambda schema: schema.node_id)
 
 
 def test_every_node_is_known():
-    assert sorted(SOCKETS) == sorted(node.GET_SCHEMA().node_id for node in NODES)
+    assert sorted(nodes_table.NODES) == sorted(node.GET_SCHEMA().node_id for node in NODES)
 
 
 @schemas
 def test_sockets_keep_their_order(schema):
-    assert [i.id for i in schema.inputs][: len(SOCKETS[schema.node_id].split())] == SOCKETS[schema.node_id].split()
+    told = nodes_table.NODES[schema.node_id]
+    inputs, outputs = told.inputs.split(), told.outputs.split()
+    assert [socket.id for socket in schema.inputs][: len(inputs)] == inputs
+    assert [socket.get_io_type() for socket in schema.outputs][: len(outputs)] == outputs
+
+
+@pytest.mark.parametrize("node", NODES, ids=lambda node: node.GET_SCHEMA().node_id)
+def test_nodes_lie_where_the_table_says(node):
+    told = nodes_table.NODES[node.GET_SCHEMA().node_id]
+    assert Path(inspect.getfile(node)) == ROOT / "nodes" / told.file
+
+
+@pytest.mark.parametrize("technique", nodes_table.TECHNIQUES, ids=lambda technique: technique.name)
+def test_each_technique_has_its_files(technique):
+    assert [pattern for pattern in technique.files() if not list(ROOT.glob(pattern))] == []
 
 
 @schemas
