@@ -207,9 +207,15 @@ class Costs:
         return 2 * images * self.plain + once + images * references * self.attention(mask)
 
 
-@lru_cache(maxsize=8)
 def costs(kind, size, blocks, width=320):
-    """Costs of a UNet alone, by running it once; nothing of the pack takes part. blocks: a range of indices."""
+    """Costs of a UNet alone; nothing of the pack takes part. blocks: a range of indices."""
+    plain, layers = _plain_run(kind, size, width)
+    return Costs(plain, layers[blocks[-1]][2], tuple(layers[i][:2] for i in blocks))
+
+
+@lru_cache(maxsize=8)
+def _plain_run(kind, size, width):
+    """FLOPs of one row, and (tokens, channels, FLOPs up to its norm) of each self-attention in order of execution."""
     unet = host_model(kind, width, device="meta").model.diffusion_model
     parts = (unet.input_blocks, unet.middle_block, unet.output_blocks)
     layers = [m for part in parts for m in part.modules() if isinstance(m, host_attention.BasicTransformerBlock)]
@@ -224,11 +230,10 @@ def costs(kind, size, blocks, width=320):
         def note(norm, inputs, n):
             seen.append((*n.shape[1:], counter.get_total_flops()))
 
-        hooks = [layers[i].norm1.register_forward_hook(note) for i in blocks]
+        for layer in layers:
+            layer.norm1.register_forward_hook(note)
         unet(x, torch.zeros(1, device=meta), context, y, None, {})
-    for hook in hooks:
-        hook.remove()
-    return Costs(counter.get_total_flops(), seen[-1][2], tuple(shape[:2] for shape in seen))
+    return counter.get_total_flops(), seen
 
 
 def _kept(mask, tokens):
