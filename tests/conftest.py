@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+# What is left out without the host, and what is told at the end.
+pytest_plugins = ["setup.report"]
+
 ROOT = Path(__file__).parent.parent
 HOST = os.environ.get("COMFYUI_PATH")
 
@@ -21,23 +24,6 @@ if HOST:
 spec = spec_from_file_location("pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
 sys.modules["pack"] = module_from_spec(spec)
 spec.loader.exec_module(sys.modules["pack"])
-
-# The only tests that do without the host.
-WITHOUT_HOST = ("kernels", "setup", "support", "test_architecture.py", "test_demo.py", "conftest.py")
-
-
-def pytest_ignore_collect(collection_path, config):
-    """Tests of the upper floors import the host: without it they are not even read, and named at the end."""
-    parts = collection_path.relative_to(ROOT / "tests").parts if collection_path != ROOT / "tests" else ()
-    if not HOST and parts and parts[0] not in WITHOUT_HOST:
-        return True
-    return None
-
-
-def pytest_terminal_summary(terminalreporter):
-    if not HOST:
-        left = sorted(path.name for path in (ROOT / "tests").iterdir() if path.name not in WITHOUT_HOST)
-        terminalreporter.line(f"NOT RUN without COMFYUI_PATH: {', '.join(left)}", yellow=True)
 
 
 @pytest.fixture(autouse=True)

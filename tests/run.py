@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import demo as demo_graph
-from setup import environment, hosts
+from setup import browser, environment, hosts, rooms
 from setup.host_server import PromptError, Server, ServerError, pictures
 from setup.steps import SetupError, clean_environment, done, last_lines, locked, mark, run, say, step
 
@@ -53,6 +53,8 @@ def parse(arguments):
     )
     parser.add_argument("command", choices=["demo", "test", "serve"])
     parser.add_argument("--host", choices=list(hosts.HOSTS), default=hosts.NEWEST, help="the version of ComfyUI")
+    parser.add_argument("--short", action="store_true", help="test what touches ComfyUI, without what is marked slow")
+    parser.add_argument("--browser", action="store_true", help="install what the browser tests need (Debian, as root)")
     parser.add_argument("--comfyui", metavar="PATH", help="use this ComfyUI instead; nothing is installed into it")
     parser.add_argument("--python", metavar="PATH", help="its interpreter, if it is not found beside it")
     parser.add_argument("--cache", metavar="DIR", help="where downloads and the environment are kept")
@@ -71,15 +73,27 @@ def test(options):
     python, host, _, cpu = prepare(options)
     if lacks(python, "pytest"):
         raise SetupError(f"pytest is missing there; this installs it: {python} -m pip install pytest")
+    cache = environment.cache_folder(options.cache)
+    if options.browser:
+        with locked(cache):
+            browser.install(cache)
     hidden = {"CUDA_VISIBLE_DEVICES": ""} if cpu else {}
     # Tiny tensors: threads would spend their time waiting for each other.
     threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-    tests = clean_environment(COMFYUI_PATH=str(host), **hidden, **threads)
-    # Named files or folders stand in for the whole suite; a few files are not worth sharing out.
-    named = [ROOT / argument.split("::")[0] for argument in options.rest]
-    suite = [] if any(path.exists() for path in named) else ["tests"]
-    shared = [] if any(path.is_file() for path in named) else workers(python, cpu)
-    return run([python, "-m", "pytest", *suite, *shared, *options.rest], cwd=ROOT, env=tests)
+    variables = {"COMFYUI_PATH": str(host), "PERSONALIZATION_CACHE": str(cache), **hidden, **threads}
+    chosen, few = selection(options)
+    shared = [] if few else workers(python, cpu)
+    command = [python, "-m", "pytest", *chosen, *shared, *options.rest]
+    return run(command, cwd=ROOT, env=clean_environment(**variables))
+
+
+def selection(options):
+    """Options of pytest that say which tests, and whether these are too few to share out."""
+    # Named files or folders stand in for the whole suite.
+    named = [path for path in (ROOT / argument.split("::")[0] for argument in options.rest) if path.exists()]
+    places = [] if named else rooms.on_every_host() if options.short else ["tests"]
+    marked = ["-m", "not slow"] if options.short else []
+    return places + marked, any(path.is_file() for path in named)
 
 
 def workers(python, cpu):

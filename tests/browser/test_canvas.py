@@ -1,33 +1,30 @@
 """Every workflow that the pack ships, opened and run in ComfyUI's own front end, in a real browser.
 
-Needs, beside COMFYUI_PATH, a Chromium and playwright-core (which brings no browser along):
+Needs, beside COMFYUI_PATH, Node.js, a Chromium and playwright-core (which brings no browser along); as root on Debian
 
-    apt-get install chromium
-    npm install --prefix ~/.cache/comfyui-personalization playwright-core
-    python tests/run.py test -- tests/browser -rs
+    python tests/run.py test --browser -- tests/browser
 
-A Chromium elsewhere is named by CHROMIUM, a folder with playwright-core by NODE_PATH. Where one of them is missing
-these tests are skipped. They leave a screenshot of each workflow in output/: look at it.
+installs the last two. A Chromium elsewhere is named by CHROMIUM, a folder with playwright-core by NODE_PATH. Where one
+is missing these tests are skipped. They leave a screenshot of each workflow in output/: look at it.
 """
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from setup.browser import found
 from setup.environment import cache_folder
 from setup.host_server import Server
+from setup.steps import SetupError
 from support import canvas
 from support import server_models as tiny_files
 
 ROOT = Path(__file__).parents[2]
 CANVASES = sorted((ROOT / "workflows").glob("*.json"))
-CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-GLOBAL_MODULES = ("/usr/local/lib/node_modules", "/usr/lib/node_modules", "/usr/share/nodejs")
 # Model files that other ones stand in for, and where they lie.
 FOLDERS = {"ckpt_name": "checkpoints", "clip_name": "clip_vision"}
 QUIET = {"missing": [], "marked": [], "overlay": None}
@@ -38,26 +35,14 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def browser():
     """The environment for canvas.mjs."""
-    node = shutil.which("node")
-    if not node:
-        pytest.skip("no browser tests: Node.js is missing (apt-get install nodejs npm)")
-    chromium = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUMS)), None)
-    if not chromium:
-        pytest.skip("no browser tests: Chromium is missing (apt-get install chromium, or name one in CHROMIUM)")
-    folders = [os.environ.get("NODE_PATH"), str(cache_folder() / "node_modules"), *GLOBAL_MODULES]
-    found = dict(os.environ, CHROMIUM=chromium, NODE_PATH=os.pathsep.join(filter(None, folders)))
-    look = [node, "-e", "require.resolve('playwright-core')"]
-    if subprocess.run(look, env=found, cwd=ROOT, capture_output=True).returncode:
-        install = f"npm install --prefix {cache_folder()} playwright-core"
-        pytest.skip(f"no browser tests: playwright-core is missing ({install}, or name its folder in NODE_PATH)")
-    return found
+    try:
+        return found(cache_folder())
+    except SetupError as missing:
+        pytest.skip(str(missing))
 
 
 @pytest.fixture(scope="module")
 def server(browser, tmp_path_factory):
-    host = os.environ.get("COMFYUI_PATH")
-    if not host:
-        pytest.skip("no ComfyUI: COMFYUI_PATH is not set")
     base = tmp_path_factory.mktemp("browser")
     tiny_files.write(base / "models")
     # The files that the workflows name need not be read: it is enough that the loaders' lists have them.
@@ -65,7 +50,8 @@ def server(browser, tmp_path_factory):
         for _, socket, name in names_in(path):
             (base / "models" / FOLDERS[socket] / name).touch()
     packs = {"comfyui-personalization": ROOT}
-    with Server(host, sys.executable, base, cpu=not torch.cuda.is_available(), packs=packs) as server:
+    host, cpu = os.environ["COMFYUI_PATH"], not torch.cuda.is_available()
+    with Server(host, sys.executable, base, cpu=cpu, packs=packs) as server:
         yield server
 
 

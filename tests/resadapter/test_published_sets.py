@@ -18,7 +18,11 @@ from pack.nodes.resadapter.published_sets import PUBLISHED_SETS
 from pack.nodes.resadapter.set_export import export_resadapter
 
 SETS = os.environ.get("RESADAPTER_SETS")
-pytestmark = pytest.mark.skipif(not SETS, reason="RESADAPTER_SETS does not name the folder of the published sets")
+pytestmark = pytest.mark.skipif(
+    not SETS,
+    reason="the published ResAdapter sets are missing; to run them: download bytedance/res-adapter and name the folder "
+    "that holds its eight sets in RESADAPTER_SETS",
+)
 SHARED = dict(
     image_size=32, in_channels=4, out_channels=4, model_channels=320, use_spatial_transformer=True, legacy=False,
     use_temporal_attention=False, use_temporal_resblock=False, dtype=torch.float32,

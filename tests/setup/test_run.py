@@ -13,7 +13,7 @@ import pytest
 import run
 from support import canvas
 
-from setup import environment, hosts
+from setup import environment, hosts, rooms
 from setup.host_server import failure, link_pack, pictures, refusal
 from setup.steps import SetupError, done, locked, mark
 
@@ -158,6 +158,26 @@ def test_options():
     assert options.rest == ["-k", "mrsa", "--", "x"]
     plain = run.parse(["demo"])
     assert (plain.host, plain.cpu, plain.port, plain.rest) == (hosts.NEWEST, None, None, [])
+
+
+@pytest.mark.parametrize(
+    "rest, chosen, few",
+    [
+        ([], ["tests"], False),
+        (["-k", "mrsa"], ["tests"], False),
+        (["-q", "tests/kernels"], [], False),
+        (["tests/setup/test_run.py::test_options", "-q"], [], True),
+    ],
+)
+def test_which_tests_are_run(rest, chosen, few):
+    assert run.selection(run.parse(["test", "--", *rest])) == (chosen, few)
+
+
+def test_a_short_run():
+    options = run.parse(["test", "--host", "0.3.75", "--short", "--", "-q"])
+    assert run.selection(options) == ([*rooms.on_every_host(), "-m", "not slow"], False)
+    options = run.parse(["test", "--short", "--", "tests/server"])
+    assert run.selection(options) == (["-m", "not slow"], False)
 
 
 @pytest.mark.parametrize("wrong", [[], ["dance"], ["test", "--cpu", "--gpu"], ["test", "--python", "x"]])
