@@ -158,12 +158,6 @@ class Server:
     def interrupt(self):
         self.post("/interrupt", {})
 
-    def forget(self):
-        """Empty the server's caches, so that an equal graph is really run again."""
-        self.post("/free", {"unload_models": False, "free_memory": True})
-        # It does so while it is idle, and tells nobody when.
-        time.sleep(0.5)
-
     def view(self, image):
         """The bytes of a picture, given as the history names it."""
         wanted = {key: image[key] for key in ("filename", "subfolder", "type")}
