@@ -158,6 +158,7 @@ def small(side, steps):
         "PersonalizationResolution": {"megapixels": max(0.01, side * side / 1024**2), "batch_size": 1},
         "PersonalizationNoisePairs": {**pixels, "count": 2},
         "PersonalizationTrainNPNet": {"steps": 1, "batch_size": 2},
+        "PersonalizationConceptConductor": {"kmeans_restarts": 2},
         "KSampler": {"steps": steps},
         "BasicScheduler": {"steps": steps},
     }
