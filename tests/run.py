@@ -93,6 +93,9 @@ def selection(options):
     named = [path for path in (ROOT / argument.split("::")[0] for argument in options.rest) if path.exists()]
     places = [] if named else rooms.on_every_host() if options.short else ["tests"]
     marked = ["-m", "not slow"] if options.short else []
+    if options.short and not named:
+        left = ", ".join(rooms.WITHOUT_HOST + rooms.NEWEST_ONLY)
+        say(f"Left out: what is marked slow, {left} (of pocket, the training alone)")
     return places + marked, any(path.is_file() for path in named)
 
 

@@ -47,12 +47,12 @@ def left_out(reports):
         if report.skipped and not hasattr(report, "wasxfail"):
             _, _, reason = report.longrepr
             found[reason.removeprefix("Skipped: ")][room_of(report.nodeid)] += 1
-    return [f"{counts.total()} of {', '.join(sorted(counts))}: {reason}" for reason, counts in sorted(found.items())]
+    return [f"{counts.total()} in {', '.join(sorted(counts))}: {reason}" for reason, counts in sorted(found.items())]
 
 
 def left_without_host():
     left = [room for room in rooms() if room not in WITHOUT_HOST]
-    return f"all of {', '.join(left)}: COMFYUI_PATH names no ComfyUI; to run them: python tests/run.py test"
+    return f"all in {', '.join(left)}: COMFYUI_PATH names no ComfyUI; to run them: python tests/run.py test"
 
 
 def time_per_room(reports):

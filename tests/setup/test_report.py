@@ -41,8 +41,8 @@ def test_several_rooms(tmp_path, cores):
     files = {"one/test_x.py": PASSING + SKIPPED, "two/test_x.py": SLOW + SKIPPED + MARKED, "test_y.py": PASSING}
     text = end_of_run(tmp_path, files, *cores)
     assert section(text, "left out") == [
-        "1 of two: no file; to run them: find it",
-        "2 of one, two: no tool; to run them: buy one",
+        "1 in two: no file; to run them: find it",
+        "2 in one, two: no tool; to run them: buy one",
     ]
     rows = [line.split() for line in section(text, "time per room")]
     assert [(room, count) for room, count, *_ in rows[:1] + rows[-1:]] == [("two", "3"), ("all", "6")]

@@ -173,11 +173,13 @@ def test_which_tests_are_run(rest, chosen, few):
     assert run.selection(run.parse(["test", "--", *rest])) == (chosen, few)
 
 
-def test_a_short_run():
+def test_a_short_run(capsys):
     options = run.parse(["test", "--host", "0.3.75", "--short", "--", "-q"])
     assert run.selection(options) == ([*rooms.on_every_host(), "-m", "not slow"], False)
+    assert capsys.readouterr().out.startswith("Left out: what is marked slow, kernels, setup, ")
     options = run.parse(["test", "--short", "--", "tests/server"])
     assert run.selection(options) == (["-m", "not slow"], False)
+    assert not capsys.readouterr().out
 
 
 @pytest.mark.parametrize("wrong", [[], ["dance"], ["test", "--cpu", "--gpu"], ["test", "--python", "x"]])
