@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.house import House
+from support.nodes_table import NODES, TECHNIQUES
 
 ROOT = Path(__file__).parent.parent
 TOP = {"__init__.py", "nodes", "kernels", "README.md", "pyproject.toml", "workflows", "tests", "LICENSE"}
@@ -372,6 +373,18 @@ def test_the_map_in_readme_is_the_house(house):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     named = set(re.findall(r"^\| `nodes/(\w+)/`", text, re.M))
     assert named - {"web"} == house.rooms
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda technique: technique.name)
+def test_each_technique_has_its_files(technique):
+    assert [pattern for pattern in technique.files() if not list(ROOT.glob(pattern))] == []
+    assert f"workflows/{technique.name}.json" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_table_of_nodes_is_the_house(house):
+    """As the manager's scanner reads them: the ids in the source of the files that the table names."""
+    found = {node_id: str(file.path) for file in house.product for node_id in re.findall(r'node_id="(\w+)"', file.text)}
+    assert found == {node_id: f"nodes/{node.file}" for node_id, node in NODES.items()}
 
 
 def test_every_template_has_its_thumbnail_and_its_twin():
