@@ -20,7 +20,7 @@ from ..row_adapters.own_weights import OwnWeights
 from .concept_masks import ConceptMasks, latent_masks
 from .concept_passes import ConductedCall
 from .concept_paths import paths_of
-from .concept_prompts import check_prompts
+from .concept_prompts import check_concept
 from .concepts_wire import concept_label
 from .conductor_layers import layers_of
 from .conductor_run import Conducting
@@ -52,7 +52,7 @@ def attach_conductor(model, concepts, settings, layout=None):
     for label, concept in acting.items():
         if not concept.mask.any():
             raise input_error(f"the mask of {label} is empty; paint it white where the concept should appear")
-        check_prompts(model, label, concept)
+        check_concept(model, label, concept)
     if layout is not None:
         check_prompt(model, [layout.text], "layout_positive")
     return attach(model, Conductor(model, acting, settings, layers_of(unet), layout))

@@ -1,9 +1,10 @@
-"""What is doubtful about a concept's prompts, said on the node before a run."""
+"""What is doubtful about a concept's prompts and its LoRA, said on the node before a run."""
 
 from ..host.attach import technique_of
 from ..host.layered_prompts import contexts_of
 from ..host.messages import warn_user
 from ..host.unet_inputs import check_prompt
+from ..row_adapters.concept_deltas import loaded_nothing
 from ..text_contexts.layer_contexts import LayerContexts
 
 # What other nodes put on a prompt and a concept does not take: its place is its mask, all else is the main prompt's.
@@ -17,7 +18,7 @@ UNUSED = {
 }
 
 
-def check_prompts(model, label, concept):
+def check_concept(model, label, concept):
     """model: the base MODEL; label: what messages call the concept. Raises ValueError for prompts of another model."""
     for kind, text in (("prompt", concept.positive), ("negative prompt", concept.negative)):
         if not text:
@@ -28,6 +29,11 @@ def check_prompts(model, label, concept):
             unused.insert(0, f"{len(text)} combined prompts (only the first is used)")
         if unused:
             warn_user(f"the {kind} of {label} has {', '.join(unused)}; a concept uses only the text of its prompt")
+    if loaded_nothing(model, concept.model):
+        warn_user(
+            f"{label} has no LoRA: nothing of the file that was loaded for it fits this checkpoint; choose a LoRA of the "
+            "checkpoint's family"
+        )
     if _has_words(concept.model) and not _has_words(model) and contexts_of(*concept.positive[0]) is None:
         warn_user(
             f"{label}: its model has an ED-LoRA, but its prompt contains none of the words; write them into the prompt "

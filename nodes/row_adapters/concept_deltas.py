@@ -88,6 +88,16 @@ def concept_deltas(base, concept, strength=1.0):
     return Deltas(parts, patches, tuple(sorted(reasons)), concept)
 
 
+def loaded_nothing(base, concept):
+    """Whether a LoRA loader stands between the MODEL `base` and the MODEL `concept` of which nothing arrived.
+
+    The host's loaders renew the identity of a MODEL's patches even where no key of the file fits. Where the base has
+    patches of its own that says nothing, so the answer is no.
+    """
+    bare = not base.patches and not concept.patches and concept.model is base.model
+    return bare and concept.patches_uuid != base.patches_uuid
+
+
 def _parts_of(patches, layers):
     parts, reasons = {}, set()
     for key, extra in patches.items():

@@ -134,6 +134,27 @@ def test_a_lora_half_without_axes_is_skipped_as_by_the_host(model, half):
     assert torch.equal(conducted_with(odd), conducted_with(with_lora(model, left, 1.0)))
 
 
+# LoRAs of another family
+
+
+def test_a_lora_of_which_nothing_fits_is_said(model, said):
+    other = tiny_model("sdxl")
+    wrong = with_lora(model, random_lora(other, 7), 1.0)
+    wrong = wrong if not wrong.patches else with_lora(model, {"lora_unet_none.lora_up.weight": torch.zeros(4, 2)}, 1.0)
+    (chain,) = execute(AddConcept, model=wrong, positive=prompt(model, 1), word="lion", mask=strip(0, 2))
+    conducted(model, chain)
+    assert len(said) == 1 and said[0].startswith('concept 1 ("lion") has no LoRA: nothing of the file')
+
+
+def test_a_concept_that_is_meant_to_be_a_prompt_alone_is_not_complained_of(model, said):
+    style = with_lora(model, random_lora(model, 3), 1.0)
+    for base in (model, style):
+        for concept in (base, base.clone(), style):
+            (chain,) = execute(AddConcept, model=concept, positive=prompt(model, 1), word="lion", mask=strip(0, 2))
+            conducted(base, chain)
+    assert not said
+
+
 # what is left out says so
 
 
