@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 import run
-from support import canvas
-
 from setup import environment, hosts, rooms
 from setup.host_server import failure, link_pack, pictures, refusal
 from setup.steps import SetupError, done, locked, mark
+from support import canvas
 
 TESTS = Path(__file__).parents[1]
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-
 from support import checkpoint
 from support.golden_data import GOLDEN, case
 

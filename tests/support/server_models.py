@@ -2,7 +2,6 @@
 
 import torch
 from safetensors.torch import save_file
-
 from support import checkpoint, edloras, npnets
 from support import image_adapters as image_adapters
 from support import resadapter_sets as adapters
