@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import torch
 from comfy.ldm.modules.attention import BasicTransformerBlock
 from comfy.patcher_extension import WrappersMP
+from support.compare import relative
 from support.models import StubCLIP, StubVAE, conditioning, execute, sample, tiny_adm, tiny_model
 
 from pack.nodes.reference_attention import mrsa
@@ -28,16 +29,12 @@ def random(*shape, seed):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def relative(a, b):
-    return float((a - b).norm() / b.norm())
-
-
 def same(a, b):
     """Equal but for rounding, which the tiny UNets amplify to some 1e-6."""
     return a.shape == b.shape and (not a.numel() or relative(a, b) < 2e-5)
 
 
-def differ(a, b):
+def unlike(a, b):
     """Far more than rounding: golden MRSA data put the least wrong implementation at 0.02."""
     return relative(a, b) > 1e-2
 

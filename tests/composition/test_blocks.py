@@ -6,7 +6,7 @@ import pytest
 import torch
 from composition import foreign
 from composition.foreign import both, by_setter, override, squashed
-from composition.scene import ONE_STEP, STRENGTHS, Expectation, Scene, differ, same
+from composition.scene import ONE_STEP, STRENGTHS, Expectation, Scene, same, unlike
 
 from pack.kernels.reference_attention import multi_reference_attention, torch_attention
 
@@ -44,7 +44,7 @@ def test_callable_gets_all_rows_and_ours_is_added(tiles, keys):
     ours = multi_reference_attention(q[cond], k[cond], v[cond], ref_k, ref_v, bias, heads=attention.heads)
     plain = torch_attention(q[cond], k[cond], v[cond], attention.heads)
     expected[cond] += ours - plain
-    assert differ(ours, plain)
+    assert unlike(ours, plain)
     (out,) = outputs
     assert torch.equal(out[: 2 * tiles], expected[: 2 * tiles])
     assert same(out, expected)
@@ -61,7 +61,7 @@ def test_regions_are_off_where_tokens_are_not_the_grid(patch, caplog):
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     # and without the patch they are on
     on = scene.run(scene.ours(regions=(left(16, 16), None), blocks=blocks), sigmas=ONE_STEP)
-    assert differ(on.calls[0].cond, scene.run(scene.ours(blocks=blocks), sigmas=ONE_STEP).calls[0].cond)
+    assert unlike(on.calls[0].cond, scene.run(scene.ours(blocks=blocks), sigmas=ONE_STEP).calls[0].cond)
 
 
 def test_merged_tokens():
@@ -76,7 +76,7 @@ def test_merged_tokens():
     expected, first, last = latents
     assert torch.equal(first, last)
     assert same(first, expected)
-    assert differ(first, scene.run(scene.ours(), sigmas=ONE_STEP).latent)
+    assert unlike(first, scene.run(scene.ours(), sigmas=ONE_STEP).latent)
 
 
 def twice(n, context, value, options):

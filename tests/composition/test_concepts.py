@@ -9,10 +9,11 @@ import torch
 from comfy.ldm.modules.attention import BasicTransformerBlock
 from comfy_extras.nodes_model_downscale import PatchModelAddDownscale
 from composition import foreign
+from support.compare import differ
 from support.concepts import conducted, random_concepts, random_lora, strip, with_lora
 from support.image_prompts import with_pictures
 from support.models import execute, random_weights, recording, sample, tiny_model
-from support.references import differ, draw, prompt, references, with_references
+from support.references import draw, prompt, references, with_references
 
 from nodes import ConditioningSetArea, ControlNetApplyAdvanced
 from pack.nodes.concept_conductor.concepts_node import AddConcept

@@ -10,7 +10,7 @@ import pytest
 import torch
 from composition import foreign
 from composition.foreign import by_setter, override, squashed
-from composition.scene import BLOCKS, ONE_STEP, Expectation, Scene, differ, random, same
+from composition.scene import BLOCKS, ONE_STEP, Expectation, Scene, random, same, unlike
 from support.models import random_weights
 
 from nodes import ConditioningSetArea, ConditioningSetMask, ControlNetApplyAdvanced
@@ -62,9 +62,9 @@ def test_controlnet_bends_the_image_and_not_the_references(kind, batch, keys):
     controlled = ControlNetApplyAdvanced().apply_controlnet(*texts, controlnet(scene), hint, 0.5, 0.0, 1.0)
     ours, theirs, both = check(scene, keys, *controlled)
     assert same(first(both, "uncond"), first(theirs, "uncond"))
-    assert differ(first(both, "uncond"), first(ours, "uncond"))
-    assert differ(first(both, "cond"), first(theirs, "cond"))
-    assert differ(first(both, "cond"), first(ours, "cond"))
+    assert unlike(first(both, "uncond"), first(ours, "uncond"))
+    assert unlike(first(both, "cond"), first(theirs, "cond"))
+    assert unlike(first(both, "cond"), first(ours, "cond"))
     assert ours.keys and all(map(torch.equal, both.keys, ours.keys))
 
 
@@ -90,9 +90,9 @@ def test_hook_lora_of_one_side(side, fidelity, keys):
     here = {"positive": "cond", "negative": "uncond"}[side]
     # the references of a row run with the weights of the row
     assert same(first(both, other), first(ours, other))
-    assert differ(first(both, here), first(ours, here))
+    assert unlike(first(both, here), first(ours, here))
     reads = side == "positive" or fidelity < 1
-    assert (differ if reads else same)(first(both, here), first(theirs, here))
+    assert (unlike if reads else same)(first(both, here), first(theirs, here))
     assert not all(map(torch.equal, both.keys, ours.keys)) if reads else all(map(torch.equal, both.keys, ours.keys))
     # the weights are back
     assert torch.equal(scene.run(scene.ours(fidelity=fidelity)).latent, ours.latent)
@@ -120,8 +120,8 @@ def test_hook_puts_a_callable_beside_one_side(lately, keys):
     hook = comfy.hooks.TransformerOptionsHook(slot, hook_scope=comfy.hooks.EnumHookScope.HookedOnly)
     ours, theirs, both = check(scene, keys, positive=hooked(scene.text("positive"), hook))
     assert same(first(both, "uncond"), first(ours, "uncond"))
-    assert differ(first(both, "cond"), first(ours, "cond"))
-    assert differ(first(both, "cond"), first(theirs, "cond"))
+    assert unlike(first(both, "cond"), first(ours, "cond"))
+    assert unlike(first(both, "cond"), first(theirs, "cond"))
     assert all(map(torch.equal, both.keys, ours.keys))
 
 
@@ -171,8 +171,8 @@ def test_areas_with_regions(keys):
         assert same(call.cond, right.cond)
         assert same(call.uncond, bare.uncond)
     assert same(runs["region"].latent, expected.latent)
-    assert differ(first(runs["region"], "cond"), first(theirs, "cond"))
-    assert differ(first(runs["region"], "cond"), first(runs["none"], "cond"))
+    assert unlike(first(runs["region"], "cond"), first(theirs, "cond"))
+    assert unlike(first(runs["region"], "cond"), first(runs["none"], "cond"))
     assert same(runs["none"].latent, scene.run(None, halves(scene), expect=Expectation(scene)).latent)
 
 
@@ -195,7 +195,7 @@ def test_masked_prompts_all_read(keys):
     ]
     ours, theirs, both = check(scene, keys, positive=positive)
     assert len(both.calls[0].cond) == 2
-    assert all(differ(*rows) for rows in zip(both.calls[0].cond, theirs.calls[0].cond))
+    assert all(unlike(*rows) for rows in zip(both.calls[0].cond, theirs.calls[0].cond))
     assert same(both.calls[0].uncond, theirs.calls[0].uncond)
 
 
@@ -210,7 +210,7 @@ def test_guidance_over_areas(guidance):
     for theirs, both, right in zip(runs[0].calls, runs[1].calls, expected.calls, strict=True):
         assert same(both.uncond, theirs.uncond)
         assert same(both.cond, right.cond)
-        assert not len(both.cond) or differ(both.cond, theirs.cond)
+        assert not len(both.cond) or unlike(both.cond, theirs.cond)
 
 
 def test_longer_prompt_runs_in_calls_of_its_own(keys):
@@ -219,7 +219,7 @@ def test_longer_prompt_runs_in_calls_of_its_own(keys):
     ours, theirs, both = check(scene, keys, positive=scene.text("positive"))
     assert [len(call.cond) + len(call.uncond) for call in both.calls] == [1] * 4
     assert same(first(both, "uncond"), first(theirs, "uncond"))
-    assert differ(first(both, "cond"), first(theirs, "cond"))
+    assert unlike(first(both, "cond"), first(theirs, "cond"))
 
 
 def test_everything_at_once():
@@ -254,5 +254,5 @@ def test_everything_at_once():
         assert same(call.cond, right.cond)
         assert same(call.uncond, right.uncond)
     theirs = scene.run(patched(None), *conds, sigmas=ONE_STEP)
-    assert differ(first(runs[0], "cond"), first(theirs, "cond"))
+    assert unlike(first(runs[0], "cond"), first(theirs, "cond"))
     assert same(first(runs[0], "uncond"), first(theirs, "uncond"))

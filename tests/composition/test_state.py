@@ -8,7 +8,7 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from composition import foreign
 from composition.foreign import by_setter
-from composition.scene import Scene, differ, random, same
+from composition.scene import Scene, random, same, unlike
 
 from pack.nodes.host.run import Run
 from pack.nodes.reference_attention import mrsa, noise_level
@@ -73,7 +73,7 @@ def test_every_model_stays_as_it_came():
     back = [scene.run(model).latent for model in reversed(models)][::-1]
     assert all(map(torch.equal, there, back))
     assert [snapshot(model) for model in models] == before
-    assert all(differ(one, other) for one, other in zip(there[:5], there[1:6]))
+    assert all(unlike(one, other) for one, other in zip(there[:5], there[1:6]))
     scene.model.unpatch_model()
     assert all(torch.equal(tensor, weights[name]) for name, tensor in scene.model.model.state_dict().items())
 
@@ -88,7 +88,7 @@ def test_two_nodes_are_one_chain(between, noise, monkeypatch):
     between = between or (lambda model: model)
     one = scene.run(scene.ours(between(scene.model)))
     two = scene.run(scene.ours(between(scene.ours(pictures=(0,))), pictures=(1,)))
-    assert differ(two.calls[0].cond, scene.run(scene.ours(between(scene.model), pictures=(1,))).calls[0].cond)
+    assert unlike(two.calls[0].cond, scene.run(scene.ours(between(scene.model), pictures=(1,))).calls[0].cond)
     assert same(two.latent, one.latent)
 
 
@@ -100,8 +100,8 @@ def test_two_nodes_keep_their_own_settings():
     one, two = (scene.run(scene.ours(pictures=(0,), blocks=(8, 9), fidelity=0.0)), scene.run(model))
     # rows of the negative see what the first node alone shows them
     assert same(two.calls[0].uncond, one.calls[0].uncond)
-    assert differ(two.calls[0].uncond, scene.run().calls[0].uncond)
-    assert differ(two.calls[0].cond, one.calls[0].cond)
+    assert unlike(two.calls[0].uncond, scene.run().calls[0].uncond)
+    assert unlike(two.calls[0].cond, one.calls[0].cond)
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def test_lora_is_as_good_as_other_weights(kind):
 
     merged = Scene(kind, weights=merge)
     assert same(scene.run(foreign.lora(scene.ours())).latent, merged.run(merged.ours()).latent)
-    assert differ(merged.run(merged.ours()).latent, scene.run(scene.ours()).latent)
+    assert unlike(merged.run(merged.ours()).latent, scene.run(scene.ours()).latent)
 
 
 def test_cached_keys_are_those_of_the_weights(keys):

@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import comfy.model_management as mm
 import pytest
 import torch
+from support.compare import differ
 from support.concepts import conducted, random_concepts, random_lora, strip, with_lora
 from support.models import execute, recording, sample, tiny_model
-from support.references import differ, draw, prompt
+from support.references import draw, prompt
 
 from pack.nodes.concept_conductor import concept_conductor, layout_steps
 from pack.nodes.concept_conductor.concepts_node import AddConcept

@@ -3,6 +3,7 @@
 import comfy.samplers
 import pytest
 import torch
+from support.compare import relative
 from support.concepts import golden_case, golden_conductor, golden_model, text_of
 from support.models import recording, sample, tiny_model
 
@@ -18,10 +19,6 @@ STEPS = [
 ]
 # largest error of eps, relative error of the guided latents and of the gradient
 LIMITS = {"tiny_sd15": (1e-4, 1e-4), "tiny_sdxl": (1e-3, 1e-3)}
-
-
-def relative(ours, expected):
-    return float((ours - expected).norm() / expected.norm())
 
 
 def one_step(golden, params, latents, model):

@@ -7,6 +7,7 @@ import folder_paths
 import pytest
 import torch
 from safetensors.torch import save_file
+from support.compare import close
 from support.harmful import Harmful
 from support.models import conditioning, execute, tiny_model
 from support.npnets import FOLDER, golden_case, recipe_prompt, recipe_weights, tiny_contents, tiny_weights
@@ -69,11 +70,6 @@ def golden(net, noise, prompt, latent=None, **inputs):
     return wrapped.generate_noise({"samples": latent})
 
 
-def close(found, expected, tolerance=1e-4):
-    assert found.dtype == expected.dtype and found.device.type == "cpu" and not found.requires_grad
-    torch.testing.assert_close(found, expected, atol=tolerance, rtol=0)
-
-
 def write(folder, contents, name):
     torch.save(contents, folder / name) if name.endswith("pth") else save_file(contents, folder / name)
     folder_paths.filename_list_cache.clear()
@@ -82,7 +78,7 @@ def write(folder, contents, name):
 @pytest.mark.parametrize("name", ["forward_b1", "forward_b2_two_prompts", "forward_b3_one_prompt"])
 def test_recorded_forward(net, name):
     t, _ = golden_case(name)
-    close(golden(net, Given(t["noise"]), t["prompt"], torch.zeros_like(t["noise"])), t["golden"])
+    close(golden(net, Given(t["noise"]), t["prompt"], torch.zeros_like(t["noise"])), t["golden"], 1e-4)
 
 
 def test_recorded_long_prompt(net):
@@ -90,7 +86,7 @@ def test_recorded_long_prompt(net):
     for how, tolerance in (("truncate", 1e-4), ("average", 1e-4), ("recurse", 1e-3)):
         close(golden(net, Given(t["noise"]), t["prompt"], t["noise"], long_prompt=how), t[how], tolerance)
     half = golden(net, Given(t["noise"]), t["prompt"], t["noise"], strength=0.5)
-    close(half, t["truncate_strength_0.5"])
+    close(half, t["truncate_strength_0.5"], 1e-4)
 
 
 def test_recorded_sizes(net, monkeypatch):
@@ -99,9 +95,9 @@ def test_recorded_sizes(net, monkeypatch):
         name = f"{height}x{width}"
         noise = Given(t[f"{name}/noise"], t[f"{name}/noise_native"])
         monkeypatch.setattr(npnet, "extra_noise", lambda seed, like, name=name: t[f"{name}/canvas"])
-        close(golden(net, noise, t["prompt"], t[f"{name}/noise"]), t[f"{name}/tile"])
+        close(golden(net, noise, t["prompt"], t[f"{name}/noise"]), t[f"{name}/tile"], 1e-4)
         found = golden(net, noise, t["prompt"], t[f"{name}/noise"], size_mode="resize")
-        close(found, t[f"{name}/resize_nearest_exact"])
+        close(found, t[f"{name}/resize_nearest_exact"], 1e-4)
         plain = golden(net, noise, t["prompt"], t[f"{name}/noise"], size_mode="off")
         assert torch.equal(plain, t[f"{name}/noise"])
 
@@ -195,7 +191,7 @@ def test_redenoise_recorded():
             negative=conditioning(t["context_negative"], pooled_output=t["pooled_negative"], time_ids=t["time_ids"]),
             steps=params["steps"],
         )
-        close(noise.generate_noise({"samples": torch.zeros_like(t["noise"])}), t["golden"])
+        close(noise.generate_noise({"samples": torch.zeros_like(t["noise"])}), t["golden"], 1e-4)
         assert noise.seed == 7
 
 

@@ -6,6 +6,7 @@ import comfy.model_management
 import pytest
 import torch
 import torch.nn.functional as F
+from support.compare import close
 from support.golden_data import case
 from support.image_adapters import file_weights, golden_weights, tiny_clip_vision, tiny_form
 
@@ -52,10 +53,6 @@ def preprocessed(tower, image, monkeypatch):
         patch.setattr(tower.model, "forward", lambda **inputs: seen.append(inputs["pixel_values"]) or forward(**inputs))
         tower.encode_image(image)
     return seen[0]
-
-
-def close(found, expected, tolerance):
-    torch.testing.assert_close(found, expected, atol=tolerance, rtol=0)
 
 
 # the recorded case `encode`

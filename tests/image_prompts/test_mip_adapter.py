@@ -6,9 +6,10 @@ import comfy.model_base
 import comfy.model_management
 import pytest
 import torch
+from support.compare import differ
 from support.image_prompts import GreyVision, TinyWords, adapter_of, references_of, with_pictures
 from support.models import execute, recording, sample, tiny_model
-from support.references import differ, draw, half_mask, picture, prompt
+from support.references import draw, half_mask, picture, prompt
 
 from pack.nodes.host.attach import techniques_of
 from pack.nodes.host.run import Run

@@ -8,6 +8,7 @@ import folder_paths
 import pytest
 import torch
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
+from support.compare import relative
 from support.concepts import conducted, golden_case, golden_model, random_concepts, text_of
 from support.models import StubVAE, execute, sample, tiny_model
 from support.references import PixelVAE, draw, prompt
@@ -26,10 +27,6 @@ def folder(tmp_path, monkeypatch):
 @pytest.fixture
 def model():
     return tiny_model("sd15")
-
-
-def relative(ours, expected):
-    return float((ours - expected).norm() / expected.norm())
 
 
 @pytest.mark.parametrize(("steps", "last"), [(50, 999), (999, 201), pytest.param(999, 999, marks=pytest.mark.slow)])

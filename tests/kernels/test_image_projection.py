@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from support.compare import close
 from support.golden_data import GOLDEN, case
 
 from pack.kernels.image_projection import HEAD, image_tokens, projection_shapes, projection_sizes
@@ -109,11 +110,6 @@ def slow_resampler(hidden, weights, depth, heads):
     return [norm(linear(token, weights, "proj_out"), weights, "norm_out") for token in latents]
 
 
-def close(found, expected, tolerance=5e-6):
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, torch.as_tensor(expected).float(), atol=tolerance, rtol=0)
-
-
 def test_base_is_one_matrix_cut_into_tokens():
     weights, sizes = made(BASE, 5)
     embeds = torch.randn(4, 7)
@@ -121,7 +117,7 @@ def test_base_is_one_matrix_cut_into_tokens():
     for row in embeds.double().tolist():
         numbers = linear(row, weights, "proj")
         expected.append([norm(numbers[5 * token : 5 * token + 5], weights, "norm") for token in range(3)])
-    close(image_tokens(embeds, weights, sizes), expected)
+    close(image_tokens(embeds, weights, sizes), expected, 5e-6)
 
 
 def test_full_face_keeps_every_token():
@@ -131,7 +127,7 @@ def test_full_face_keeps_every_token():
         [norm(linear(gelu(linear(t, weights, "proj.0")), weights, "proj.2"), weights, "proj.3") for t in picture]
         for picture in hidden.double().tolist()
     ]
-    close(image_tokens(hidden, weights, sizes), expected)
+    close(image_tokens(hidden, weights, sizes), expected, 5e-6)
 
 
 @pytest.mark.parametrize(("depth", "heads"), [(1, 1), (2, 3)])
@@ -139,7 +135,7 @@ def test_plus_gathers_in_its_queries(depth, heads):
     weights, sizes = made(plus_shapes(depth, heads), 5)
     hidden = torch.randn(2, 4, 7)
     expected = [slow_resampler(picture, weights, depth, heads) for picture in hidden.double().tolist()]
-    close(image_tokens(hidden, weights, sizes), expected)
+    close(image_tokens(hidden, weights, sizes), expected, 5e-6)
 
 
 @pytest.mark.parametrize("name", RECORDED)
@@ -152,9 +148,9 @@ def test_recorded_tokens(name):
     assert projection_shapes(sizes) == shapes and sizes.variant == parameters["variant"]
     seen = tensors["clip_image_embeds" if sizes.variant == "base" else "clip_penultimate"]
     views = image_tokens(seen, weights, sizes).split(parameters["images_per_object"])
-    close(torch.stack([view.mean(0) for view in views]), tensors["image_tokens_cond"])
+    close(torch.stack([view.mean(0) for view in views]), tensors["image_tokens_cond"], 5e-6)
     nothing = torch.zeros_like(seen[:1]) if sizes.variant == "base" else tensors["clip_penultimate_uncond"][:1]
-    close(image_tokens(nothing, weights, sizes).expand(len(views), -1, -1), tensors["image_tokens_uncond"])
+    close(image_tokens(nothing, weights, sizes).expand(len(views), -1, -1), tensors["image_tokens_uncond"], 5e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from einops import rearrange
+from support.compare import relative
 from support.golden_data import case
 
 from pack.kernels import reference_attention as kernel
@@ -12,10 +13,6 @@ from pack.kernels.reference_attention import multi_reference_attention
 
 # FreeCustom's kernel case may differ by this much, relative, in each dtype
 LIMITS = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.5e-2}
-
-
-def relative(a, b):
-    return float((a.double() - b.double()).norm() / b.double().norm())
 
 
 def slow(q, k, v, ref_k, ref_v, ref_bias, heads, region=None):

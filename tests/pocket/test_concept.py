@@ -8,9 +8,9 @@ import torch
 from made_up import options, predicted
 from safetensors.torch import load_file, save_file
 from samples import encode
+from support.compare import differ
 from support.edloras import only_loras_in
 from support.models import execute
-from support.references import differ
 from vocabulary import UNKNOWN, rows_of
 from world import load_things
 

@@ -8,8 +8,8 @@ from companions import VISION_FILE, load_vision
 from made_up import options, predicted
 from safetensors.torch import load_file
 from samples import encode
+from support.compare import differ
 from support.models import execute
-from support.references import differ
 from things import KNOWN, WORDS
 from vocabulary import rows_of
 from world import load_things, portrait

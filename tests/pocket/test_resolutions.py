@@ -6,8 +6,8 @@ import torch
 from made_up import options, predicted
 from safetensors.torch import load_file
 from samples import encode
+from support.compare import differ
 from support.models import execute
-from support.references import differ
 from support.resadapter_sets import only_sets_in, put
 from vocabulary import rows_of
 

@@ -3,8 +3,9 @@
 import comfy.model_base
 import pytest
 import torch
+from support.compare import differ
 from support.models import recording, sample, tiny_model
-from support.references import PixelVAE, TinyClip, differ, draw, half_mask, picture, prompt, references, with_references
+from support.references import PixelVAE, TinyClip, draw, half_mask, picture, prompt, references, with_references
 
 from pack.nodes.reference_attention import mrsa, noise_level
 

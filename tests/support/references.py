@@ -72,8 +72,3 @@ def with_references(model, chain=None, **inputs):
 def picture(model, seed=0, **kwargs):
     """Latents that the MODEL makes of two fixed prompts."""
     return sample(model, prompt(model, 100), prompt(model, 200), seed=seed, **kwargs)
-
-
-def differ(a, b):
-    """Largest difference, as a part of the largest value."""
-    return float((a - b).abs().max() / b.abs().max())

@@ -8,7 +8,7 @@ from comfy.ldm.modules.attention import BasicTransformerBlock
 from comfy.patcher_extension import WrappersMP
 from comfy_extras import nodes_pag, nodes_sag
 from composition.foreign import by_node
-from composition.scene import differ, same
+from composition.scene import same, unlike
 from support.clips import encoded, tiny_clip
 from support.edloras import loras, put, random_contents  # noqa: F401 (fixture)
 from support.models import StubVAE, conditioning, execute, recording, sample, tiny_model
@@ -88,7 +88,7 @@ def check(kind, positive, negative, entries, **settings):
     with every_block(bare.model.diffusion_model, by_row(*entries)):
         expected = run(bare, positive, negative, kind, **settings)
     assert same(ours, expected)
-    assert differ(ours, run(bare, positive, negative, kind, **settings))
+    assert unlike(ours, run(bare, positive, negative, kind, **settings))
     return ours
 
 
@@ -264,7 +264,7 @@ def test_beside_mrsa(loras):  # noqa: F811
     with every_block(base.model.diffusion_model, by_row(entry)):
         expected = run(bare, [entry], plain())
     assert torch.equal(ours, turned) and same(ours, expected)
-    assert differ(ours, run(bare, [entry], plain())) and differ(
+    assert unlike(ours, run(bare, [entry], plain())) and unlike(
         ours, run(attach(base, LayerContexts()), [entry], plain())
     )
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from support.clips import encoded, golden_clip, prompt_of, tiny_clip
+from support.compare import relative
 from support.edloras import TINY, loras, put, random_contents, tiny_contents  # noqa: F401 (fixture)
 from support.golden_data import case
 from support.models import conditioning, execute, recording, sample, tiny_adm, tiny_model
@@ -10,11 +11,6 @@ from support.resadapter_sets import equal, weights_of
 
 from pack.nodes.host.layered_prompts import LAYERS
 from pack.nodes.text_contexts.edlora_node import EDLoRAConvert, EDLoRALoader
-
-
-def relative(a, b):
-    assert a.shape == b.shape
-    return float((a - b).norm() / b.norm())
 
 
 def loaded(model, clip, name, **inputs):

@@ -1,0 +1,27 @@
+"""How far two results are apart: the measures that all tests share. Each test names its own tolerance."""
+
+import torch
+
+
+def relative(found, expected):
+    """|found - expected| / |expected|, Euclidean and in double precision: how large the error is as a whole."""
+    assert found.shape == expected.shape
+    found, expected = found.double(), expected.double()
+    return float((found - expected).norm() / expected.norm())
+
+
+def differ(found, expected):
+    """max |found - expected| / max |expected|: the worst value, beside the largest there is."""
+    assert found.shape == expected.shape
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+def close(found, expected, tolerance):
+    """Asserts that no value is further than `tolerance` from its own, whatever its size.
+
+    Shape, dtype and device are equal too, and no gradient hangs on what was found. expected may be nested lists of
+    numbers, which stand for float32 on the CPU.
+    """
+    expected = torch.as_tensor(expected)
+    assert not found.requires_grad
+    torch.testing.assert_close(found, expected, atol=tolerance, rtol=0)
