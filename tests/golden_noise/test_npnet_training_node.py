@@ -73,6 +73,25 @@ def test_pairs_are_redenoised_noise_and_kept(model, folders):
     assert not list((folders / "output" / folder).glob("*.part"))
 
 
+def test_each_negative_and_each_setting_has_pairs_of_its_own(model, folders):
+    """What changes the golden noise is in a pair's name: none is taken for another's."""
+    positive, first, second = (conditioning(draw(1, 77, 32, seed=seed)) for seed in (1, 8, 9))
+    inputs = {"model": model, "positive": positive, "count": 1, "seed": 0, "width": 64, "height": 64}
+    golden = []
+    for own in (
+        {"negative": first},
+        {"negative": second},
+        {"negative": first, "guidance": 3.0},
+        {"negative": first, "inverse_guidance": 2.0},
+        {"negative": first, "steps": 10},
+    ):
+        (name,) = execute(NoisePairs, **{**inputs, **own})
+        files = {path: load_file(path)["golden"] for path in (folders / "output" / name).glob("pair_*")}
+        assert len(files) == len(golden) + 1
+        (new,) = [found for found in files.values() if not any(torch.equal(found, one) for one in golden)]
+        golden.append(new)
+
+
 def test_a_lesson_is_learnt(folders):
     folder = folders / "output" / "npnet_pairs"
     folder.mkdir()

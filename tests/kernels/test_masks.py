@@ -46,6 +46,17 @@ def test_a_frame_is_a_crop():
     assert torch.equal(area_resize(mask[None], (16, 12), frame), area_resize(mask[None, 4:36, 15:51], (16, 12)))
 
 
+@pytest.mark.parametrize("length", [48, 49, 57, 97])
+def test_every_frame_of_whole_pixels_is_a_crop(length):
+    """Its edges are fractions that no float holds exactly: start / length * length may fall short of start."""
+    mask = torch.arange(length)[:, None]
+    for start in range(length):
+        for stop in range(start + 1, length + 1):
+            frame = (start / length, 0.0, stop / length, 1.0)
+            found = nearest_resize(mask, (stop - start, 1), frame)[:, 0]
+            assert torch.equal(found, torch.arange(start, stop)), frame
+
+
 @pytest.mark.parametrize("frame", [(0.1, 0.0, 0.9, 1.0), (1 / 3, 0.25, 1.0, 0.77), (0.0, 0.011, 1.0, 0.989)])
 def test_a_frame_between_pixels(frame):
     mask, (height, width) = torch.rand(37, 53), (9, 8)

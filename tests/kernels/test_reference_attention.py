@@ -93,6 +93,26 @@ def test_half_precision_is_no_worse_than_plain_attention(dtype, bias, d):
     assert error < 2 * max(bare, torch.finfo(dtype).eps)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("weight", [3.0, 20.0])
+@pytest.mark.parametrize("d", [40, 64, 80, 160])
+def test_half_precision_tells_biases_apart(dtype, weight, d):
+    """Biases ln m + weight of a soft mask m: equal ones cancel where references outweigh the picture, these do not.
+
+    The error is at most a fifth larger than that of attention without a bias. Rounded biases would add a half at
+    weight 3, and nine times as much at 20.
+    """
+    q, k, v, ref_k, ref_v, _ = inputs(n=40, m=30, c=2 * d, seed=d)
+    ref_bias = torch.rand(30, generator=torch.Generator().manual_seed(d)).log() + weight
+    exact = multi_reference_attention(*(t.double() for t in (q, k, v, ref_k, ref_v)), ref_bias, heads=2)
+    half = [t.to(dtype) for t in (q, k, v, ref_k, ref_v)]
+    error = relative(multi_reference_attention(*half, ref_bias, heads=2), exact)
+    own = q[None], torch.cat([k, ref_k])[None], torch.cat([v, ref_v])[None]
+    plain = kernel.torch_attention(*(t.double() for t in own), 2)
+    bare = relative(kernel.torch_attention(*(t.to(dtype) for t in own), 2), plain)
+    assert error < 1.2 * bare
+
+
 def test_a_removed_token_is_not_there():
     q, k, v, ref_k, ref_v, ref_bias = inputs()
     ref_bias[2:5] = -math.inf

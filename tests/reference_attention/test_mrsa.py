@@ -1,6 +1,7 @@
 """MRSA by property: off is nothing, nothing leaks, and every size, dtype, batch and sampler works."""
 
 import comfy.model_base
+import comfy.model_management
 import pytest
 import torch
 from support.compare import differ
@@ -322,6 +323,26 @@ def test_a_hundred_runs_leave_nothing(model):
     for seed in range(100):
         picture(patched, seed=seed, steps=1)
     assert process.memory_info().rss < 1.01 * before
+
+
+def test_with_little_memory_references_run_in_several_passes(monkeypatch):
+    """As many at once as fit, halved until they do; the picture is the same."""
+    model = tiny_model("sd15", dtype=torch.float64)
+    patched = with_references(model, references(5), cache_mb=0)
+    rows = []
+    model.model.diffusion_model.time_embed.register_forward_hook(lambda layer, args, out: rows.append(len(out)))
+    whole = picture(patched, steps=1, cfg=1.0)
+    assert rows == [5, 1]
+    rows.clear()
+
+    def room_for_two(shape, **kwargs):
+        # by the host's own rule, and far enough from its edge that other programs do not matter
+        return shape[0] * comfy.model_management.get_free_memory(torch.device("cpu")) / (2.5 * 1.5)
+
+    monkeypatch.setattr(model.model, "memory_required", room_for_two)
+    parted = picture(patched, steps=1, cfg=1.0)
+    assert rows == [2, 2, 1, 1]
+    assert differ(parted, whole) < 1e-6
 
 
 def test_memory_of_the_pass_is_announced(model):
