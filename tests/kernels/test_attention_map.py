@@ -29,3 +29,9 @@ def test_half_precision_sums_in_float32():
     ours = head_mean_map(q.half(), k.half(), 8)
     assert ours.dtype == torch.float32
     torch.testing.assert_close(ours.sum(-1), torch.ones(1, 64))
+
+
+def test_half_precision_is_not_rounded_again():
+    """Keys are scaled in float32: 1 / sqrt(40) is no power of two."""
+    q, k = (torch.randn(1, 32, 80, generator=torch.Generator().manual_seed(i)).bfloat16() for i in (0, 1))
+    torch.testing.assert_close(head_mean_map(q, k, 2), head_mean_map(q.float(), k.float(), 2), rtol=1e-5, atol=1e-7)

@@ -3,7 +3,7 @@
 import torch
 from support.golden_data import case
 
-from pack.kernels.kmeans import kmeans
+from pack.kernels.kmeans import _means, kmeans
 
 
 def inertia(rows, labels):
@@ -45,3 +45,10 @@ def test_few_points():
     assert sorted(kmeans(rows, 9, 4).tolist()) == [0, 1, 2]
     # all points alike: one centre takes them all, the others stay where they are
     assert len(kmeans(torch.ones(6, 2), 3, 2).unique()) == 1
+
+
+def test_a_centre_without_points_stays():
+    """And jumps not to the origin, which may lie far from all points."""
+    points, labels = torch.tensor([[8.0, 8], [10, 10], [4, 4]]), torch.tensor([[0, 0, 2]])
+    centres = torch.tensor([[[7.0, 7], [6, 5], [4, 4]]])
+    assert torch.equal(_means(points, labels, centres), torch.tensor([[[9.0, 9], [6, 5], [4, 4]]]))

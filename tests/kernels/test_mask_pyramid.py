@@ -55,6 +55,15 @@ def test_seams_are_closed():
     assert closed[:, 0].tolist() == [[True, False, False], [False, True, True]]
 
 
+def test_a_tie_between_masks_and_background_is_left_out():
+    """Two masks that cover a quarter of a cell each cover half of it together, and that is not more than half."""
+    masks = torch.zeros(2, 2, 2)
+    masks[0, 0, 0] = masks[1, 1, 1] = 1
+    covered = coverage(masks, (1, 1))
+    assert covered.flatten().tolist() == [0.25, 0.25]
+    assert not without_seams(covered, covered > 0.5).any()
+
+
 def test_seams_leave_background_and_overlaps_alone():
     masks = torch.zeros(2, 8, 8)
     masks[0, :2, :2], masks[1, :, 4:], masks[0, :, 6:] = 1, 1, 1

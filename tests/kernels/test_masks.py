@@ -55,6 +55,8 @@ def test_every_frame_of_whole_pixels_is_a_crop(length):
             frame = (start / length, 0.0, stop / length, 1.0)
             found = nearest_resize(mask, (stop - start, 1), frame)[:, 0]
             assert torch.equal(found, torch.arange(start, stop)), frame
+            area = area_resize(mask[None].float(), (stop - start, 1), frame)[0, :, 0]
+            assert torch.equal(area, torch.arange(start, stop).float()), frame
 
 
 @pytest.mark.parametrize("frame", [(0.1, 0.0, 0.9, 1.0), (1 / 3, 0.25, 1.0, 0.77), (0.0, 0.011, 1.0, 0.989)])
@@ -103,6 +105,11 @@ def test_box_mask():
     assert ((left + right) >= 1).all() and (left + right).sum() <= 5 * 8
     soft = box_mask((64, 64), (0.25, 0.25, 0.75, 0.75), feather=0.125)
     assert soft[32, 32] == 1 and 0 < soft[32, 17] < soft[32, 20] < 1 and soft[32, 10] == 0
+    # the ramp is a part of the shorter side, whichever that is
+    for size, box in (((8, 32), (0, 0.25, 1, 0.75)), ((32, 8), (0.25, 0, 0.75, 1))):
+        wide = box_mask(size, box, feather=0.25)
+        line = wide[4] if size[0] == 8 else wide[:, 4]
+        assert line[7:12].tolist() == [0, 0.25, 0.75, 1, 1] and line[20:25].tolist() == [1, 1, 0.75, 0.25, 0]
     # a box that fills the picture has no edge to soften
     assert torch.equal(box_mask((8, 8), (0, 0, 1, 1), feather=0.5), torch.ones(8, 8))
 
