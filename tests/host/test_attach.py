@@ -73,3 +73,26 @@ def test_a_run_changes_no_technique(make):
     for size in ((1, 4, 8, 8), (2, 4, 8, 16)):
         sample(patched, prompt(model, 100), prompt(model, 200), steps=1, latent=size)
     assert [held(technique, 2) for technique in techniques_of(patched)] == before
+
+
+@pytest.mark.parametrize("names", [("first", "second"), ("second", "first")])
+def test_patches_and_passes_follow_the_order(names):
+    """Of two techniques in one slot the first runs first, before what stands there; and it is nearest to the UNet."""
+    seen = []
+
+    class Noting(Technique):
+        def __init__(self, name):
+            self.name, self.order = name, ("first", "second").index(name)
+
+        def patches(self, call):
+            return {"attn2_patch": lambda n, context, value, options: (seen.append(self.name), (n, context, value))[1]}
+
+        def around(self, call, forward):
+            return lambda *args: (seen.append(f"{self.name} begins"), forward(*args))[1]
+
+    model = tiny_model("sd15").clone()
+    model.set_model_attn2_patch(lambda n, context, value, options: (seen.append("standing"), (n, context, value))[1])
+    for name in names:
+        model = attach(model, Noting(name))
+    sample(model, prompt(model, 1), prompt(model, 2), steps=1)
+    assert seen[:5] == ["second begins", "first begins", "first", "second", "standing"]

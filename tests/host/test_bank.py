@@ -24,6 +24,14 @@ def test_it_returns_what_was_put_in():
     assert bank.get("b", 2, "cpu") is None and bank.bytes == 256 * 1024
 
 
+def test_what_is_there_is_not_put_in_twice():
+    bank, stored = Bank(), entry()
+    for contents in (stored, entry()):
+        bank.put("a", contents, 1, MB)
+        assert bank.bytes == 256 * 1024
+        assert torch.equal(bank.get("a", 1, "cpu")["output", 6, 0][0], stored["output", 6, 0][0])
+
+
 def test_the_least_recently_used_run_goes_as_a_whole():
     bank = Bank()
     for run in (1, 2):
@@ -40,6 +48,20 @@ def test_the_least_recently_used_run_goes_as_a_whole():
         True,
         True,
     ]
+
+
+def test_what_a_run_has_read_is_its_own():
+    """It makes no room at the cost of what it has read itself, whoever stored that."""
+    bank = Bank()
+    for run in (1, 2):
+        for step in range(2):
+            bank.put((run, step), entry(), run, MB)
+    for step in range(2):
+        bank.get((1, step), 3, "cpu")
+    for step in range(4):
+        bank.put((3, step), entry(), 3, MB)
+    assert [key for key in ((1, 0), (1, 1), (2, 0), (2, 1)) if bank.get(key, 3, "cpu")] == [(1, 0), (1, 1)]
+    assert [step for step in range(4) if bank.get((3, step), 3, "cpu")] == [0, 1]
 
 
 def test_a_run_larger_than_the_budget_keeps_its_first_steps():

@@ -1,5 +1,7 @@
 """Attention blocks are read from the UNet, in order of execution."""
 
+from types import SimpleNamespace
+
 import comfy.model_patcher
 import comfy.supported_models
 import pytest
@@ -7,7 +9,8 @@ import torch
 from support.models import tiny_model
 from support.references import picture, with_references
 
-from pack.nodes.host.blocks import attention_blocks, chosen_blocks, grid_at
+from pack.nodes.host import blocks as host_blocks
+from pack.nodes.host.blocks import attention_blocks, chosen_blocks, grid_at, middle_block
 
 
 def fired(model, size):
@@ -30,6 +33,16 @@ def test_they_are_those_that_run(kind, size):
     model = tiny_model(kind)
     levels = attention_blocks(model.model.diffusion_model)
     assert [(block, grid_at(level, size)) for block, level in levels.items()] == fired(model, size)
+
+
+@pytest.mark.parametrize(("count", "middle"), [(1, 0), (2, 0), (3, 1), (10, 4)])
+def test_the_middle_of_an_even_number_is_the_lower_one(count, middle, monkeypatch):
+    """The fifth of SDXL's ten, as published."""
+    keys = [("output", 0, 0), *(("output", 1, index) for index in range(count)), ("output", 2, 0)]
+    monkeypatch.setattr(host_blocks, "attention_blocks", lambda unet: dict.fromkeys(keys, 0))
+    unet = SimpleNamespace(output_blocks=[None] * 9)
+    assert middle_block(unet, {9: 1}) == ("output", 1, middle)
+    assert middle_block(unet, {12: 1}) is None
 
 
 def test_presets():

@@ -89,3 +89,12 @@ def test_the_text_of_a_chunk():
     assert entry_of(cond, conds) is positive and entry_of(uncond, conds) is negative
     assert entry_of(chunks_of({"cond_or_uncond": [0], "uuids": [uuid4()]}, 1, conds)[0], conds) is None
     assert entry_of(chunks_of({}, 1, conds)[0], conds) is None
+
+
+def test_an_entry_on_both_sides_has_an_area_on_each():
+    """The host copies an entry to the other side and gives the copy that side's area."""
+    here, there = (8, 8, 0, 0), (4, 4, 2, 2)
+    conds = {"positive": [{"uuid": P, "area": here}], "negative": [{"uuid": N}, {"uuid": P, "area": there}]}
+    for order, areas in (([0, 1], [here, there]), ([1, 0], [there, here])):
+        chunks = chunks_of({"cond_or_uncond": order, "uuids": [P, P]}, 2, conds)
+        assert [chunk.area for chunk in chunks] == areas

@@ -78,3 +78,28 @@ def test_the_attention_has_a_backward_pass():
     )
     torch.testing.assert_close(out, expected.transpose(1, 2).flatten(2))
     assert torch.autograd.grad(out.sum(), q)[0].shape == q.shape
+
+
+def steep(factor, times, size):
+    """(leaf (4,), output in half precision): times products with a factor, on values that stay small on the way."""
+    leaf = torch.full((4,), size).requires_grad_(True)
+    output = leaf.half()
+    for _ in range(times):
+        output = output * factor
+    return leaf, output
+
+
+def weighted(output):
+    return (output * torch.arange(1.0, 5.0)).sum()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_half_precision_that_overflows_is_scaled_down(times):
+    """1000 * 1000 times the first scale is more than half precision holds; 256 times less is not."""
+    gradient = gradient_of(weighted, *reversed(steep(1000.0, times, 1e-4)))
+    torch.testing.assert_close(gradient, 1000.0**times * torch.arange(1.0, 5.0), rtol=2e-3, atol=0)
+
+
+def test_what_overflows_at_every_scale_is_refused():
+    with pytest.raises(ValueError, match="NaN or infinite values in float16"):
+        gradient_of(weighted, *reversed(steep(1e4, 4, 0.0)))
