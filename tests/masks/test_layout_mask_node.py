@@ -7,6 +7,7 @@ import torch
 from support.models import execute, tiny_model
 from support.references import PixelVAE, prompt
 
+from pack.nodes.masks import layout_mask as module
 from pack.nodes.masks.layout_mask import layout_mask as mask_at
 from pack.nodes.masks.layout_mask_node import LayoutMask
 
@@ -36,6 +37,19 @@ def test_layout_mask_is_the_cluster_at_the_point(model):
     expected = (torch.arange(128) // 32 % 2 == 1).float().expand(1, 64, -1)
     assert torch.equal(mask, expected)
     assert torch.equal(mask_at(model, PixelVAE(), image, text, (0.0, 0.99), 5, cluster), 1 - expected)
+
+
+def test_the_picture_is_brought_to_the_published_noise(model, monkeypatch):
+    """Timestep 596 in 30 even steps, and looked at there."""
+    seen, real = [], module.inverted
+    monkeypatch.setattr(module, "inverted", lambda *args: (seen.append(args[-1]), real(*args))[1])
+    looked, run_to = [], module.run_to
+    monkeypatch.setattr(module, "run_to", lambda *args: (looked.append(args[2:]), run_to(*args))[1])
+    layout_mask(model, torch.rand(1, 64, 64, 3))
+    table = model.get_model_object("model_sampling").sigmas
+    assert seen == [[float(table[596 * step // 30]) for step in range(1, 31)]]
+    ((inputs, options),) = looked
+    assert inputs[1].tolist() == [596.0] and options["sigmas"].tolist() == [float(table[596])]
 
 
 def test_layout_mask_takes_a_part_of_the_picture():

@@ -9,7 +9,7 @@ from support.models import execute
 from pack.nodes.host import messages
 from pack.nodes.references import reference_views as pictures
 from pack.nodes.references.reference_views import fitted_picture as fitted
-from pack.nodes.references.reference_views import views_of
+from pack.nodes.references.reference_views import region_of, views_of
 from pack.nodes.references.references_node import AddReference, ReferencePreview
 
 AREA = 512 * 512
@@ -122,6 +122,26 @@ def test_pictures_are_shrunk_to_the_area_and_cropped_to_8(size, fits):
     top, left, bottom, right = frame
     assert 0 <= top < bottom <= 1 and 0 <= left < right <= 1
     assert abs((top + bottom) / 2 - 0.5) < 0.5 * 8 / min(size) and fits[0] % 8 == fits[1] % 8 == 0
+
+
+def test_the_region_of_several_is_where_any_may_act():
+    regions = torch.zeros(2, 8, 8)
+    regions[0, :4], regions[1, 2:6] = 1, 0.5
+    (both,) = reference(torch.rand(2, 64, 96, 3), region=regions)
+    expected = torch.tensor([1.0, 1, 1, 1, 0.5, 0.5, 0, 0])[:, None].expand(8, 8)
+    assert torch.equal(region_of(both, "reference 1"), expected)
+    assert region_of(reference()[0], "reference 1") is None
+
+
+def test_the_frame_is_what_is_left_of_the_picture():
+    """Its edges, in pixels of the picture, are those of the crop; of an enlarged or shrunk one in equal parts."""
+    image = torch.rand(300, 451, 3)
+    pixels, frame = fitted(image, AREA)
+    assert torch.equal(pixels[0], image[2:298, 1:449])
+    assert frame == pytest.approx((2 / 300, 1 / 451, 298 / 300, 449 / 451))
+    _, shrunk = fitted(torch.rand(2000, 1000, 3), AREA)
+    # 2000 x 1000 becomes 724 x 362, of which 720 x 360 are left
+    assert shrunk == pytest.approx((2 / 724, 1 / 362, 722 / 724, 361 / 362))
 
 
 def test_a_small_picture_is_never_touched():
