@@ -127,6 +127,18 @@ def test_an_interrupted_training_ends_as_an_unbroken_one(model, monkeypatch):
     assert not torch.equal(other.weights["alpha"], whole.weights["alpha"])
 
 
+def test_what_is_learnt_is_written_now_and_then(model, monkeypatch):
+    """A machine that is switched off gives no time to write."""
+    collect(model)
+    monkeypatch.setattr(npnet_training, "SAVE_EVERY", 2)
+    real, written = npnet_training._State.write, []
+    monkeypatch.setattr(
+        npnet_training._State, "write", lambda state, done: (written.append(done), real(state, done))[1]
+    )
+    learn(5)
+    assert written == [2, 4, 5]
+
+
 def test_it_starts_from_a_network_of_another_size(model):
     collect(model, count=2)
     start = net_from(small_weights(side=16, prompt=32), "start")
