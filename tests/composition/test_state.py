@@ -1,11 +1,12 @@
 """What must not be left behind: changes to an incoming MODEL, the state of a run that broke, another's cached keys."""
 
+import copy
 import gc
 
 import comfy.model_management
 import pytest
 import torch
-from comfy.patcher_extension import WrappersMP
+from comfy.patcher_extension import PatcherInjection, WrappersMP
 from composition import foreign
 from composition.foreign import by_setter
 from composition.scene import Scene, random, same, unlike
@@ -188,3 +189,36 @@ def test_cached_keys_are_those_of_the_weights(keys):
         assert torch.equal(scene.run(patched).latent, right)
         assert same(scene.run(foreign.FREEU(patched)).latent, scene.run(foreign.FREEU(plain)).latent)
         assert len(keys) == 4
+
+
+def injected(model):
+    """The MODEL with modules injected as Model-as-LoRA packs do: another forward while it is loaded, no patch."""
+    module = model.model.diffusion_model.output_blocks[3][1].transformer_blocks[0].attn1.to_k
+    forward = module.forward
+    clone = model.clone()
+    inject = lambda patcher: setattr(module, "forward", lambda x: forward(x).roll(1, -1))  # noqa: E731
+    eject = lambda patcher: setattr(module, "forward", forward)  # noqa: E731
+    clone.set_injections("somebody", [PatcherInjection(inject, eject)])
+    return clone
+
+
+def replaced(model):
+    """The MODEL with a module of its UNet replaced while it is loaded."""
+    clone = model.clone()
+    path = "diffusion_model.output_blocks.3.1.transformer_blocks.0.attn1.to_k"
+    module = copy.deepcopy(clone.get_model_object(path))
+    module.weight.copy_(module.weight.roll(1, 0))
+    clone.add_object_patch(path, module)
+    return clone
+
+
+@pytest.mark.parametrize("change", [injected, replaced])
+def test_cached_keys_are_those_of_the_modules(change):
+    """Between two runs another pack puts modules in: no patch, and so no new id of the patches, says so."""
+    scene = Scene()
+    kept, plain = scene.ours(cache_mb=64), scene.ours()
+    without = scene.run(kept).latent
+    right = scene.run(change(plain)).latent
+    assert torch.equal(scene.run(change(kept)).latent, right)
+    assert unlike(right, without)
+    assert torch.equal(scene.run(kept).latent, without)

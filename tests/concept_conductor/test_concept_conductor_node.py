@@ -13,7 +13,7 @@ from pack.nodes.concept_conductor.concept_conductor_node import ConceptConductor
 from pack.nodes.concept_conductor.concept_masks_node import ConceptMaskPictures
 from pack.nodes.concept_conductor.concepts_node import AddConcept
 from pack.nodes.host.attach import techniques_of
-from pack.nodes.host.run_records import latest_record
+from pack.nodes.host.run_records import keep_record, latest_record
 from pack.nodes.inversion import layout_picture
 
 
@@ -193,6 +193,19 @@ def test_pictures_of_masks(model):
     # two upright halves at the start
     assert not torch.allclose(left[:, 90], left[:, 290]) and torch.allclose(left[100, 90], left[300, 90], atol=0.02)
     assert not torch.equal(left, right)
+
+
+def test_each_picture_shows_its_own_masks(model):
+    patched = conducted(model, random_concepts(model, 1))
+    latents, start, end = torch.rand(2, 4, 8, 8), torch.zeros(1, 8, 8).bool(), torch.zeros(1, 2, 8, 8).bool()
+    end[0, 0, :, :4] = end[0, 1, :, 4:] = True
+    (technique,) = techniques_of(patched)
+    keep_record(technique, latents, concept_conductor.MaskRecord(start, end))
+    sheets = execute(ConceptMaskPictures, model=patched, samples={"samples": latents})[0]
+    # the panels on the right, without captions: grey where no mask is
+    tinted = [(panel[..., 0] - panel[..., 2]).abs() > 0.1 for panel in sheets[:, 30:-30, -384:]]
+    assert tinted[0][:, 8:184].all() and not tinted[0][:, 200:376].any()
+    assert tinted[1][:, 200:376].all() and not tinted[1][:, 8:184].any()
 
 
 def test_no_pictures_without_a_run(model):

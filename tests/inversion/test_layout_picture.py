@@ -2,13 +2,14 @@
 
 import resource
 
+import comfy.model_base
 import comfy.model_management as mm
 import comfy.model_sampling
 import folder_paths
 import pytest
 import torch
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
-from support.compare import relative
+from support.compare import differ, relative
 from support.concepts import conducted, golden_case, golden_model, random_concepts, text_of
 from support.models import StubVAE, execute, sample, tiny_model
 from support.references import PixelVAE, draw, prompt
@@ -180,9 +181,11 @@ def test_the_cache_keeps_to_its_budget(folder):
     kept = sorted(path.stem for path in folder.glob("*"))
     assert kept[-1] == "key5" and len(kept) == 3
     # used again, it stays
-    inversion_cache.load(kept[0])
+    used = draw(2, 4, 8, 8, seed=int(kept[0].removeprefix("key")))
+    assert torch.equal(inversion_cache.load(kept[0]), used)
     inversion_cache.save("another", draw(2, 4, 8, 8), int(3.7 * size))
-    assert inversion_cache.load(kept[0]) is not None
+    assert torch.equal(inversion_cache.load(kept[0]), used)
+    assert {path.stem for path in folder.glob("*")} == {kept[0], kept[2], "another"}
     inversion_cache.save("too large", draw(2, 4, 8, 8), size // 2)
     assert inversion_cache.load("too large") is None
 
@@ -192,7 +195,7 @@ def test_a_broken_file_is_made_anew(folder):
     (folder / "broken.safetensors").write_bytes(b"nothing of the kind")
     assert inversion_cache.load("broken") is None
     inversion_cache.save("broken", draw(1, 4, 8, 8), 1 << 20)
-    assert inversion_cache.load("broken") is not None
+    assert torch.equal(inversion_cache.load("broken"), draw(1, 4, 8, 8))
 
 
 def test_a_file_that_cannot_be_written_is_no_failure(folder, caplog):
@@ -250,9 +253,11 @@ def test_fitted_pictures(monkeypatch):
     said = []
     monkeypatch.setattr(layout_picture, "warn_user", said.append)
     pixels = torch.rand(1, 96, 128, 3)
-    assert layout_picture.fitted_to(pixels, (96, 128)) is not None and not said
     assert layout_picture.fitted_to(pixels, (96, 128)).equal(pixels)
-    assert layout_picture.fitted_to(pixels, (48, 64)).shape == (1, 48, 64, 3) and not said
+    # half the size: the mean of 2 x 2 pixels
+    half = pixels.unflatten(1, (48, 2)).unflatten(3, (64, 2)).mean((2, 4))
+    torch.testing.assert_close(layout_picture.fitted_to(pixels, (48, 64)), half)
+    assert not said
     square = layout_picture.fitted_to(pixels, (96, 96))
     assert square.equal(pixels[:, :, 16:112]) and "32 pixels of its width" in said[0]
     assert layout_picture.fitted_to(pixels, (256, 128)).shape == (1, 256, 128, 3)
@@ -295,12 +300,26 @@ def test_a_vae_of_another_model_is_refused(model):
         picture(with_layout(model, vae=PixelVAE(channels=16)))
 
 
-def test_v_prediction(model):
-    import comfy.model_base
-
+def test_v_prediction():
+    """A model of v is inverted by the noise that its v speaks of: eps = (v + sigma z) / sqrt(1 + sigma^2)."""
     other = tiny_model("sd15", model_type=comfy.model_base.ModelType.V_PREDICTION, seed=3)
-    assert torch.isfinite(picture(with_layout(other))).all()
-    # noise and v say the same about the noise that is in a latent
+    table = other.model.model_sampling.sigmas
+    levels, before, expected = [float(table[t]) for t in (1, 300, 700)], float(table[0]), []
+    x = draw(1, 4, 8, 8) * (1 + before**2) ** 0.5
+    for level, timestep in zip(levels, (1.0, 300.0, 700.0), strict=True):
+        z = x / (1 + before**2) ** 0.5
+        v = other.model.diffusion_model._forward(z, torch.tensor([timestep]), prompt(other, 500)[0][0], None, None, {})
+        x = x + (level - before) * (v + level * z) / (1 + level**2) ** 0.5
+        before = level
+        expected.append(x / (1 + level**2) ** 0.5)
+    found = inversion.inverted(other.model, draw(1, 4, 8, 8), prompt(other, 500)[0], levels)
+    assert relative(found, torch.cat(expected)) < 1e-4
+    assert differ(picture(with_layout(other)), picture(conducted(other, random_concepts(other, 1)))) > 1e-3
+
+
+def test_noise_and_v_say_the_same():
+    """About the noise that is in a latent."""
+    other = tiny_model("sd15", model_type=comfy.model_base.ModelType.V_PREDICTION, seed=3)
     sampling, sigma = other.model.model_sampling, torch.tensor([2.0])
     noise, clean = draw(1, 4, 8, 8), draw(1, 4, 8, 8, seed=1)
     root = 5**0.5
