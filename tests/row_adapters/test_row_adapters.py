@@ -104,7 +104,7 @@ def test_any_order_of_rows(base, order):
 
 def test_rows_as_a_tensor(base):
     concept = loaded(base, Maker(base)("lora"))
-    check(base, [concept], torch.tensor([1, 0, 1]).tolist())
+    check(base, [concept], torch.tensor([1, 0, 1]))
     adapters = RowAdapters(base, [concept_deltas(base, concept)])
     inputs = unet_inputs(3)
     by_list, by_tensor = (run(base, inputs, adapters, order) for order in ([1, 0, 1], torch.tensor([1, 0, 1])))
@@ -393,6 +393,15 @@ def test_own_forward_keeps_what_the_base_has(base):
 
 def test_a_strength_of_nothing_needs_nothing(base):
     assert not concept_deltas(base, loaded(base, Maker(base)("dora", (LINEAR,)), 0.0))
+
+
+def test_a_blend_that_adds_nothing_still_scales_the_weight(base):
+    """The host's patch 0 * value + 0.5 * weight: it is no adapter, and it is not nothing."""
+    concept = base.clone()
+    key = f"diffusion_model.{LINEAR}.weight"
+    value = torch.zeros(Maker(base).shapes[f"{LINEAR}.weight"])
+    assert concept.add_patches({key: (value,)}, 0.0, 0.5) == [key]
+    assert concept_deltas(base, concept).needs_own_forward == ("a blend of weights",)
 
 
 def test_norms_and_biases(base):
