@@ -5,10 +5,11 @@ import comfy.model_management
 import pytest
 import torch
 from support.compare import differ
-from support.models import recording, sample, tiny_model
+from support.models import execute, recording, sample, tiny_model
 from support.references import PixelVAE, TinyClip, draw, half_mask, picture, prompt, references, with_references
 
 from pack.nodes.reference_attention import mrsa, noise_level
+from pack.nodes.references.references_node import AddReference
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +63,13 @@ def test_strength_is_continuous_down_to_zero(model):
     assert changes == sorted(changes, reverse=True) and changes[0] > 0.1 and changes[-1] < 1e-4
 
 
+@pytest.mark.parametrize(("beyond", "within"), [(50.0, 20.0), (-50.0, -20.0)])
+def test_weights_beyond_all_sense_are_the_strongest(model, beyond, within):
+    """Half precision cannot carry any number."""
+    ours, edge = (picture(with_references(model, weight=weight), steps=1) for weight in (beyond, within))
+    assert torch.equal(ours, edge)
+
+
 def test_unconditional_rows_stay_plain_at_fidelity_1(model):
     bare, bare_calls = recording(model)
     picture(bare, steps=1)
@@ -71,15 +79,26 @@ def test_unconditional_rows_stay_plain_at_fidelity_1(model):
     assert differ(calls.calls[0].cond, bare_calls.calls[0].cond) > 1e-2
 
 
+@pytest.mark.parametrize(("beyond", "within"), [(1.7, 1.0), (-0.5, 0.0)])
+def test_fidelity_is_a_share(model, beyond, within):
+    """More than all of plain attention, and less than nothing of it, are all and nothing."""
+    ours, edge = (picture(with_references(model, style_fidelity=fidelity), steps=1) for fidelity in (beyond, within))
+    assert torch.equal(ours, edge)
+
+
 def test_fidelity_blends_at_the_attention(model):
     """With one patched block at the end of the UNet, fidelity is linear in what that block adds."""
     outputs = {}
     for fidelity in (0.0, 0.25, 1.0):
-        patched, calls = recording(with_references(model, style_fidelity=fidelity, blocks="custom", custom_blocks="15"))
+        patched = with_references(model, style_fidelity=fidelity, blocks="custom", custom_blocks="15").clone()
+        seen = []
+        patched.set_model_attn1_output_patch(
+            lambda n, options, seen=seen: (seen.append(n[options["cond_or_uncond"].index(1)]), n)[1]
+        )
         picture(patched, steps=1)
-        outputs[fidelity] = calls.calls[0].uncond
-    assert differ(outputs[0.0], outputs[1.0]) > 1e-3
-    assert min(differ(outputs[0.25], outputs[f]) for f in (0.0, 1.0)) > 1e-4
+        outputs[fidelity] = seen[-1]
+    assert differ(outputs[0.0], outputs[1.0]) > 1e-2
+    assert differ(outputs[0.25], 0.75 * outputs[0.0] + 0.25 * outputs[1.0]) < 1e-5
 
 
 # purity
@@ -153,6 +172,21 @@ def test_references_of_other_sizes_and_text_lengths(model):
     clip.encode_from_tokens_scheduled = lambda tokens: prompt(model, sum(tokens.encode()), tokens=next(lengths))
     out = picture(with_references(model, chain, clip=clip))
     assert torch.isfinite(out).all()
+
+
+def test_a_reference_is_told_by_its_prompt_or_else_by_its_word(model):
+    told = []
+
+    class Noting(TinyClip):
+        def encode_from_tokens_scheduled(self, tokens):
+            told.append(tokens)
+            return super().encode_from_tokens_scheduled(tokens)
+
+    chain = ()
+    for texts in ({"word": "dog", "prompt": "a dog by the sea"}, {"word": "hat"}, {}):
+        (chain,) = execute(AddReference, image=torch.rand(1, 64, 64, 3), references=chain, **texts)
+    with_references(model, chain, clip=Noting(model))
+    assert told == ["a dog by the sea", "hat", ""]
 
 
 # calls of the host
