@@ -102,7 +102,7 @@ KERNELS = [
     ),
     (
         "kernels/image_prompt_attention.py",
-        "regions.log().clamp(min=NEVER)).softmax",
+        "regions.log().clamp(min=_NEVER)).softmax",
         "regions.log()).softmax",
         "tests/kernels/test_image_prompt_attention.py",
     ),
@@ -283,27 +283,27 @@ HOST = [
 
 CONCEPT_CONDUCTOR = [
     (
-        "nodes/concept_conductor/layout_guidance.py",
+        "nodes/concept_conductor/layout_steps.py",
         " and moment.step not in self._done",
         "",
         f"{CONDUCTOR} -k guided_once",
     ),
     (
-        "nodes/concept_conductor/layout_guidance.py",
+        "nodes/concept_conductor/layout_steps.py",
         "factor * len(path.concepts)",
         "factor",
         f"{CONDUCTOR_GOLDEN} -k guidance_and_injection",
     ),
     (
-        "nodes/concept_conductor/layout_guidance.py",
+        "nodes/concept_conductor/layout_steps.py",
         "sigma <= start) and",
         "sigma >= start) and",
         f"{CONDUCTOR} -k prompt_that_acts",
     ),
     (
-        "nodes/concept_conductor/layout_guidance.py",
-        "masks.at(grid, step.x.device).sum(0).float()",
-        "masks.at(grid, step.x.device).any(0).float()",
+        "nodes/concept_conductor/layout_steps.py",
+        "masks.first_at(grid, step.x.device).sum(0).float()",
+        "masks.first_at(grid, step.x.device).any(0).float()",
         f"{CONDUCTOR} -k several_masks",
     ),
     (
@@ -377,8 +377,8 @@ CONCEPT_CONDUCTOR = [
 REFERENCES = [
     (
         "nodes/references/reference_views.py",
-        " or tuple(images.shape[1:3]) == NO_ALPHA",
-        "",
+        "one.min() < one.max()",
+        "one.any()",
         "tests/references/test_references_node.py",
     ),
     (
@@ -407,14 +407,14 @@ REFERENCES = [
     ),
     (
         "nodes/reference_attention/mrsa.py",
-        "max(0.0, min(1.0, style_fidelity))",
-        "style_fidelity",
+        "max(0.0, min(1.0, settings.style_fidelity))",
+        "settings.style_fidelity",
         f"{MRSA} -k is_a_share",
     ),
     (
         "nodes/reference_attention/mrsa.py",
-        "weight = max(-WEIGHT_LIMIT, min(WEIGHT_LIMIT, weight))",
-        "weight = weight + 0",
+        "weight = max(-WEIGHT_LIMIT, min(WEIGHT_LIMIT, settings.weight))",
+        "weight = settings.weight",
         f"{MRSA} -k beyond_all_sense",
     ),
     (
@@ -450,7 +450,7 @@ IMAGE_PROMPTS = [
         "max(p.positions) <= context.shape[1]",
         f"{PROMPTS} -k positions",
     ),
-    ("nodes/image_prompts/phrases.py", "number * CHUNK + 1 + start", "number * CHUNK + start", PHRASES),
+    ("nodes/image_prompts/phrases.py", "number * PROMPT_CHUNK + 1 + start", "number * CHUNK + start", PHRASES),
     ("nodes/image_prompts/phrases.py", "_ids(chunks[0])[:LONGEST]", "_ids(chunks[0])[: LONGEST - 1]", PHRASES),
     (
         "nodes/image_prompts/heat_maps.py",
@@ -507,7 +507,7 @@ TEXTS_AND_WEIGHTS = [
         f"{ADAPTERS} {CONCEPTS} -k own_forward or need_the_weights or behind_the_conductor",
     ),
     (
-        "nodes/row_adapters/row_adapters.py",
+        "nodes/row_adapters/concept_deltas.py",
         " or patch[2] != 1.0]",
         "]",
         f"{ADAPTERS} -k blend",
@@ -550,14 +550,14 @@ TEXTS_AND_WEIGHTS = [
 NOISE_AND_LAYOUTS = [
     (
         "nodes/golden_noise/noise_pairs.py",
-        "digest(settings, *(c[0] for c in negative))",
-        "digest(settings)",
+        "digest(numbers, *(c[0] for c in negative))",
+        "digest(numbers)",
         f"{TRAINING} -k pairs_of_its_own",
     ),
     (
         "nodes/golden_noise/noise_pairs.py",
-        "torch.tensor([guidance, inverse_guidance, steps,",
-        "torch.tensor([guidance, steps,",
+        "torch.tensor([*guidances, settings.steps,",
+        "torch.tensor([settings.guidance, settings.steps,",
         f"{TRAINING} -k pairs_of_its_own",
     ),
     (
@@ -580,19 +580,19 @@ NOISE_AND_LAYOUTS = [
     ),
     ("nodes/golden_noise/npnet_training.py", "if i % HELD_OUT != HELD_OUT - 1", "if True", f"{TRAINING} -k lesson"),
     ("nodes/golden_noise/npnet_training.py", "if done % SAVE_EVERY == 0:", "if False:", f"{TRAINING} -k now_and_then"),
-    ("nodes/golden_noise/redenoise.py", "self.guidances[back]", "self.guidances[0]", f"{NOISE} -k redenoise_recorded"),
+    ("nodes/golden_noise/redenoised.py", "self.guidances[back]", "self.guidances[0]", f"{NOISE} -k redenoise_recorded"),
     ("nodes/inversion/inversion.py", "    x = x * _root(before)\n", "", f"{LAYOUT} -k golden_inversion and not 999"),
     ("nodes/inversion/inversion_cache.py", "        os.utime(path)\n", "", f"{LAYOUT} -k budget"),
     (
         "nodes/inversion/inversion_cache.py",
-        "torch.tensor(levels)).hex()",
-        "torch.tensor(levels[-1:])).hex()",
+        "torch.tensor(levels))",
+        "torch.tensor(levels[-1:]))",
         f"{LAYOUT} -k key",
     ),
     (
         "nodes/inversion/layout_picture.py",
-        "if self._latent[0] != latent_size:",
-        "if self._latent[0] is None:",
+        "known is None or known[0] != latent_size",
+        "known is None",
         f"{LAYOUT} -k once_per_size",
     ),
     (

@@ -31,8 +31,8 @@ def check_concept(model, label, concept):
             warn_user(f"the {kind} of {label} has {', '.join(unused)}; a concept uses only the text of its prompt")
     if loaded_nothing(model, concept.model):
         warn_user(
-            f"{label} has no LoRA: nothing of the file that was loaded for it fits this checkpoint; choose a LoRA of the "
-            "checkpoint's family"
+            f"{label} has no LoRA: nothing of the file that was loaded for it fits this checkpoint; choose a LoRA of "
+            "its family"
         )
     if _has_words(concept.model) and not _has_words(model) and contexts_of(*concept.positive[0]) is None:
         warn_user(

@@ -1,7 +1,6 @@
 """Training of an NPNet on noise pairs (arXiv 2411.09502, section 3.3), with progress and restarts."""
 
 import math
-from pathlib import Path
 
 import comfy.model_management
 import comfy.utils

@@ -10,13 +10,13 @@ from support.npnets import golden_case, recipe_in_double, recipe_prompt, recipe_
 from pack.kernels.noise_prompt import (
     canvas_size,
     centre,
-    expected_shapes,
     for_batch,
     golden_noise,
+    npnet_shapes,
+    npnet_sizes,
     parts_of_golden,
     redenoised,
     singular_vectors,
-    sizes_of,
     spectrum,
     swin_features,
     tiled,
@@ -121,9 +121,9 @@ def test_singular_vectors_lay_the_channels_out_as_a_square():
 
 def test_sizes_are_read_from_the_tensors(weights):
     shapes = {key: tuple(t.shape) for key, t in weights.items()}
-    sizes = sizes_of(shapes)
+    sizes = npnet_sizes(shapes)
     assert (sizes.side, sizes.prompt, sizes.width, sizes.depths, sizes.heads) == (32, 8, 6, (2,) * 4, (1, 2, 3, 6))
-    expected = expected_shapes(sizes)
+    expected = npnet_shapes(sizes)
     unused = {key for key in shapes if ".head." in key or ".bn." in key}
     assert expected == {key: shape for key, shape in shapes.items() if key not in unused}
 

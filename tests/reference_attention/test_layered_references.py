@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from support.compare import differ
 from support.models import sample, tiny_model
-from support.references import TinyClip, differ, draw, prompt, references, width_of, with_references
+from support.references import TinyClip, draw, prompt, references, width_of, with_references
 
 from pack.nodes.host.blocks import attention_blocks
 from pack.nodes.host.layered_prompts import LAYERS, PLAIN

@@ -5,9 +5,10 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from support.compare import differ
 from support.concepts import conducted, random_lora, strip, with_lora
 from support.models import execute, sample, tiny_model
-from support.references import differ, draw, prompt
+from support.references import draw, prompt
 
 from pack.nodes.concept_conductor import conductor_run
 from pack.nodes.concept_conductor.concepts_node import AddConcept

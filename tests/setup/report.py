@@ -4,7 +4,6 @@ import os
 from collections import Counter, defaultdict
 
 from pytest import CollectReport, TestReport, hookimpl
-
 from setup.rooms import TESTS, WITHOUT_HOST, room_of, rooms
 
 SLOWEST, SLOW_SECONDS = 20, 1.0

@@ -3,7 +3,6 @@
 import os
 
 import pytest
-
 from setup import browser
 from setup.steps import SetupError
 

@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import pytest
-
 from setup.report import left_without_host
 from setup.rooms import TESTS, WITHOUT_HOST
 

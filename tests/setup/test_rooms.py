@@ -3,7 +3,6 @@
 import re
 
 import pytest
-
 from setup.rooms import NEWEST_ONLY, POCKET_IN_HOST, TESTS, WITHOUT_HOST, on_every_host, room_of, rooms
 
 IMPORTS_HOST = re.compile(r"^\s*(?:import|from) (?:comfy\w*|folder_paths|nodes|pack\.nodes)\b", re.M)
