@@ -11,6 +11,7 @@ import torch
 
 from ..host.attach import attach
 from ..host.blocks import grid_at, unet_of
+from ..host.families import check_one_device
 from ..host.messages import input_error, log_warning, warn_user
 from ..host.run_records import keep_record
 from ..host.technique import Technique
@@ -55,7 +56,9 @@ def attach_conductor(model, concepts, settings, layout=None):
         check_concept(model, label, concept)
     if layout is not None:
         check_prompt(model, [layout.text], "layout_positive")
-    return attach(model, Conductor(model, acting, settings, layers_of(unet), layout))
+    conductor = Conductor(model, acting, settings, layers_of(unet), layout)
+    conductor.check_one_device(model)
+    return attach(model, conductor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +96,8 @@ class Conductor(Technique):
         return len(self.paths) * noise_shape[0]
 
     def begin(self, run):
-        """Raises ValueError for prompts with areas and for masks that cover no cell."""
+        """Raises ValueError for a model on several devices, prompts with areas, masks that cover no cell."""
+        self.check_one_device(run.guider.model_patcher)
         for name, entries in run.conds().items():
             # an area in pixels or percent, or a mask whose bounds the host makes into one
             if any(entry.get("area") or entry.get("set_area_to_bounds") for entry in entries):
@@ -145,6 +149,11 @@ class Conductor(Technique):
             return forward
         conducting.prepare(call.base, call.run.schedule({}) or [call.moment.sigma])
         return ConductedCall(conducting, call, forward)
+
+    def check_one_device(self, model):
+        """ValueError for a MODEL on several devices, unless no concept has weights."""
+        if self.models() or self.own:
+            check_one_device(model, "Concept Conductor with LoRAs")
 
     def _masks(self, latent_size):
         layout_size = tuple(self.layout.pixels.shape[1:3]) if self.layout else None

@@ -3,6 +3,8 @@
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.supported_models import SD15, SD20, SDXL
 
+from .messages import input_error
+
 # Where the families were trained: the side of a square picture.
 NATIVE = {"SD1.5": 512, "SD2.x": 768, "SDXL": 1024}
 # Sides that halve evenly as often as the UNet does: three times, twice.
@@ -19,6 +21,18 @@ OTHER_CHANNELS = {
     32: "Flux 2 or a relative",
     128: "LTX or Flux 2",
 }
+
+
+def check_one_device(model, what):
+    """ValueError, naming `what`, for a MODEL that the host runs on several devices at once (MultiGPU CFG Split).
+
+    The host's threads would meet in the layers of one device, with tensors of another.
+    """
+    if model.get_additional_models_with_key("multigpu"):
+        raise input_error(
+            f"{what} cannot run on a model that is split over several GPUs yet; remove MultiGPU CFG Split from the "
+            "graph"
+        )
 
 
 def native_side(model):

@@ -13,6 +13,7 @@ import comfy.model_management
 import torch
 
 from ..host.attach import attach, technique_of
+from ..host.families import check_one_device
 from ..host.latents import checked_images, latents_of, pixels_of
 from ..host.messages import input_error, warn_user
 from ..host.run_records import keep_record, record_of
@@ -138,6 +139,11 @@ class ImagePrompts(Technique):
         for member in members:
             check_words(member.phrases, [f"reference {number}" for number in range(1, len(member.phrases) + 1)])
         return ImagePrompts(tuple(members))
+
+    def begin(self, run):
+        """Raises ValueError for a model on several devices: maps are read by the text's own matrices."""
+        if any(member.needs_maps for member in self.members):
+            check_one_device(run.guider.model_patcher, "MIP-Adapter with several references")
 
     def plan(self, call):
         active = [m for m in self.members if m.window.holds(call.moment, call.base.model_sampling)]

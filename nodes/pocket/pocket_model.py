@@ -54,7 +54,10 @@ def _model(folder):
     regroup(model.diffusion_model, int(metadata["groups"]))
     model.load_model_weights(tensors, "")
     model.native_side = NATIVE_SIDE
-    return ModelPatcher(model, load_device=device, offload_device=offload)
+    patcher = ModelPatcher(model, load_device=device, offload_device=offload)
+    # how the host makes another one on another device; older hosts know nothing of it
+    patcher.cached_patcher_init = (_model, (folder,))
+    return patcher
 
 
 def _clip(folder):

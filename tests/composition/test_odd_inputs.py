@@ -1,5 +1,7 @@
 """Odd inputs of every technique: one sentence where they come in, and nothing is left out without a word."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from support.concepts import conducted, random_concepts, random_lora, strip, with_lora
@@ -10,6 +12,8 @@ from support.references import PixelVAE, prompt, references, with_references
 from pack.nodes.concept_conductor.concept_masks_node import ConceptMaskPictures
 from pack.nodes.concept_conductor.concepts_node import AddConcept
 from pack.nodes.host import messages
+from pack.nodes.host.attach import techniques_of
+from pack.nodes.host.run import Run
 from pack.nodes.image_prompts.mip_adapter_node import MIPMaps
 from pack.nodes.inversion.layout_picture import picture_of
 from pack.nodes.masks.layout_mask_node import LayoutMask
@@ -174,3 +178,25 @@ def test_what_is_connected_is_not_complained_of(model, said):
     with_pictures(model, references=references_of(["a cat"]))
     conducted(model, random_concepts(model, 1))
     assert not said
+
+
+# several devices
+
+
+def split(model):
+    """As the host's MultiGPU CFG Split marks a MODEL: with a clone on another device."""
+    patched = model.clone()
+    patched.set_additional_models("multigpu", [model.clone()])
+    return patched
+
+
+def test_what_cannot_run_on_several_devices_says_so(model):
+    """Whichever node comes first; the loaded weights are never touched."""
+    for make, what in (
+        (lambda m: conducted(m, random_concepts(model, 1)), "Concept Conductor with LoRAs"),
+        (with_pictures, "MIP-Adapter with several references"),
+    ):
+        with pytest.raises(ValueError, match=f"{what} cannot run on a model that is split over several GPUs yet"):
+            picture(make(split(model)))
+        with pytest.raises(ValueError, match=f"{what} cannot run on a model that is split over several GPUs yet"):
+            techniques_of(make(model))[0].begin(Run(SimpleNamespace(model_patcher=split(model), conds={})))

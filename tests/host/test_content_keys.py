@@ -40,7 +40,7 @@ def test_equal_ones_share_a_key():
         {"replaced": (("diffusion_model.out", OTHER),)},
         {"replaced": (("diffusion_model.in", MODULE),)},
     ],
-    ids=str,
+    ids=" ".join,
 )
 def test_any_change_is_another_key(change):
     assert weights_key(patcher(**change)) != weights_key(patcher())
