@@ -210,7 +210,10 @@ def rule_safety(house):
             if isinstance(node, ast.ExceptHandler) and node.type is None:
                 yield f"{file.path}: a bare except"
             called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
-            if called in ("print", "eval", "exec", "torch.load") or called.endswith(".cuda"):
+            # the one reader does, and says that nothing may run
+            safe = file.name == "plain_pickles.py" and "weights_only=True" in ast.unparse(node)
+            unsafe = called == "torch.load" and not safe
+            if called in ("print", "eval", "exec") or unsafe or called.endswith(".cuda"):
                 yield f"{file.path} calls {called}"
         for pattern in (
             r"weights_only\s*=\s*False",
@@ -291,7 +294,8 @@ BREACHES = {
         ("nodes/masks/x.py", "import diffusers\n", "a heavy package"),
         ("nodes/masks/x.py", "try:\n    pass\nexcept:\n    pass\n", "a bare except"),
         ("nodes/masks/x.py", "print(1)\n", "calls print"),
-        ("nodes/masks/x.py", "torch.load(path)\n", "calls torch.load"),
+        ("nodes/masks/x.py", "torch.load(path, weights_only=True)\n", "calls torch.load"),
+        ("nodes/files/plain_pickles.py", "torch.load(path)\n", "calls torch.load"),
         ("nodes/masks/x.py", "import requests\n", "requests"),
         ("nodes/masks/x.py", "# \u03c3\n", "code page 1252"),
     ],

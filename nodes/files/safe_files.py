@@ -1,129 +1,132 @@
-"""Tensors from a file of any origin: nothing in it is run, and what is wrong with it is said in one sentence."""
+"""Tensors from a file of any origin, the one reader: all in memory, nothing run, each fault said in one sentence."""
 
-import pickle
-import re
-import struct
-import zipfile
+import hashlib
+import itertools
+import os
+from pathlib import Path
 
-import safetensors
 import torch
-from comfy.utils import load_torch_file
 
 from ..host.messages import input_error
+from .disk_errors import UnreadableFileError, unreadable
+from .plain_pickles import from_pickle
+from .tensor_table import PLAIN_KINDS, from_table
 
 PICKLES = (".pth", ".pt", ".pt2", ".bin", ".ckpt", ".pkl")
-# What torch.load and the host's unwrapping raise for damaged files (found by damaging many) and for other contents.
-DAMAGED = (
-    EOFError,
-    struct.error,
-    RuntimeError,
-    AttributeError,
-    TypeError,
-    ValueError,
-    AssertionError,
-    OverflowError,
-    LookupError,
-    MemoryError,
-    OSError,
-)
-AGAIN = "download the file again"
+# Dicts in dicts, their entries, letters of a name: of real files the most have a tenth of it.
+_DEPTH, _ENTRIES, _LETTERS = 16, 100_000, 1000
+# Bytes of all tensors for each byte of the file: more than one, since two names may share one storage.
+_SHARED = 8
+# Values that are looked at together, and bytes that are hashed together.
+_PIECE = 1 << 22
 
 
 def read_tensors(path):
-    """({name: tensor}, {metadata}) of a safetensors or weights-only pickle file, on the CPU.
+    """({name: tensor}, {metadata}) of a safetensors or weights-only pickle file, on the CPU, in memory of our own.
 
     Names in nested dicts are joined by dots. Raises ValueError for a file that is cut off or is no model file, that
-    holds anything but tensors, and for values that are not numbers.
+    holds anything but plain tensors, and for values that are not numbers.
     """
-    with path.open("rb") as file:
-        head = file.read(64)
+    try:
+        return tensors_in(path)
+    except UnreadableFileError as error:
+        raise input_error(str(error)) from error
+
+
+def tensors_in(path):
+    """As `read_tensors`, for files that we can do without: an UnreadableFileError, which is shown nowhere, says why."""
+    try:
+        with path.open("rb") as file:
+            before = os.fstat(file.fileno())
+            contents, metadata = _contents(file, path)
+            after = os.fstat(file.fileno())
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except MemoryError as error:
+        raise UnreadableFileError(path.name, "does not fit into memory", "choose a smaller file") from error
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise UnreadableFileError(path.name, "changed while it was read", "wait until it is complete and try again")
+    return _checked(contents, path.name, before.st_size), metadata
+
+
+def sha256_of(path):
+    """The SHA-256 of a file's bytes, in hexadecimal digits; ValueError if it cannot be read."""
+    state = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(_PIECE):
+                state.update(piece)
+    except OSError as error:
+        raise input_error(str(unreadable(path, error))) from error
+    return state.hexdigest()
+
+
+def _contents(file, path):
+    head = file.read(64)
+    file.seek(0)
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     if not head:
-        raise input_error(f"{path.name} is empty; {AGAIN}")
+        raise UnreadableFileError(path.name, "is empty")
+    # a length, whose upper bytes are none, and then a table; the first byte may be any, "<" too
+    if head[6:9] == b"\0\0{":
+        return from_table(file, path.name)
     if start.startswith(b"<"):
-        raise input_error(f"{path.name} is a web page, not the model itself; {AGAIN}")
+        raise UnreadableFileError(path.name, "is a web page, not the model itself")
     if start.startswith(b"version https://git-lfs"):
-        raise input_error(f"{path.name} is a Git LFS pointer, not the model itself; {AGAIN}")
-    if head[8:9] == b"{":
-        contents, metadata = _from_safetensors(path, struct.unpack("<Q", head[:8])[0])
-    else:
-        _check_pickle(path, head)
-        contents, metadata = _from_pickle(path), {}
-    return _checked(contents, path.name), metadata
-
-
-def _from_safetensors(path, header):
-    if header > path.stat().st_size:
-        raise input_error(f"{path.name} is truncated; {AGAIN}")
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except safetensors.SafetensorError as error:
-        reason = "truncated" if "incomplete" in str(error).lower() else f"damaged ({_one_line(error)})"
-        raise input_error(f"{path.name} is {reason}; {AGAIN}") from error
-
-
-def _check_pickle(path, head):
-    if head.startswith(b"PK"):
-        if not _is_whole_zip(path):
-            raise input_error(f"{path.name} is truncated or damaged; {AGAIN}")
-    elif not head.startswith(b"\x80"):
-        raise input_error(f"{path.name} is neither a safetensors nor a PyTorch file; {AGAIN}")
+        raise UnreadableFileError(path.name, "is a Git LFS pointer, not the model itself")
+    if not head.startswith((b"PK", b"\x80")):
+        raise UnreadableFileError(path.name, "is neither a safetensors nor a PyTorch file")
     if path.suffix.lower() not in PICKLES:
-        raise input_error(f"{path.name} is a PyTorch file with another extension; rename it to {path.stem}.pth")
+        advice = f"rename it to {Path(path.name).stem}.pth"
+        raise UnreadableFileError(path.name, "is a PyTorch file with another extension", advice)
+    return from_pickle(file, path.name), {}
 
 
-def _is_whole_zip(path):
-    try:
-        return zipfile.is_zipfile(path)
-    except zipfile.BadZipFile:
-        # so it answers to some of the damaged ones
-        return False
-
-
-def _from_pickle(path):
-    try:
-        # the host reads them with weights_only, so that nothing in them can run
-        return load_torch_file(str(path), safe_load=True)
-    except DAMAGED as error:
-        raise input_error(
-            f"{path.name} cannot be read as weights: it is truncated, damaged or another kind of file "
-            f"({_one_line(error)}); {AGAIN}"
-        ) from error
-    except pickle.UnpicklingError as error:
-        if "truncated" in str(error):
-            raise input_error(f"{path.name} is truncated; {AGAIN}") from error
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f"asks for {found[1]}" if found else "contains more than tensors, or is damaged"
-        raise input_error(
-            f"{path.name} is not safe: it {what}; nothing in it was run. Get a safetensors copy from its authors"
-        ) from error
-
-
-def _checked(contents, name):
-    tensors = dict(_flat(contents, name))
+def _checked(contents, name, size):
+    tensors, total = {}, 0
+    for key, tensor in _flat(contents, name, itertools.count()):
+        tensors[key] = tensor
+        total += tensor.numel() * tensor.element_size()
+        if total > _SHARED * size:
+            raise UnreadableFileError(name, "unfolds to far more than the file holds", "choose another file")
     if not tensors:
-        raise input_error(f"{name} contains no weights; {AGAIN}")
+        raise UnreadableFileError(name, "contains no weights")
     for key, tensor in tensors.items():
-        if not torch.isfinite(tensor.float()).all():
-            raise input_error(f"{name} contains NaN or infinite values at {key}; {AGAIN}")
+        if tensor.is_floating_point() and not _is_finite(tensor):
+            raise UnreadableFileError(name, f"contains NaN or infinite values at {key}")
     return tensors
 
 
-def _flat(contents, name, prefix=""):
-    """(name, tensor) of nested or flat contents."""
+def _flat(contents, name, count, prefix="", depth=0):
+    """(name, tensor) of nested or flat contents; `count` counts what is seen, since one dict may stand in many."""
     if not isinstance(contents, dict):
-        raise input_error(f"{name} contains a {type(contents).__name__} instead of named weights; {AGAIN}")
+        raise UnreadableFileError(name, f"contains a {type(contents).__name__} instead of named weights")
+    if depth > _DEPTH:
+        raise UnreadableFileError(name, f"has more than {_DEPTH} levels of names in names", "choose another file")
     for key, value in contents.items():
+        if next(count) >= _ENTRIES:
+            raise UnreadableFileError(name, "unfolds to far more than the file holds", "choose another file")
+        if not isinstance(key, str) or len(prefix) + len(key) > _LETTERS:
+            raise UnreadableFileError(
+                name, "contains a weight whose name is too long or no text", "choose another file"
+            )
         if isinstance(value, dict):
-            yield from _flat(value, name, f"{prefix}{key}.")
-        elif isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_quantized:
+            yield from _flat(value, name, count, f"{prefix}{key}.", depth + 1)
+        elif isinstance(value, torch.Tensor) and _is_plain(value):
+            if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+                raise UnreadableFileError(name, f"contains {prefix}{key}, which has more values than the file holds")
             yield f"{prefix}{key}", value
         else:
-            raise input_error(
-                f"{name} contains {prefix}{key}, which is not a plain tensor; choose a file of weights only"
+            raise UnreadableFileError(
+                name, f"contains {prefix}{key}, which is not a plain tensor", "choose a file of weights only"
             )
 
 
-def _one_line(error):
-    return (str(error).splitlines() or [type(error).__name__])[0][:80]
+def _is_plain(tensor):
+    strided = tensor.layout == torch.strided and not tensor.is_nested and tensor.device.type == "cpu"
+    return strided and tensor.dtype in PLAIN_KINDS.values()
+
+
+def _is_finite(tensor):
+    flat = tensor.detach().reshape(-1)
+    return all(bool(torch.isfinite(flat[i : i + _PIECE].float()).all()) for i in range(0, len(flat), _PIECE))

@@ -1,13 +1,12 @@
 """ResAdapter sets in the host's model folders: which there are, and what is in one, told by its contents."""
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
 import torch
 
 from ..files.model_files import choices, file_names, not_found, path_of, register, stamp
-from ..files.safe_files import read_tensors
+from ..files.safe_files import read_tensors, sha256_of
 from ..host.messages import input_error
 from .published_sets import BY_HASH, PUBLISHED_SETS
 from .set_keys import family_of_modules, read_keys
@@ -63,12 +62,14 @@ def set_choices(*before):
 
 def check_choice(choice):
     """True, or the sentence to answer with: for the host's validation. A linked choice is not known there."""
-    return True if choice is None or choice in _sets() else not_found("adapter_set", choice, list(_sets()), SET_KIND)
+    # a workflow file may hold anything, which a list can be asked about and a dict cannot
+    sets = list(_sets())
+    return True if choice is None or choice in sets else not_found("adapter_set", choice, sets, SET_KIND)
 
 
 def set_changed(choice):
     """A value that changes when a file of the set does."""
-    return stamp(_sets().get(choice, ()), SET_KIND)
+    return stamp(_sets().get(choice, ()) if isinstance(choice, str) else (), SET_KIND)
 
 
 def read_set(choice):
@@ -77,7 +78,7 @@ def read_set(choice):
     Raises ValueError for a set that is not there, cannot be read or is no ResAdapter.
     """
     sets = _sets()
-    if choice not in sets:
+    if choice not in list(sets):
         raise input_error(not_found("adapter_set", choice, list(sets), SET_KIND))
     convs, norms, known, notes = {}, {}, set(), []
     for file in sets[choice]:
@@ -89,8 +90,7 @@ def read_set(choice):
                 f"adapter_set {choice} contains two sets ({AND.join(sets[choice])}); put each into a folder of its own"
             )
         convs, norms = convs or more_convs, norms or more_norms
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        known.add(BY_HASH.get(digest) or _exported_from(metadata))
+        known.add(BY_HASH.get(sha256_of(path)) or _exported_from(metadata))
     if len(known - {None}) > 1:
         notes.append(f"its two files are from different sets: {' and '.join(sorted(known - {None}))}")
     families = {family_of_modules(convs, {}), family_of_modules({}, norms)} - {None}

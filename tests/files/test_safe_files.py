@@ -1,14 +1,22 @@
 """Files of any origin: weights are read, nothing runs, and each way to be wrong has its own sentence."""
 
 import contextlib
+import io
+import json
+import os
+import pathlib
 import pickle
 import random
+import struct
+import time
+import zipfile
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from support.harmful import Harmful
 
+from pack.nodes.files import plain_pickles, tensor_table
 from pack.nodes.files.safe_files import read_tensors
 
 
@@ -117,9 +125,9 @@ def test_values_that_are_not_numbers(bad, tmp_path):
         ([1, 2], "contains a list instead"),
         ({"a": 3, "b": 4}, "contains a, which is not a plain tensor"),
         ({"a": torch.ones(1), "b": {"c": "words"}}, "contains b.c, which is not a plain tensor"),
-        ({"a": torch.eye(3).to_sparse(), "b": torch.ones(1)}, "contains a, which is not a plain tensor"),
+        ({"a": torch.eye(3).to_sparse(), "b": torch.ones(1)}, "contains sparse_tensor, which is not a plain tensor"),
         ({}, "contains no weights"),
-        (torch.ones(3), "cannot be read as weights"),
+        (torch.ones(3), "contains a Tensor instead"),
     ],
     ids=["list", "numbers", "words", "sparse", "nothing", "tensor"],
 )
@@ -131,3 +139,172 @@ def test_what_is_no_dictionary_of_tensors(content, says, tmp_path):
 def test_nested_names_are_joined(tmp_path):
     torch.save({"one": {"a": torch.ones(1), "b": {"c": torch.ones(1)}}, "d": torch.ones(1)}, tmp_path / "x.pt")
     assert sorted(read_tensors(tmp_path / "x.pt")[0]) == ["d", "one.a", "one.b.c"]
+
+
+@pytest.fixture
+def odd(tmp_path):
+    return tmp_path / "odd.pth"
+
+
+def circle():
+    contents = {}
+    contents["a"] = contents
+    return contents
+
+
+def deep(levels=300):
+    contents = {"a": torch.zeros(1)}
+    for _ in range(levels):
+        contents = {"a": contents}
+    return contents
+
+
+def unfolding():
+    """Twelve levels of 100 names for one dict each: 10^24 tensors."""
+    contents = {f"{i}": torch.zeros(1) for i in range(100)}
+    for _ in range(12):
+        contents = {f"{i}": contents for i in range(100)}
+    return contents
+
+
+ODD = {
+    "stretched": (lambda: {"w": torch.zeros(1).expand(10**6, 10**6)}, "more values than the file holds"),
+    "in itself": (circle, "levels of names"),
+    "deep": (deep, "levels of names"),
+    "unfolding": (unfolding, "unfolds to far more"),
+    "one storage, many names": (lambda: dict.fromkeys(map(str, range(5000)), torch.zeros(10**6)), "unfolds to far"),
+    "a long name": (lambda: {"k" * 10**6: torch.zeros(1)}, "name is too long"),
+    "no name": (lambda: {1: torch.zeros(1), 2: torch.zeros(1)}, "or no text"),
+    "meta": (lambda: {"w": torch.zeros(2, device="meta")}, "meta_tensor_no_storage, which is not a plain tensor"),
+    "nested": (lambda: {"w": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])}, "not a plain tensor"),
+    "complex": (lambda: {"w": torch.ones(2, dtype=torch.complex64), "v": torch.ones(1)}, "not a plain tensor"),
+    "bits": (lambda: {"w": torch.zeros(2, dtype=torch.uint8).view(torch.bits8), "v": torch.ones(1)}, "read|plain"),
+    "reserved": (lambda: {"w": torch.ones(1), "v": bytearray(10)}, "bytearray, which is not a plain tensor"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("kind", ODD)
+def test_odd_contents_are_refused_at_once(kind, odd):
+    contents, says = ODD[kind]
+    torch.save(contents(), odd)
+    start = time.monotonic()
+    refused(odd, says)
+    assert time.monotonic() - start < 2
+
+
+def test_packed_records_are_not_unpacked(odd):
+    with zipfile.ZipFile(odd, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a/version", b"3\n")
+        file.writestr("a/data.pkl", b"\x80\x02](" + b"K\x01" * 20_000_000 + b"e.")
+    start = time.monotonic()
+    refused(odd, "packed records")
+    assert time.monotonic() - start < 2
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_instructions_without_end(zipped, odd, monkeypatch):
+    monkeypatch.setattr(plain_pickles, "_LONGEST_PICKLE", 10_000)
+    pickled = b"\x80\x02](" + b"K\x01" * 20_000 + b"e."
+    if zipped:
+        with zipfile.ZipFile(odd, "w") as file:
+            file.writestr("a/version", b"3\n")
+            file.writestr("a/data.pkl", pickled)
+    else:
+        odd.write_bytes(pickled)
+    refused(odd, "too long for weights" if zipped else "too many instructions")
+
+
+def test_a_storage_that_claims_more_than_its_record(odd):
+    torch.save({"w": torch.arange(16.0)}, odd)
+    content = odd.read_bytes()
+    with zipfile.ZipFile(io.BytesIO(content)) as found, zipfile.ZipFile(odd, "w") as file:
+        for record in found.infolist():
+            # the number 16 in the pickle, with as many bytes, becomes 16384
+            file.writestr(record.filename, found.read(record).replace(b"K\x10", b"M\x00\x40"))
+    refused(odd, "odd.pth")
+
+
+def test_a_record_may_be_larger_than_the_file_says(odd):
+    torch.save({"w": torch.arange(16.0)}, odd)
+    content = bytearray(odd.read_bytes())
+    # the sizes of the first record in the central directory
+    at = content.index(b"PK\x01\x02") + 20
+    content[at : at + 8] = struct.pack("<II", 1 << 30, 1 << 30)
+    odd.write_bytes(content)
+    refused(odd, "records are larger than the file")
+
+
+def test_what_is_read_lies_in_our_own_memory(tmp_path):
+    """A child that reads on after the file was cut off is not killed."""
+    for name in ("x.safetensors", "x.pt"):
+        path = tmp_path / name
+        (save_file if name.endswith("tensors") else torch.save)({"a": torch.ones(1 << 20)}, path)
+        tensors, _ = read_tensors(path)
+        os.truncate(path, 100)  # how every copy over it begins
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if float(tensors["a"].sum()) == 1 << 20 else 1)
+        assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_file_that_changes_while_it_is_read(tmp_path, monkeypatch):
+    path = weights(tmp_path / "x.safetensors", a=torch.ones(1 << 20), b=torch.ones(1 << 20))
+    read = tensor_table._tensor
+
+    def cutting(*args):
+        os.truncate(path, 1 << 20)
+        return read(*args)
+
+    monkeypatch.setattr(tensor_table, "_tensor", cutting)
+    refused(path, "changed while it was read")
+
+
+def test_every_kind_of_number_is_read_as_the_format_says(tmp_path):
+    kinds = {f"{kind}": torch.ones(3, 2).to(kind) for kind in tensor_table.PLAIN_KINDS.values()}
+    path = weights(tmp_path / "x.safetensors", **kinds, none=torch.zeros(0, 4), one=torch.tensor(2.0))
+    read, _ = read_tensors(path)
+    for key, t in load_file(path).items():
+        assert read[key].dtype == t.dtype and torch.equal(read[key].float(), t.float()) and read[key].shape == t.shape
+    assert len(read) == len(kinds) + 2
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ({"a": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 4]}}, "another size than its shape"),
+        ({"a": {"dtype": "F32", "shape": [1 << 4000], "data_offsets": [0, 4]}}, "another size than its shape"),
+        ({"a": {"dtype": "F32", "shape": [1] * 10**5, "data_offsets": [0, 4]}}, "another size than its shape"),
+        ({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, "is truncated"),
+        ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 0]}}, "another size than its shape"),
+        ({"a": {"dtype": "F4", "shape": [8], "data_offsets": [0, 4]}}, "of the kind F4, which is no plain number"),
+        ({"a": {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]}}, "says nothing clear of a"),
+        ({"a": {"dtype": ["F32"], "shape": [1], "data_offsets": [0, 4]}}, "says nothing clear of a"),
+        ({"a": 3}, "says nothing clear of a"),
+        ({"__metadata__": {"a": 3}}, "metadata is not text"),
+        ({}, "ends after its tensors"),
+        (b"{" + b'"a":[' * 100_000, "table of contents cannot be read"),
+        (b"{1}", "table of contents cannot be read"),
+    ],
+    ids=range(13),
+)
+def test_a_table_of_contents_that_lies(table, says, tmp_path):
+    text = table if isinstance(table, bytes) else json.dumps(table).encode()
+    (tmp_path / "x.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(4))
+    refused(tmp_path / "x.safetensors", says)
+
+
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+    path = weights(tmp_path / "closed.safetensors", a=torch.ones(1))
+
+    def closed(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(pathlib.Path, "open", closed)
+    assert str(tmp_path) in refused(path, "may not be read; give ComfyUI the right")
+
+
+def test_a_file_that_is_gone_or_a_folder(tmp_path):
+    refused(tmp_path / "gone.pt", "is no longer in .*; put it there again")
+    (tmp_path / "folder.pt").mkdir()
+    refused(tmp_path / "folder.pt", "is a folder, not a file")
