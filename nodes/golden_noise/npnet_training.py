@@ -8,7 +8,8 @@ import torch
 from safetensors import safe_open
 
 from ...kernels.noise_prompt import TOKENS, NPNetSizes, fresh_weights, golden_noise
-from ..files.new_files import file_name_of, in_folder, write_tensors
+from ..files.file_name import file_name_of
+from ..files.new_files import in_folder, write_tensors
 from ..host.messages import input_error, plain, warn_user
 from .noise_pairs import read_pairs
 from .npnet_file import NPNET_KINDS, net_from

@@ -1,14 +1,15 @@
 """Inverted layout pictures on disk, in the host's user folder, by content and within a budget of bytes."""
 
+import contextlib
 import os
 from pathlib import Path
 
 import folder_paths
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
-from ..files.new_files import write_tensors
+from ..files.disk_errors import UnreadableFileError
+from ..files.new_files import clear_leftovers, put_tensors
+from ..files.safe_files import tensors_in
 from ..host.blocks import attention_blocks
 from ..host.calls import bare_forward, clean_options
 from ..host.content_keys import digest, sampling_digest
@@ -45,19 +46,23 @@ def key_of(base, latent, text, levels):
     return (contents + sampling_digest(base.model_sampling)).hex()
 
 
-def load(key):
-    """The latents kept under a key, or None."""
+def load(key, shape=None):
+    """The latents kept under a key, or None; also None where they have another shape than asked for."""
     path = folder() / f"{key}.safetensors"
+    if not path.exists():
+        return None
     try:
-        found = load_file(path)["latents"]
-        # the least recently used files go first
+        found = tensors_in(path)[0].get("latents")
+    except UnreadableFileError as error:
+        log_warning(f"{error}: the layout picture is inverted again")
+        return None
+    if found is None or (shape is not None and tuple(found.shape) != tuple(shape)):
+        log_warning(f"{path} contains something else: the layout picture is inverted again")
+        return None
+    # the least recently used files go first; where their times cannot be set, the oldest
+    with contextlib.suppress(OSError):
         os.utime(path)
-        return found
-    except FileNotFoundError:
-        return None
-    except (OSError, SafetensorError, KeyError) as error:
-        log_warning(f"{path} cannot be read ({error}); the layout picture is inverted again")
-        return None
+    return found
 
 
 def save(key, latents, budget):
@@ -69,16 +74,22 @@ def save(key, latents, budget):
     try:
         place.mkdir(parents=True, exist_ok=True)
         _make_room(place, budget - size)
-        write_tensors(place / f"{key}.safetensors", {"latents": latents})
-    except (OSError, SafetensorError) as error:
+        put_tensors(place / f"{key}.safetensors", {"latents": latents})
+    except OSError as error:
         log_warning(f"the inverted layout picture cannot be saved in {place} ({error})")
 
 
 def _make_room(place, limit):
-    files = sorted(place.glob("*.safetensors"), key=lambda path: path.stat().st_mtime)
-    total = sum(path.stat().st_size for path in files)
-    for path in files:
+    # what other servers are writing counts as well
+    files, total = [], clear_leftovers(place)
+    for path in place.glob("*.safetensors"):
+        # another server may make room at the same time
+        with contextlib.suppress(FileNotFoundError):
+            status = path.stat()
+            files.append((status.st_mtime, status.st_size, path))
+            total += status.st_size
+    for _, size, path in sorted(files):
         if total <= limit:
             return
-        total -= path.stat().st_size
+        total -= size
         path.unlink(missing_ok=True)

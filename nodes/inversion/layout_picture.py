@@ -43,7 +43,7 @@ class LayoutPicture:
         if self.cache_bytes:
             on_device = latent.to(mm.get_torch_device())
             key = inversion_cache.key_of(base, on_device, self.text, levels)
-            latents = inversion_cache.load(key)
+            latents = inversion_cache.load(key, (len(levels), *latent.shape[1:]))
             if latents is not None:
                 return Inversion(base.model_sampling, levels, latents)
         latents = inverted(base, latent, self.text, levels)

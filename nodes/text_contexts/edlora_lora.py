@@ -2,8 +2,9 @@
 
 from safetensors.torch import save
 
+from ..files.file_name import file_name_of
 from ..files.lora_names import PART_NAMES
-from ..files.new_files import file_name_of, in_folder, write_new
+from ..files.new_files import in_folder, write_new
 from ..host.messages import warn_user
 from .edlora_file import WORDS_ONLY, read_edlora
 

@@ -1,5 +1,6 @@
 """The layout picture: fitted, encoded, inverted, kept on disk."""
 
+import os
 import resource
 
 import comfy.model_base
@@ -9,6 +10,7 @@ import folder_paths
 import pytest
 import torch
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
+from safetensors.torch import load_file, save_file
 from support.compare import differ, relative
 from support.concepts import conducted, golden_case, golden_model, random_concepts, text_of
 from support.models import StubVAE, execute, sample, tiny_model
@@ -196,6 +198,59 @@ def test_a_broken_file_is_made_anew(folder):
     assert inversion_cache.load("broken") is None
     inversion_cache.save("broken", draw(1, 4, 8, 8), 1 << 20)
     assert torch.equal(inversion_cache.load("broken"), draw(1, 4, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("tensors", "says"),
+    [
+        ({"latents": torch.full((1, 4, 8, 8), torch.nan)}, "NaN or infinite"),
+        ({"other": torch.ones(1, 4, 8, 8)}, "contains something else"),
+        ({"latents": torch.ones(2, 4, 8, 8)}, "contains something else"),
+        (None, "is a folder"),
+    ],
+    ids=["nan", "other", "another shape", "folder"],
+)
+def test_a_kept_picture_that_is_none_is_made_anew(tensors, says, folder, caplog):
+    path = folder / "bad.safetensors"
+    if tensors is None:
+        path.mkdir(parents=True)
+    else:
+        folder.mkdir(parents=True)
+        save_file(tensors, path)
+    assert inversion_cache.load("bad", (1, 4, 8, 8)) is None
+    assert says in caplog.text and "inverted again" in caplog.text
+
+
+def test_a_bad_kept_picture_changes_no_result(model, folder):
+    first = picture(with_layout(model, cache_mb=64))
+    (kept,) = folder.iterdir()
+    save_file({"latents": load_file(kept)["latents"] * torch.nan}, kept)
+    assert torch.equal(picture(with_layout(model, cache_mb=64)), first)
+    assert torch.isfinite(load_file(kept)["latents"]).all()
+
+
+def test_what_others_are_writing_counts_and_what_they_left_goes(folder):
+    folder.mkdir(parents=True)
+    latents = draw(2, 4, 8, 8)
+    size = latents.numel() * 4
+    inversion_cache.save("first", latents, 3 * size)
+    part = folder / f"other.safetensors.1-{'ab' * 16}.part"
+    part.write_bytes(bytes(size))
+    inversion_cache.save("second", latents, 3 * size)
+    assert sorted(path.stem for path in folder.glob("*.safetensors")) == ["second"] and part.exists()
+    os.utime(part, (1, 1))
+    inversion_cache.save("third", latents, 4 * size)
+    assert sorted(path.stem for path in folder.iterdir()) == ["second", "third"]
+
+
+def test_a_kept_picture_may_be_replaced_in_place(folder):
+    inversion_cache.save("key", torch.ones(64, 4, 64, 64), 1 << 24)
+    found = inversion_cache.load("key")
+    os.truncate(folder / "key.safetensors", 100)  # how every copy over it begins
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if float(found.sum()) == found.numel() else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_a_file_that_cannot_be_written_is_no_failure(folder, caplog):
