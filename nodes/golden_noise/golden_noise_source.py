@@ -3,6 +3,7 @@
 import comfy.sample
 import torch
 
+from ..host.messages import plain
 from .golden_noise import LATENT_CHANNELS, check_latent, size_text
 
 
@@ -35,13 +36,13 @@ class GoldenNoise:
         """One sentence: what changes in plain noise of this seed at the network's own size."""
         improver, net = self.improver, self.improver.net
         side = net.sizes.side
-        plain = comfy.sample.prepare_noise(torch.zeros(1, LATENT_CHANNELS, side, side), self.seed)
-        golden = improver(plain, self.seed, None)
+        drawn = comfy.sample.prepare_noise(torch.zeros(1, LATENT_CHANNELS, side, side), self.seed)
+        golden = improver(drawn, self.seed, None)
         # most pictures are of this size: then the work is done already
-        self._known = plain, golden
-        change = float((golden - plain).norm() / plain.norm())
+        self._known = drawn, golden
+        change = float((golden - drawn).norm() / drawn.norm())
         return plain(
             f"{net.name} for {net.family}, strength {improver.strength:g}: on {size_text((side, side))} noise of seed "
-            f"{self.seed} the standard deviation goes from {float(plain.std()):.3f} to "
+            f"{self.seed} the standard deviation goes from {float(drawn.std()):.3f} to "
             f"{float(golden.std()):.3f}, {100 * change:.1f} % of the noise changes"
         )
