@@ -33,7 +33,7 @@ def file_name_of(name, example):
 
 def folder_name_of(name):
     """The parts of a folder's name, without what leads nowhere; ValueError for what is no name on every system."""
-    parts = [part.strip() for part in re.split(r"[/\\]", name)]
+    parts = [part.strip() for part in re.split(r"[/\\]+", name.strip().rstrip("/\\"))]
     for part in parts:
         wrong = _wrong_with(part)
         if wrong:

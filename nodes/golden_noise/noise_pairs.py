@@ -1,5 +1,6 @@
 """Pairs of plain and golden noise as files: what an NPNet is trained on."""
 
+import hashlib
 import math
 from pathlib import Path
 
@@ -9,19 +10,30 @@ import comfy.utils
 import folder_paths
 import torch
 
-from ..files.new_files import write_tensors
-from ..files.safe_files import read_tensors
+from ..files.disk_errors import UnreadableFileError
+from ..files.file_name import folder_name_of
+from ..files.new_files import clear_leftovers, make_folder, write_tensors
+from ..files.safe_files import tensors_in
 from ..host.content_keys import digest
 from ..host.latents import LATENT_STEP
-from ..host.messages import input_error
+from ..host.messages import input_error, log_warning
 from .redenoised import Redenoised
+
+# How many seeds the host's widget has.
+SEEDS = 1 << 64
+AGAIN_COLLECT = "delete that pair and run Collect Noise Pairs again"
 
 
 def pairs_folder(name):
     """A folder below the host's output folder; ValueError for a name that leads out of it."""
     output = Path(folder_paths.get_output_directory()).resolve()
-    folder = (output / name.strip()).resolve()
-    if not name.strip() or output not in folder.parents:
+    folder = output.joinpath(*folder_name_of(name))
+    try:
+        inside = output in folder.resolve().parents
+    except (OSError, RuntimeError):
+        # links in a circle
+        inside = False
+    if not inside:
         raise input_error(f'folder is "{name}"; enter the name of a folder inside ComfyUI\'s output folder')
     return folder
 
@@ -32,9 +44,11 @@ def collect_pairs(model, positive, negative, folder, *, seeds, size, settings):
     size: (width, height) in pixels; settings: RedenoiseSettings.
 
     pair_<prompt and settings>_<seed>.safetensors holds `noise` and `golden` (1, C, h, w), prompt_<prompt>.safetensors
-    the prompt (1, n, D). Returns how many pairs of this prompt and these settings the folder holds now.
+    the prompt (1, n, D). Returns how many pairs of this prompt and these settings the folder holds now. Raises
+    ValueError for noise that is no number, and where the disk does not take a file.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
+    clear_leftovers(folder)
     prompt = positive[0][0].detach().float().cpu()
     latent = torch.zeros(
         1, model.model.latent_format.latent_channels, *(math.ceil(side / LATENT_STEP) for side in reversed(size))
@@ -43,16 +57,25 @@ def collect_pairs(model, positive, negative, folder, *, seeds, size, settings):
     numbers = torch.tensor([*guidances, settings.steps, *latent.shape], dtype=torch.float64)
     words = digest(prompt).hex()
     name = f"pair_{words}_{digest(numbers, *(c[0] for c in negative)).hex()[:8]}"
+    if not torch.isfinite(prompt).all():
+        raise input_error("positive has NaN or infinite values; start ComfyUI with --fp32-text-enc")
     write_tensors(folder / f"prompt_{words}.safetensors", {"prompt": prompt})
     progress = comfy.utils.ProgressBar(len(seeds))
     for number in seeds:
         comfy.model_management.throw_exception_if_processing_interrupted()
+        # after the last seed comes the first
+        number %= SEEDS
         path = folder / f"{name}_{number}.safetensors"
-        if not path.is_file():
+        if not _is_kept(path):
             source = _Seeded(number)
-            golden = Redenoised(source, model, positive, negative, settings)
             noise = source.generate_noise({"samples": latent})
-            write_tensors(path, {"noise": noise, "golden": golden.generate_noise({"samples": latent})})
+            golden = Redenoised(source, model, positive, negative, settings).golden(noise)
+            if not torch.isfinite(golden).all():
+                raise input_error(
+                    f"the golden noise of seed {number} has NaN or infinite values, so no pair was written; start "
+                    "ComfyUI with --fp32-unet and collect again"
+                )
+            write_tensors(path, {"noise": noise, "golden": golden})
         progress.update(1)
     return len(list(folder.glob(f"{name}_*.safetensors")))
 
@@ -60,21 +83,76 @@ def collect_pairs(model, positive, negative, folder, *, seeds, size, settings):
 def read_pairs(folder):
     """[(noise, golden, prompt)] of all pairs in a folder, in the order of their names; prompts are shared.
 
-    Raises ValueError for a folder without pairs, with pairs of several shapes, or with a file that cannot be read.
+    Raises ValueError for a folder without pairs, with pairs of several shapes, or with a file that is no pair.
     """
     prompts, pairs = {}, []
     for path in sorted(folder.glob("pair_*.safetensors")):
+        try:
+            noise, golden = _pair(path)
+        except UnreadableFileError as error:
+            raise input_error(str(error)) from error
         words = path.name.split("_")[1]
         if words not in prompts:
-            prompts[words] = read_tensors(folder / f"prompt_{words}.safetensors")[0]["prompt"]
-        pair, _ = read_tensors(path)
-        pairs.append((pair["noise"], pair["golden"], prompts[words]))
+            prompts[words] = _prompt_of_pair(folder / f"prompt_{words}.safetensors", path)
+        pairs.append((noise, golden, prompts[words]))
     if not pairs:
         raise input_error(f"{folder.name} contains no noise pairs; run Collect Noise Pairs with the same folder first")
     shapes = {(noise.shape[1:], prompt.shape[-1]) for noise, _, prompt in pairs}
     if len(shapes) > 1:
         raise input_error(f"{folder.name} contains pairs of several sizes or models; use one folder for each")
     return pairs
+
+
+def pairs_digest(pairs):
+    """A hash of the contents and the order of pairs."""
+    # a prompt is shared by many pairs, and large
+    known = {id(prompt): digest(prompt) for _, _, prompt in pairs}
+    state = hashlib.blake2b(digest_size=16)
+    for noise, golden, prompt in pairs:
+        state.update(digest(noise, golden) + known[id(prompt)])
+    return state.digest()
+
+
+def _is_kept(path):
+    if not path.exists():
+        return False
+    try:
+        _pair(path)
+    except UnreadableFileError as error:
+        log_warning(f"{path.name} {error.wrong}; it is collected again")
+        return False
+    return True
+
+
+def _pair(path):
+    """(noise, golden) in float32; an UnreadableFileError for what is no pair."""
+    try:
+        found = tensors_in(path)[0]
+    except UnreadableFileError as error:
+        raise UnreadableFileError(path.name, error.wrong, AGAIN_COLLECT) from error
+    noise, golden = found.get("noise"), found.get("golden")
+    if noise is None or golden is None:
+        raise UnreadableFileError(path.name, "is not a noise pair: it lacks noise or golden", AGAIN_COLLECT)
+    if noise.shape != golden.shape or noise.ndim != 4 or len(noise) != 1:
+        raise UnreadableFileError(
+            path.name,
+            f"is not a noise pair: its shapes are {list(noise.shape)} and {list(golden.shape)}",
+            AGAIN_COLLECT,
+        )
+    if not noise.is_floating_point() or not golden.is_floating_point():
+        raise UnreadableFileError(path.name, "is not a noise pair: it holds whole numbers", AGAIN_COLLECT)
+    return noise.float(), golden.float()
+
+
+def _prompt_of_pair(path, pair):
+    try:
+        prompt = tensors_in(path)[0].get("prompt")
+        if prompt is not None and prompt.ndim == 3 and len(prompt) and prompt.is_floating_point():
+            return prompt
+        wrong = "is not a prompt"
+    except UnreadableFileError as error:
+        wrong = error.wrong
+    raise input_error(f"{path.name}, the prompt of {pair.name}, {wrong}; {AGAIN_COLLECT}")
 
 
 class _Seeded:

@@ -9,7 +9,7 @@ import torch
 
 from ...kernels.noise_prompt import redenoised
 from ..host.calls import noise_levels
-from ..host.messages import input_error
+from ..host.messages import input_error, warn_user
 from .golden_noise_model import without_golden_noise
 
 
@@ -51,7 +51,10 @@ class Redenoised:
         return getattr(self.noise, "seed", 0)
 
     def generate_noise(self, latent):
-        """Unit variance (nearly), on the CPU, shape of latent["samples"]; ValueError for a nested latent."""
+        """Unit variance (nearly), on the CPU, shape of latent["samples"]; ValueError for a nested latent.
+
+        Where the model gives no numbers, the plain noise.
+        """
         plain = self.noise.generate_noise(latent)
         if getattr(plain, "is_nested", False):
             raise input_error(
@@ -59,6 +62,17 @@ class Redenoised:
             )
         if not torch.any(plain):
             return plain
+        golden = self.golden(plain)
+        if not torch.isfinite(golden).all():
+            warn_user(
+                "Re-denoise got NaN or infinite values from the model, so the noise stays plain; start ComfyUI with "
+                "--fp32-unet, and check the prompts"
+            )
+            return plain
+        return golden
+
+    def golden(self, plain):
+        """What the model makes of a plain noise, numbers or not: shape and dtype of `plain`."""
         noise = plain
         for _ in range(self.settings.repeats):
             noise = self._once(noise)

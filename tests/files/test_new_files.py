@@ -190,4 +190,4 @@ def test_names_that_every_system_can_write():
     assert file_name_of(" my net v1.5 ", "x") == "my net v1.5.safetensors"
     assert file_name_of("x.safetensors", "x") == "x.safetensors"
     assert file_name_of("console \u732b", "x") == "console \u732b.safetensors"
-    assert folder_name_of("a\\b/ c ") == ["a", "b", "c"]
+    assert folder_name_of("a\\b/ c /") == ["a", "b", "c"]
