@@ -1,18 +1,22 @@
 """Training of an NPNet on noise pairs (arXiv 2411.09502, section 3.3), with progress and restarts."""
 
 import math
+import os
 
 import comfy.model_management
 import comfy.utils
 import torch
-from safetensors import safe_open
 
 from ...kernels.noise_prompt import TOKENS, NPNetSizes, fresh_weights, golden_noise
+from ..files.disk_errors import UnreadableFileError
 from ..files.file_name import file_name_of
-from ..files.new_files import in_folder, write_tensors
+from ..files.new_files import clear_leftovers, in_folder, try_writing, write_tensors
+from ..files.safe_files import sha256_of, tensors_in
+from ..host.content_keys import digest
 from ..host.messages import input_error, plain, warn_user
-from .noise_pairs import read_pairs
+from .noise_pairs import pairs_digest, read_pairs
 from .npnet_file import NPNET_KINDS, net_from
+from .npnet_state import TrainingState, started_anew
 
 # Swin-Tiny and the hidden widths of the published networks.
 PUBLISHED_SIZES = {"width": 96, "depths": (2, 2, 6, 2), "heads": (3, 6, 12, 24), "vectors": 64, "values": 1024}
@@ -20,56 +24,110 @@ PUBLISHED_SIZES = {"width": 96, "depths": (2, 2, 6, 2), "heads": (3, 6, 12, 24),
 HELD_OUT = 10
 # Steps between two files from which an interrupted training goes on.
 SAVE_EVERY = 100
+# The name under which a network says in its metadata which training wrote it.
+MARK = "training"
 
 
 def train(folder, file_name, start, *, steps, batch_size, learning_rate, seed):
     """(NoisePromptNet, path of its file, sentence on the losses): AdamW on the mean squared error to the golden noise.
 
-    start: a NoisePromptNet to go on from, or None. An interrupted training with the same name and settings goes on
-    where its last state was written, and ends as it would have without the interrupt.
+    start: a NoisePromptNet to go on from, or None. An interrupted training with the same name, pairs and settings goes
+    on where its last state was written, and ends as it would have without the interrupt. Raises ValueError for inputs
+    that cannot be trained with, a network of that name that is somebody's, and a disk that does not take the files.
     """
-    path = _target(file_name)
+    path = in_folder(NPNET_KINDS[0], file_name_of(file_name, "my_npnet"))
+    if not (math.isfinite(learning_rate) and learning_rate > 0):
+        raise input_error(f"learning_rate is {learning_rate}; enter a number above 0, such as 0.0001")
     # nodes run in inference mode, whose tensors cannot be trained
     with torch.inference_mode(False), torch.enable_grad():
         pairs = read_pairs(folder)
         held = pairs[HELD_OUT - 1 :: HELD_OUT] or pairs
         shown = [pair for i, pair in enumerate(pairs) if i % HELD_OUT != HELD_OUT - 1]
-        device = comfy.model_management.get_torch_device()
-        weights = {
-            key: t.clone().to(device).requires_grad_() for key, t in _first_weights(pairs[0], start, seed).items()
+        first = _first_weights(pairs, start, seed)
+        identity = {
+            "pairs": pairs_digest(pairs).hex(),
+            "start network": digest(*first.values()).hex(),
+            "settings": f"{batch_size}/{learning_rate}/{seed}",
         }
+        device = comfy.model_management.get_torch_device()
+        weights = {key: t.clone().to(device).requires_grad_() for key, t in first.items()}
         optimizer = torch.optim.AdamW(list(weights.values()), lr=learning_rate)
-        state = _State(folder / f"{path.stem}.training", weights, optimizer, f"{batch_size}/{learning_rate}/{seed}")
+        state = TrainingState(folder / f"{path.stem}.training", weights, optimizer, identity)
         before = torch.stack([(noise - golden).square().mean() for noise, golden, _ in held]).mean()
         done = state.read()
-        progress = comfy.utils.ProgressBar(steps)
-        try:
-            while done < steps:
-                comfy.model_management.throw_exception_if_processing_interrupted()
-                _one_step(weights, optimizer, _batch(shown, batch_size, seed, done), done)
-                done += 1
-                progress.update_absolute(done, steps)
-                if done % SAVE_EVERY == 0:
-                    state.write(done)
-        finally:
-            state.write(done)
+        _check_target(path, state)
+        _check_disk(path, state)
+        done = _trained(state, done, steps, lambda step: _batch(shown, batch_size, seed, step))
         after = torch.stack([_loss(weights, [pair]).detach() for pair in held]).mean().cpu()
         net = net_from({key: t.detach().cpu() for key, t in weights.items()}, path.name)
-    write_tensors(path, net.weights)
-    report = f"{path.name}, {done} steps, {len(shown)} pairs: loss on {len(held)} held out {before:.5f} -> {after:.5f}"
+        _write_network(path, net, state, done)
+    name = f"{path.name}{started_anew(state)}"
+    report = f"{name}, {done} steps, {len(shown)} pairs: loss on {len(held)} held out {before:.5f} -> {after:.5f}"
     if after >= before:
         warn_user(f"{report}; this is no better than plain noise: train longer or collect more pairs")
     return net, str(path), plain(report)
 
 
-def _target(file_name):
-    path = in_folder(NPNET_KINDS[0], file_name_of(file_name, "my_npnet"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
+def _trained(state, done, steps, batch):
+    """Trains up to a number of steps and returns how many were done; the state is kept where it ends before."""
+    progress = comfy.utils.ProgressBar(steps)
+    try:
+        while done < steps:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            _one_step(state.weights, state.optimizer, batch(done), done)
+            done += 1
+            progress.update_absolute(done, steps)
+            if done % SAVE_EVERY == 0:
+                state.keep(done)
+    except BaseException:
+        state.keep(done)
+        raise
+    return done
 
 
-def _first_weights(pair, start, seed):
-    noise, _, prompt = pair
+def _mark(path, state):
+    """What a network of this training says in its metadata."""
+    return "/".join((path.stem, *state.identity.values()))
+
+
+def _check_target(path, state):
+    """Whether a network is there that this training wrote before, which its next one may replace; ValueError for any
+    other.
+    """
+    if not os.path.lexists(path):
+        return False
+    try:
+        ours = tensors_in(path)[1].get(MARK) == _mark(path, state) or sha256_of(path) == state.written
+    except UnreadableFileError:
+        ours = False
+    if not ours:
+        raise input_error(
+            f"{path.name} already exists in {path.parent}, and this training did not write it; enter another file_name"
+        )
+    return True
+
+
+def _check_disk(path, state):
+    """ValueError before hours of training if the disk would not take what comes of them."""
+    # who cancels on a full disk has cancelled
+    comfy.model_management.throw_exception_if_processing_interrupted()
+    for file, size in ((path, state.bytes_of_network), (state.path, 3 * state.bytes_of_network)):
+        try_writing(file, size)
+        clear_leftovers(file.parent)
+
+
+def _write_network(path, net, state, done):
+    try:
+        replace = _check_target(path, state)
+        write_tensors(path, net.weights, replace, **{MARK: _mark(path, state)})
+        state.written = sha256_of(path)
+    finally:
+        state.keep(done)
+
+
+def _first_weights(pairs, start, seed):
+    noise = pairs[0][0]
+    prompt = min((prompt for _, _, prompt in pairs), key=lambda prompt: prompt.shape[1])
     side, width = noise.shape[-1], prompt.shape[-1]
     if noise.shape[1:] != (4, side, side):
         raise input_error(
@@ -115,40 +173,3 @@ def _one_step(weights, optimizer, batch, step):
         raise input_error(f"the loss at step {step} is not a number; lower learning_rate and choose another file_name")
     loss.backward()
     optimizer.step()
-
-
-class _State:
-    """Weights and moments of AdamW in one file; it counts only for the settings it was written with."""
-
-    MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-
-    def __init__(self, path, weights, optimizer, settings):
-        self.path = path
-        self.weights = weights
-        self.optimizer = optimizer
-        self.settings = settings
-
-    def write(self, done):
-        tensors = {f"weights/{key}": t for key, t in self.weights.items()}
-        for key, weight in self.weights.items():
-            moments = self.optimizer.state.get(weight, {})
-            tensors |= {f"{name}/{key}": moments[name] for name in self.MOMENTS if name in moments}
-        write_tensors(self.path, tensors, done=str(done), settings=self.settings)
-
-    def read(self):
-        """Takes the state over; returns how many steps were done, 0 if there is none of these settings."""
-        if not self.path.is_file():
-            return 0
-        with safe_open(self.path, "pt") as file:
-            metadata, names = file.metadata(), set(file.keys())
-            if metadata["settings"] != self.settings:
-                return 0
-            for key, weight in self.weights.items():
-                stored = file.get_tensor(f"weights/{key}")
-                if stored.shape != weight.shape:
-                    return 0
-                weight.data.copy_(stored)
-                if f"step/{key}" in names:
-                    moments = {name: file.get_tensor(f"{name}/{key}") for name in self.MOMENTS}
-                    self.optimizer.state[weight] = {n: t if n == "step" else t.to(weight) for n, t in moments.items()}
-        return int(metadata["done"])

@@ -1,51 +1,26 @@
 """Collecting noise pairs and training on them: restarts end where an unbroken run does, and a lesson is learnt."""
 
 import comfy.model_management
-import folder_paths
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.models import conditioning, execute, tiny_model
+from support.models import execute, tiny_model
+from support.noise_pairs import collect, learn
 from support.npnets import small_weights
 from support.references import draw
 
 from pack.nodes.files.new_files import write_tensors
-from pack.nodes.golden_noise import npnet_training
 from pack.nodes.golden_noise.npnet_file import net_from
 from pack.nodes.golden_noise.npnet_node import NPNetLoader
-from pack.nodes.golden_noise.npnet_training_node import NoisePairs, TrainNPNet
+from pack.nodes.golden_noise.npnet_training_node import TrainNPNet
 from pack.nodes.golden_noise.redenoise_node import Redenoise
 
-SMALL = {"width": 6, "depths": (1, 2, 1, 1), "heads": (1, 2, 3, 6), "vectors": 16, "values": 32}
-
-
-@pytest.fixture(autouse=True)
-def folders(tmp_path, monkeypatch):
-    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path / "output"))
-    (tmp_path / "output").mkdir()
-    extensions = set(folder_paths.supported_pt_extensions)
-    monkeypatch.setitem(folder_paths.folder_names_and_paths, "npnet", ([str(tmp_path / "npnet")], extensions))
-    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
-    monkeypatch.setattr(npnet_training, "PUBLISHED_SIZES", SMALL)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("folders")
 
 
 @pytest.fixture(scope="module")
 def model():
     return tiny_model()
-
-
-def collect(model, count=3, seed=0, prompt=1, **inputs):
-    texts = [conditioning(draw(1, 77, 32, seed=prompt)), conditioning(draw(1, 77, 32, seed=9))]
-    sizes = {"width": 64, "height": 64, **inputs}
-    return execute(NoisePairs, model=model, positive=texts[0], negative=texts[1], count=count, seed=seed, **sizes)[
-        0
-    ], texts
-
-
-def learn(steps, name="mine", **inputs):
-    inputs = {"batch_size": 2, "learning_rate": 1e-3, **inputs}
-    return execute(TrainNPNet, folder="npnet_pairs", file_name=name, steps=steps, **inputs)
 
 
 def test_pairs_are_redenoised_noise_and_kept(model, folders):
