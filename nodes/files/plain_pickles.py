@@ -54,6 +54,8 @@ def from_pickle(file, name):
             "cannot be read as weights: it is truncated, damaged or another kind of file "
             f"({(str(error).splitlines() or [type(error).__name__])[0][:80]})",
         ) from error
+    if isinstance(contents, torch.Tensor):
+        raise UnreadableFileError(name, "cannot be read as weights: it contains a single tensor without a name")
     return _unwrapped(contents)
 
 

@@ -127,7 +127,7 @@ def test_values_that_are_not_numbers(bad, tmp_path):
         ({"a": torch.ones(1), "b": {"c": "words"}}, "contains b.c, which is not a plain tensor"),
         ({"a": torch.eye(3).to_sparse(), "b": torch.ones(1)}, "contains sparse_tensor, which is not a plain tensor"),
         ({}, "contains no weights"),
-        (torch.ones(3), "contains a Tensor instead"),
+        (torch.ones(3), "cannot be read as weights"),
     ],
     ids=["list", "numbers", "words", "sparse", "nothing", "tensor"],
 )
