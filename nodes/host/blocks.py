@@ -112,7 +112,7 @@ def chosen_blocks(unet, choice, custom=""):
 def _indices(text, count):
     chosen = set()
     for part in filter(None, re.split(r"[,;\s]+", re.sub(r"\s*-\s*", "-", text.strip()))):
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+        match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part)
         if not match:
             raise input_error(f'custom_blocks has "{part}"; enter attention indices such as "10-15" or "4, 7, 10-12"')
         first, last = int(match[1]), int(match[2] or match[1])

@@ -93,3 +93,10 @@ def test_a_model_without_a_unet_is_named():
     model = comfy.model_patcher.ModelPatcher(config.get_model({}, "", device=cpu), cpu, cpu)
     with pytest.raises(ValueError, match="SDXL\\); this one is SD3"):
         with_references(model)
+
+
+@pytest.mark.parametrize("text", ["9" * 4400, f"1-{'9' * 4400}"], ids=["a number", "a range"])
+def test_an_index_of_thousands_of_digits(text):
+    with pytest.raises(ValueError, match='custom_blocks has ".*"; enter attention indices') as error:
+        chosen_blocks(tiny_model("sd15").model.diffusion_model, "custom", text)
+    assert len(str(error.value)) < 300

@@ -167,6 +167,15 @@ def test_a_replaced_file_is_read_anew(folder):  # noqa: F811
     assert Resolution.fingerprint_inputs(adapter_set="none") == ResAdapter.fingerprint_inputs(adapter_set=None)
 
 
+@pytest.mark.parametrize("choice", [{"a": 1}, ["a"], 3], ids=str)
+@pytest.mark.parametrize("node", [ResAdapter, ResAdapterExport, Resolution])
+def test_a_workflow_that_holds_something_else_than_a_name(node, choice, model, folder):  # noqa: F811
+    assert "is not in" in node.validate_inputs(adapter_set=choice)
+    assert node.fingerprint_inputs(adapter_set=choice) == node.fingerprint_inputs(adapter_set=None)
+    with pytest.raises(ValueError, match="is not in"):
+        execute(ResAdapter, model=model, adapter_set=choice)
+
+
 @pytest.mark.parametrize(
     "name", ["", " ", "a/b", "a\\b", "../a", "..", "/tmp/a", "C:a", ".hidden", "a..b", "a\nb", "a\0", "~/a", "a*"]
 )
