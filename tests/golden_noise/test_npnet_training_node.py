@@ -4,15 +4,16 @@ import comfy.model_management
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.models import execute, tiny_model
+from support.models import conditioning, execute, tiny_model
 from support.noise_pairs import collect, learn
 from support.npnets import small_weights
 from support.references import draw
 
 from pack.nodes.files.new_files import write_tensors
+from pack.nodes.golden_noise import npnet_state, npnet_training
 from pack.nodes.golden_noise.npnet_file import net_from
 from pack.nodes.golden_noise.npnet_node import NPNetLoader
-from pack.nodes.golden_noise.npnet_training_node import TrainNPNet
+from pack.nodes.golden_noise.npnet_training_node import NoisePairs, TrainNPNet
 from pack.nodes.golden_noise.redenoise_node import Redenoise
 
 pytestmark = pytest.mark.usefixtures("folders")
@@ -106,9 +107,9 @@ def test_what_is_learnt_is_written_now_and_then(model, monkeypatch):
     """A machine that is switched off gives no time to write."""
     collect(model)
     monkeypatch.setattr(npnet_training, "SAVE_EVERY", 2)
-    real, written = npnet_training._State.write, []
+    real, written = npnet_state.TrainingState._write, []
     monkeypatch.setattr(
-        npnet_training._State, "write", lambda state, done: (written.append(done), real(state, done))[1]
+        npnet_state.TrainingState, "_write", lambda state, done: (written.append(done), real(state, done))[1]
     )
     learn(5)
     assert written == [2, 4, 5]
