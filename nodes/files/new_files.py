@@ -1,7 +1,6 @@
 """New files, the one writer: written beside, whole or not at all, and nothing that belongs to others is replaced."""
 
 import contextlib
-import errno
 import os
 import re
 import time
@@ -71,9 +70,10 @@ def put_tensors(path, tensors, replace=True, **metadata):
     whether it was written; without `replace` a file of that name stays.
     """
     part = _part_of(path)
-    found = {key: t.detach().cpu().contiguous() for key, t in tensors.items()}
+    # in memory: what the library writes itself has another name for a while, and may be read by its owner alone
+    data = safetensors.torch.save({key: t.detach().cpu().contiguous() for key, t in tensors.items()}, metadata or None)
     try:
-        _write(part, lambda part: _tensors_into(part, found, metadata or None))
+        _write(part, lambda part: _bytes_into(part, data))
         if not replace:
             return _publish(part, path)
         part.replace(path)
@@ -88,7 +88,7 @@ def try_writing(path, size):
     try:
         with _in_sentences(path):
             make_folder(path.parent)
-            _write(part, lambda part: _zeros_into(part, size))
+            _write(part, lambda part: _filling_into(part, size))
     finally:
         _remove([part])
 
@@ -131,21 +131,12 @@ def _bytes_into(part, data):
         file.write(data)
 
 
-def _zeros_into(part, size):
-    zeros = bytes(1 << 20)
+def _filling_into(part, size):
+    # some disks keep zeros in no space
+    filling = os.urandom(1 << 20)
     with part.open("xb") as file:
-        for start in range(0, size, len(zeros)):
-            file.write(zeros[: size - start])
-
-
-def _tensors_into(part, tensors, metadata):
-    try:
-        safetensors.torch.save_file(tensors, part, metadata)
-    except safetensors.SafetensorError as error:
-        # it keeps the system's number in its text alone
-        code = re.search(r"os error (\d+)", str(error))
-        code = int(code[1]) if code else errno.EIO
-        raise OSError(code, os.strerror(code)) from error
+        for start in range(0, size, len(filling)):
+            file.write(filling[: size - start])
 
 
 def _publish(part, path):

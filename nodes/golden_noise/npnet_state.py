@@ -21,7 +21,7 @@ class TrainingState:
 
     @property
     def bytes_of_network(self):
-        """Of the weights alone; the whole file holds about three times as many."""
+        """Of the weights alone, without the moments."""
         return sum(t.numel() * t.element_size() for t in self.weights.values())
 
     def read(self):

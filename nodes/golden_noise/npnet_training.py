@@ -24,6 +24,8 @@ PUBLISHED_SIZES = {"width": 96, "depths": (2, 2, 6, 2), "heads": (3, 6, 12, 24),
 HELD_OUT = 10
 # Steps between two files from which an interrupted training goes on.
 SAVE_EVERY = 100
+# A state has the weights and two moments of each; as many bytes as a network more, since both may lie on one disk.
+STATE_SIZE = 4
 # The name under which a network says in its metadata which training wrote it.
 MARK = "training"
 
@@ -56,7 +58,8 @@ def train(folder, file_name, start, *, steps, batch_size, learning_rate, seed):
         before = torch.stack([(noise - golden).square().mean() for noise, golden, _ in held]).mean()
         done = state.read()
         _check_target(path, state)
-        _check_disk(path, state)
+        if done < steps:
+            _check_disk(path, state)
         done = _trained(state, done, steps, lambda step: _batch(shown, batch_size, seed, step))
         after = torch.stack([_loss(weights, [pair]).detach() for pair in held]).mean().cpu()
         net = net_from({key: t.detach().cpu() for key, t in weights.items()}, path.name)
@@ -111,8 +114,9 @@ def _check_disk(path, state):
     """ValueError before hours of training if the disk would not take what comes of them."""
     # who cancels on a full disk has cancelled
     comfy.model_management.throw_exception_if_processing_interrupted()
-    for file, size in ((path, state.bytes_of_network), (state.path, 3 * state.bytes_of_network)):
-        try_writing(file, size)
+    size = state.bytes_of_network
+    for file, needed in ((path, size), (state.path, STATE_SIZE * size)):
+        try_writing(file, needed)
         clear_leftovers(file.parent)
 
 

@@ -54,7 +54,7 @@ def load(key, shape=None):
     try:
         found = tensors_in(path)[0].get("latents")
     except UnreadableFileError as error:
-        log_warning(f"{error}: the layout picture is inverted again")
+        log_warning(f"{path} {error.wrong}: the layout picture is inverted again")
         return None
     if found is None or (shape is not None and tuple(found.shape) != tuple(shape)):
         log_warning(f"{path} contains something else: the layout picture is inverted again")

@@ -153,6 +153,13 @@ def test_write_tensors_may_not_replace(tmp_path):
     assert load_file(path)["a"] == 0 and len(list(tmp_path.iterdir())) == 1
 
 
+def test_others_may_read_what_is_written(tmp_path):
+    (tmp_path / "plain").write_bytes(b"")
+    write_new({tmp_path / "new": b"x"}, "loras")
+    write_tensors(tmp_path / "tensors", {"a": torch.ones(1)})
+    assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1
+
+
 def test_only_our_own_leftovers_go_and_only_by_age(tmp_path):
     ending = f"{'0123456789abcdef' * 2}.part"
     gone = [old(tmp_path / f"x.safetensors.123-{ending}"), old(tmp_path / "x.safetensors.123.part")]

@@ -227,6 +227,31 @@ def test_a_disk_that_takes_nothing_is_seen_before_the_first_step(monkeypatch):
         learn()
 
 
+def tensor_bytes(path):
+    """Of a safetensors file, without its table of contents."""
+    return path.stat().st_size - 8 - int.from_bytes(path.read_bytes()[:8], "little")
+
+
+def test_the_room_that_is_tried_is_the_room_that_is_needed(folders, monkeypatch):
+    folder = make_pairs()
+    tried = {}
+    with monkeypatch.context() as during:
+        during.setattr(npnet_training, "try_writing", lambda path, size: tried.update({path: size}))
+        during.setattr(npnet_training, "_one_step", None)
+        (folders / "npnet").mkdir()
+        with pytest.raises(TypeError):
+            learn()
+    learn()
+    network, state = folders / "npnet" / "mine.safetensors", folder / "mine.training"
+    assert list(tried) == [network, state]
+    assert tried[network] == tensor_bytes(network)
+    # AdamW counts the steps of each weight in four bytes
+    assert tried[state] == tensor_bytes(network) + tensor_bytes(state) - 4 * len(load_file(network))
+    # what is trained already needs no trial
+    monkeypatch.setattr(npnet_training, "try_writing", None)
+    learn()
+
+
 def test_a_cancel_on_a_full_disk_is_a_cancel(monkeypatch):
     make_pairs()
     monkeypatch.setattr(npnet_training, "write_tensors", full)
