@@ -144,7 +144,7 @@ def tiny_clip_vision():
 
 
 def save_for_checkpoint(kind, path, gate=False):
-    """Writes a plus adapter for the tiny checkpoint of this kind and ViT-H: true widths, few bytes."""
+    """Writes a plus adapter for the tiny checkpoint of this kind and ViT-H: true widths."""
     order = ("input_blocks", "output_blocks", "middle_block")
     found = []
     for name, shape in checkpoint.unet_shapes(kind):
@@ -154,7 +154,14 @@ def save_for_checkpoint(kind, path, gate=False):
     rows = [shape[0] for *_, shape in sorted(found)]
     form = dict(variant="plus", width=found[0][-1][1], embed=1280, dim=64, inner=64, depth=1, layers=rows)
     weights = checkpoint.Weights()
-    save(path, {name: weights.fill(name, shape) for name, shape in shapes_of_file(gate=gate, **form).items()})
+    # each with values of its own: the pack's reader refuses views of one buffer, which torch.save would store once
+    save(
+        path,
+        {
+            name: weights.fill(name, shape).clone(memory_format=torch.contiguous_format)
+            for name, shape in shapes_of_file(gate=gate, **form).items()
+        },
+    )
 
 
 def save_vision(path, config="clip_vision_config_h.json"):
