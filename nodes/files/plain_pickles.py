@@ -30,7 +30,9 @@ _DAMAGED = (
 # Bytes of the pickle in a zip, and steps of one outside: of real files the largest have a tenth of it.
 _LONGEST_PICKLE = 4 << 20
 # What torch.load allows beside plain tensors, and what may cost far more memory or time than the file has bytes.
-_NOT_PLAIN = re.compile(rb"\n(bytearray|_rebuild_(?!(?:tensor|tensor_v2|tensor_v3|parameter|from_type_v2)\n)\w+)\n")
+_NOT_PLAIN = re.compile(
+    rb"\n(bytearray|_rebuild_(?!(?:tensor|tensor_v2|tensor_v3|parameter|parameter_with_state|from_type_v2)\n)\w+)\n"
+)
 _NOT_PLAIN_ADVICE = "choose a file of plain weights"
 
 

@@ -44,6 +44,14 @@ def test_pickles_of_plain_weights_are_read(ending, tmp_path):
     assert sorted(read) == ["a", "b"]
 
 
+def test_parameters_are_read_with_or_without_attributes(tmp_path):
+    plain, marked = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.zeros(2))
+    marked.of_ours = "yes"
+    torch.save({"a": plain, "b": marked}, tmp_path / "x.pt")
+    read, _ = read_tensors(tmp_path / "x.pt")
+    assert torch.equal(read["a"], plain) and torch.equal(read["b"], marked)
+
+
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("raw", [False, True], ids=["in a torch file", "a bare pickle"])
 def test_nothing_in_a_pickle_runs(raw, tmp_path):
