@@ -20,6 +20,13 @@ def model():
 # off is nothing
 
 
+def thin_mask():
+    """A line that no token of the grids falls on."""
+    mask = torch.zeros(1, 64, 64)
+    mask[:, 7] = 1
+    return mask
+
+
 @pytest.mark.parametrize(
     "inputs",
     [
@@ -27,13 +34,21 @@ def model():
         {"references": None},
         {"weight": 0.0},
         {"references": lambda: references(2, strength=[0.0, 0.0])},
-        {"references": lambda: references(2, masks=[torch.zeros(1, 128, 128)] * 2)},
+        {"references": lambda: references(2, masks=[thin_mask()] * 2)},
     ],
-    ids=["no references", "None", "weight 0", "strength 0", "empty masks"],
+    ids=["no references", "None", "weight 0", "strength 0", "masks that keep no token"],
 )
 def test_off_is_bit_equal(model, inputs):
     inputs = {name: value() if callable(value) else value for name, value in inputs.items()}
     assert torch.equal(picture(with_references(model, **inputs)), picture(model))
+
+
+@pytest.mark.parametrize("value", [0.0, 0.4, 1.0])
+def test_a_mask_of_one_value_is_the_whole_picture(model, value):
+    """The host gives such masks for pictures without transparency."""
+    marked = references(2, masks=[torch.full((1, 128, 128), value)] * 2)
+    whole = references(2, masks=[None, None])
+    assert torch.equal(picture(with_references(model, marked)), picture(with_references(model, whole)))
 
 
 def test_outside_the_window_is_bit_equal(model):
@@ -258,7 +273,7 @@ def test_switching_a_reference_off_changes_no_other_noise(model, monkeypatch):
     monkeypatch.setattr(
         mrsa, "reference_noise", lambda seed, i, step, like: (drawn.add(i), real(seed, i, step, like))[1]
     )
-    masks = [half_mask(), half_mask(), torch.zeros(1, 128, 128), half_mask()]
+    masks = [half_mask(), half_mask(), thin_mask(), half_mask()]
     picture(with_references(model, references(4, masks=masks, strength=[0.0, 1.0, 1.0, 1.0]), cache_mb=0), steps=1)
     assert drawn == {1, 3}
 
