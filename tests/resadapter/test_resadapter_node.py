@@ -77,11 +77,19 @@ WRONG = {
     ),
     "a mis-shaped norm": (
         lambda: changed(1, mid_block__resnets__0__norm1__bias=torch.ones(32)),
-        r"bias of mid_block_resnets_0_norm1 has the shape \(32,\), this model needs \(64,\)",
+        r"bias of mid_block_resnets_0_norm1 in adapter_set wrong has the shape \(32,\), this model needs \(64,\)",
+    ),
+    "a half without axes": (
+        lambda: changed(0, up_blocks_2_upsamplers_0_conv__lora_down__weight=torch.ones(())),
+        r"the LoRA of up_blocks_2_upsamplers_0_conv in adapter_set wrong has no rank",
+    ),
+    "a LoRA of rank 0": (
+        lambda: changed(0, up_blocks_2_upsamplers_0_conv__lora_down__weight=torch.ones(0, 64, 3, 3)),
+        r"the LoRA of up_blocks_2_upsamplers_0_conv in adapter_set wrong has no rank",
     ),
     "a mis-shaped convolution": (
         lambda: changed(0, up_blocks_2_upsamplers_0_conv__lora_down__weight=torch.ones(4, 48, 3, 3)),
-        r"LoRA down of up_blocks_2_upsamplers_0_conv has the shape \(4, 48, 3, 3\)",
+        r"LoRA down of up_blocks_2_upsamplers_0_conv in adapter_set wrong has the shape \(4, 48, 3, 3\)",
     ),
     "half a pair": (
         lambda: changed(0, up_blocks_2_upsamplers_0_conv__lora_down__weight=None),
