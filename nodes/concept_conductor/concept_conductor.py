@@ -53,10 +53,12 @@ def attach_conductor(model, concepts, settings, layout=None):
     for label, concept in acting.items():
         if not concept.mask.any():
             raise input_error(f"the mask of {label} is empty; paint it white where the concept should appear")
+    # says first if a concept's model is of another family, whose prompts would not fit either
+    conductor = Conductor(model, acting, settings, layers_of(unet), layout)
+    for label, concept in acting.items():
         check_concept(model, label, concept)
     if layout is not None:
         check_prompt(model, [layout.text], "layout_positive")
-    conductor = Conductor(model, acting, settings, layers_of(unet), layout)
     conductor.check_one_device(model)
     return attach(model, conductor)
 

@@ -125,7 +125,7 @@ def test_halves_of_two_sets_are_said(models, published, tmp_path):
     (there / LORA).symlink_to(sets / "resadapter_v2_sd1.5" / LORA)
     (there / NORMS).symlink_to(sets / "resadapter_v1_sd1.5" / NORMS)
     _, report = with_set(models["SD1.5"], "mixed")
-    assert "note: its halves are of different sets: resadapter_v1_sd1.5 and resadapter_v2_sd1.5" in report
+    assert "note: its two files are from different sets: resadapter_v1_sd1.5 and resadapter_v2_sd1.5" in report
     (there / NORMS).unlink()
     (there / NORMS).symlink_to(sets / "resadapter_v1_sdxl" / NORMS)
     with pytest.raises(ValueError, match="its two files are for SD1.5 and SDXL"):
