@@ -10,7 +10,19 @@ from fetch import square
 from PIL import Image, ImageDraw
 from things import COLOURS, HELD_OUT, KNOWN, THINGS, WORDS
 from vocabulary import CLIP_IDS
-from world import GRID, KNOWN_INDICES, LAYOUTS, SIZES, captions, draw_scenes, load_things, render, settled
+from world import (
+    GRID,
+    KNOWN_INDICES,
+    LAYOUTS,
+    NO_PLACE,
+    PLACE_FIRST,
+    SIZES,
+    captions,
+    draw_scenes,
+    load_things,
+    render,
+    settled,
+)
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +76,23 @@ def test_captions_are_true():
         middle = {
             word: drawn.centre[i, k].tolist() for k, word in enumerate(WORDS[t] for t in drawn.thing[i].tolist()[:2])
         }
-        for word, place in re.findall(r"(\w+) (?:on|at) the (left|right|top|bottom)", text):
+        places = re.findall(r"(\w+) (?:on|at) the (left|right|top|bottom)", text)
+        if re.match("(on|at) the", text):
+            places = [(word, place) for place, word in re.findall(r"the (left|right|top|bottom) an? (\w+)", text)]
+        for word, place in places:
             x, y = middle[word]
             assert {"left": x < 0.5, "right": x > 0.5, "top": y < 0.5, "bottom": y > 0.5}[place], text
         if "small" in words or "big" in words:
             assert ("big" in words) == (drawn.size[i, 0] > 0.5), text
+
+
+def test_places_come_before_things_or_behind_them():
+    drawn, generator = scenes(1000, shares=(0, 0, 1, 0))
+    texts = captions(drawn, generator)
+    first = sum(text.startswith("on the") for text in texts) / len(texts)
+    none = sum("the left" not in text for text in texts) / len(texts)
+    assert first == pytest.approx(PLACE_FIRST, abs=0.05)
+    assert none == pytest.approx((1 - PLACE_FIRST) * NO_PLACE, abs=0.04)
 
 
 def test_all_layouts_occur():

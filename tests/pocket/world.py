@@ -17,6 +17,8 @@ HELD_OUT_INDICES = tuple(WORDS.index(word) for word in HELD_OUT)
 LAYOUTS = ("empty", "one", "beside", "above")
 SHARES = (0.02, 0.48, 0.3, 0.2)
 SMALL, BIG, OFF_CENTRE = 0.42, 0.68, 0.13
+# shares of captions of pairs that name places before things, and of the others those that name none
+PLACE_FIRST, NO_PLACE = 0.25, 0.15
 # what settled() keeps of sizes, and of places: multiples of a latent's side in pixels
 SIZES, GRID = (0.375, 0.4375, 0.5625, 0.6875, 0.8125), 8
 
@@ -168,9 +170,13 @@ def caption(scenes, i, generator):
     if len(words) == 2:
         axis = LAYOUTS[scenes.layout[i]]
         places = ("on the left", "on the right") if axis == "beside" else ("at the top", "at the bottom")
-        phrases = [f"{one_of(words[k])} {places[k]}" for k in (0, 1)]
-        if chance(0.25):
-            phrases = [one_of(word) for word in words]
+        named = [one_of(word) for word in words]
+        phrases = [f"{named[k]} {places[k]}" for k in (0, 1)]
+        # a place that comes first is already known to its thing, for what reads captions from left to right
+        if chance(PLACE_FIRST):
+            phrases = [f"{places[k]} {named[k]}" for k in (0, 1)]
+        elif chance(NO_PLACE):
+            phrases = named
         if chance(0.5):
             phrases.reverse()
         text = " and ".join(phrases)
@@ -179,7 +185,7 @@ def caption(scenes, i, generator):
         named = "small " if size < SMALL else "big " if size > BIG else ""
         text = one_of((named if chance(0.5) else "") + words[0])
         offset, place = max((abs(x - 0.5), "x"), (abs(y - 0.5), "y"))
-        if offset > OFF_CENTRE and chance(0.6):
+        if offset > OFF_CENTRE and chance(0.8):
             ends = ("on the left", "on the right") if place == "x" else ("at the top", "at the bottom")
             text += " " + ends[(x if place == "x" else y) > 0.5]
     if chance(0.07):
