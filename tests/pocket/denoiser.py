@@ -11,13 +11,15 @@ import torch
 from autoencoder import latents_of
 from autoencoder import load as load_autoencoder
 from fetch import gather
+from lessons import CYCLE, TIMES, whole, windows
+from looks import chroma_of_things
 from parts import TEXT_ENCODER, UNET, UNET_GROUPS, text_encoder, unet
 from safetensors.torch import load_file, save_file
-from things import WORDS
+from tints import tinted
 from torch import nn
 from training import Training, half, options, prepare
 from vocabulary import ROWS, UNKNOWN, rows_of
-from world import COLOUR_NAMES, GRID, SIDE, captions, draw_scenes, load_things, one_of, render, settled
+from world import SIDE, load_things, render
 
 # shares of captions that are dropped, for guidance, and that hold words nobody knows
 DROPPED, STRANGE = 0.1, 0.15
@@ -25,14 +27,8 @@ DROPPED, STRANGE = 0.1, 0.15
 # keeps steps of little noise from ruling (Hang et al. 2023, min-SNR). MORE lets those of much noise count, where only
 # the caption can say what is in the picture.
 GAMMA, MORE, MOST = 5.0, 0.5, 50.0
-# what the steps are on, over and over: whole pictures, or windows of half or three quarters of their side; and how many
-# times as many of them, for about the same work
-CYCLE = (1.0, 0.5, 1.0, 0.75)
-TIMES = {1.0: 1, 0.5: 3, 0.75: 1.5}
 # how timesteps of whole pictures lean to those of much noise, where it is decided what stands where
 LEAN = 0.6
-# shares of layouts among whole pictures: more pairs than the world has, since windows show single things
-WHOLE = (0.02, 0.3, 0.4, 0.28)
 
 
 class Denoiser(nn.Module):
@@ -93,24 +89,6 @@ class Pool:
         return self.latents[which], self.rows[which]
 
 
-def whole(count, generator):
-    """Whole pictures of the world."""
-    scenes = settled(draw_scenes(count, generator, shares=WHOLE))
-    return scenes, {}, captions(scenes, generator)
-
-
-def windows(count, generator, extent=0.5):
-    """Windows of so much of the side on single things that nearly fill them: what a word looks like, for less work."""
-    scenes = draw_scenes(count, generator, shares=(0, 1, 0, 0))
-    scenes.size[:] = (torch.rand(count, 1, generator=generator) * 0.32 + 0.68) * extent
-    scenes.centre[:] = 0.5
-    scenes = settled(scenes)
-    corner = (1 - extent) / 2 + torch.randint(-1, 2, (count, 2), generator=generator) * GRID / SIDE
-    named = zip(scenes.thing[:, 0].tolist(), scenes.colour.tolist(), strict=True)
-    texts = [f"{one_of(WORDS[t])} on {one_of(COLOUR_NAMES[c])} background" for t, c in named]
-    return scenes, {"side": round(SIDE * extent), "corner": corner, "extent": extent}, texts
-
-
 def alphas_bar(device="cpu"):
     """Share of the signal's variance at each of SD1.5's 1000 timesteps."""
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
@@ -169,13 +147,14 @@ def load(folder):
 def train(args):
     """Trains and writes the weights; returns the Training."""
     things = load_things(gather(args.cache), args.device)
+    own, things = chroma_of_things(things).cpu(), tinted(things)
     vae = load_autoencoder(args.autoencoder, args.device)
     torch.manual_seed(0)
     training = Training("denoiser", load(args.start) if args.start else Denoiser(), args, decay=0.998, muon=True)
     # other pictures and other noise in each process
     torch.manual_seed(1 + training.worker)
     seed = 1 + training.steps * training.workers + training.worker
-    kinds = {extent: partial(windows, extent=extent) if extent < 1 else whole for extent in TIMES}
+    kinds = {x: partial(windows, own=own, extent=x) if x < 1 else partial(whole, own=own) for x in TIMES}
     pools = {extent: Pool(args.pool, things, vae, seed, kind, round(SIDE * extent)) for extent, kind in kinds.items()}
     bar = alphas_bar(args.device)
 
@@ -185,7 +164,8 @@ def train(args):
         pool.add(round(args.new * times))
         generator = torch.Generator().manual_seed(number)
         latents, rows = pool.draw(round(args.batch * times), generator)
-        return noise_loss(training.network, latents, rows, bar, generator, LEAN if extent == 1 else 1.0)
+        loss, said = noise_loss(training.network, latents, rows, bar, generator, LEAN if extent == 1 else 1.0)
+        return loss, {f"mse of {'whole' if extent == 1 else 'windows'}": said["mse"]}
 
     training.run(loss_of)
     if training.worker == 0:

@@ -9,23 +9,8 @@ import denoiser
 import pytest
 import torch
 from safetensors.torch import load_file
-from things import KNOWN, WORDS
-from vocabulary import UNKNOWN, rows_of
-from world import load_things, render
 
 HERE = Path(__file__).parent
-
-
-@pytest.mark.parametrize(("extent", "sizes"), [(0.5, {48, 56}), (0.75, {72, 88})])
-def test_windows_show_the_thing_that_their_captions_name(folder, extent, sizes):
-    scenes, window, texts = denoiser.windows(50, torch.Generator().manual_seed(0), extent)
-    pictures, cover = render(scenes, load_things(folder / "things.npz"), **window)
-    assert pictures.shape == (50, 3, 128 * extent, 128 * extent)
-    assert set((scenes.size[:, 0] * 128).round().int().tolist()) == sizes
-    assert cover[:, 0].mean((1, 2)).min() > 0.15 and not cover[:, 1].any()
-    for text, thing in zip(texts, scenes.thing[:, 0].tolist(), strict=True):
-        assert WORDS[thing] in text.split() and WORDS[thing] in KNOWN
-        assert UNKNOWN not in rows_of(text)
 
 
 def test_errors_where_noise_rules_count_more_but_not_without_end():
