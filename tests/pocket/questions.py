@@ -1,5 +1,6 @@
 """What pictures are asked for, and what the judge says of those that came."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -39,6 +40,12 @@ def pairs(count, seed=1, things=tuple(KNOWN)):
         other = things[things.index(one) - 1] if one == other else other
         asked.append(Question((one, other), colour, seed * 10**6 + i))
     return asked
+
+
+def hues_for(question):
+    """A hue in radians for each thing of a question, always the same; two differ by a third of a turn or more."""
+    first, more = torch.rand(2, generator=torch.Generator().manual_seed(question.seed)).tolist()
+    return [2 * math.pi * hue for hue in (first, first + (1 + more) / 3)][: len(question.things)]
 
 
 def _draws(words, count, generator):

@@ -1,11 +1,14 @@
 """What is asked of the pocket model, and the answers about pictures whose contents are known."""
 
+import math
 from collections import Counter
 
 import judge
 import pytest
+from looks import apart
 from pictures import read
-from questions import Question, answers, pairs, singles
+from questions import Question, answers, hues_for, pairs, singles
+from sight import resultant
 from things import HELD_OUT, KIN, KNOWN
 
 
@@ -23,6 +26,14 @@ def test_prompts_say_things_places_and_background():
     assert question.prompt() == "an owl on the left and a hat on the right on an orange background"
     assert question.prompt(KIN) == "a parrot on the left and a crown on the right on an orange background"
     assert Question(("apple",), "red", 0).prompt() == "an apple on a red background"
+
+
+def test_two_things_are_asked_for_in_hues_that_differ():
+    asked = [hues_for(question) for question in pairs(300)]
+    assert all(apart(one, other) > 2 * math.pi / 3 - 1e-6 for one, other in asked)
+    assert resultant([hue for hues in asked for hue in hues]) < 0.15
+    (question,) = singles(1)
+    assert len(hues_for(question)) == 1 and hues_for(question) == hues_for(question)
 
 
 def test_each_held_out_thing_has_a_known_one_that_is_like_it():
