@@ -9,8 +9,11 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from fetch import gather
+from free import in_any_hues
+from looks import chroma_of_things
 from safetensors.torch import load_file, save_file
 from things import WORDS
+from tints import tinted
 from torch import nn
 from training import Training, half, options, prepare
 from world import COLOUR_NAMES, draw_scenes, load_things, render
@@ -121,14 +124,20 @@ def load(path=WEIGHTS, device="cpu"):
     return judge.to(device).eval().requires_grad_(False)
 
 
-def accuracy(judge, things, count, seed=10**6):
+def drawn(count, generator, things, own=None):
+    """(Scenes, pictures, cover) of all things; in any hues if their chromas `own` are given."""
+    scenes = draw_scenes(count, generator, things=range(len(WORDS)))
+    scenes = (scenes if own is None else in_any_hues(scenes, own, generator)).to(things[0].device)
+    return scenes, *render(scenes, things)
+
+
+def accuracy(judge, things, count, own=None, seed=10**6):
     """Shares of right answers on fresh pictures of all things: {regions, pictures, backgrounds}."""
     generator = torch.Generator().manual_seed(seed)
     right = dict.fromkeys(("regions", "pictures", "backgrounds"), 0)
     regions = 0
     for first in range(0, count, 50):
-        scenes = draw_scenes(min(50, count - first), generator, things=range(len(WORDS))).to(things[0].device)
-        pictures, cover = render(scenes, things)
+        scenes, pictures, cover = drawn(min(50, count - first), generator, things, own)
         cells, _ = answers(scenes, cover)
         verdict = judge.look(pictures)
         for k in (0, 1):
@@ -142,8 +151,9 @@ def accuracy(judge, things, count, seed=10**6):
 
 
 def train(args):
-    """Trains and writes the weights; returns the accuracy."""
-    things = load_things(gather(args.cache), args.device)
+    """Trains and writes the weights; returns the accuracy on things in any hues, and on plain ones."""
+    plain = load_things(gather(args.cache), args.device)
+    own, things = chroma_of_things(plain).cpu(), tinted(plain)
     torch.manual_seed(0)
     training = Training("judge", load(args.start).requires_grad_(True) if args.start else Judge(), args)
     # most cells show nothing
@@ -152,17 +162,19 @@ def train(args):
 
     def loss_of(step):
         generator = torch.Generator().manual_seed(step)
-        scenes = draw_scenes(args.batch, generator, things=range(len(WORDS))).to(args.device)
-        pictures, cover = render(scenes, things)
-        _, target = answers(scenes, cover)
+        count = args.batch // 2
+        sets = [drawn(count, generator, plain), drawn(args.batch - count, generator, things, own)]
+        target = torch.cat([answers(scenes, cover)[1] for scenes, _, cover in sets])
+        shown = torch.cat([pictures for _, pictures, _ in sets])
         with half(args.device):
-            cells, background = training.network(worn(pictures, generator))
+            cells, background = training.network(worn(shown, generator))
         where = F.cross_entropy(cells.float(), target, weight)
-        colour = F.cross_entropy(background.float(), scenes.colour)
+        colour = F.cross_entropy(background.float(), torch.cat([scenes.colour for scenes, _, _ in sets]))
         return where + 0.2 * colour, {"cells": where.detach(), "colour": colour.detach()}
 
     training.run(loss_of)
-    reached = accuracy(training.network, things, args.measure)
+    reached = {"any hues": accuracy(training.network, things, args.measure, own)}
+    reached["own hues"] = accuracy(training.network, plain, args.measure)
     save_file({k: v.half().cpu().contiguous() for k, v in training.average.items()}, args.weights)
     return training, reached
 
@@ -171,4 +183,5 @@ if __name__ == "__main__":
     parser = options(__doc__, rate=2e-3)
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
     done, figures = train(prepare(parser.parse_args(), batches=(32, 256)))
-    print(f"{done.steps} steps", {name: f"{value:.1%}" for name, value in figures.items()})
+    for kind, shares in figures.items():
+        print(f"{done.steps} steps, {kind}:", {name: f"{value:.1%}" for name, value in shares.items()})

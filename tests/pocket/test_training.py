@@ -25,7 +25,8 @@ def trained(cache):
     """(cache, Training of the judge, of the autoencoder, of the denoiser) after two steps each."""
     with torch.inference_mode(False), torch.enable_grad():
         one, accuracy = judge.train(options(cache, weights=cache / "judge.safetensors", batch=8))
-        assert set(accuracy) == {"regions", "pictures", "backgrounds"}
+        assert set(accuracy) == {"any hues", "own hues"}
+        assert all(set(shares) == {"regions", "pictures", "backgrounds"} for shares in accuracy.values())
         files = {"judge": cache / "judge.safetensors", "weights": cache / "autoencoder.safetensors"}
         two, quality = autoencoder.train(options(cache, **files, steps=3))
         assert 0 < quality["l1"] < 1
