@@ -1,8 +1,10 @@
 """The judge's verdicts, and the answers that it learns from."""
 
 import torch
-from judge import ENOUGH, Verdict, answers, worn
-from world import Scenes
+from judge import ENOUGH, Verdict, answers, drawn, worn
+from looks import chroma_of_things
+from made_up import blobs
+from world import Scenes, load_things
 
 
 def verdict(labels):
@@ -50,3 +52,13 @@ def test_worn_pictures_stay_pictures():
     assert out.min() >= 0 and out.max() <= 1
     same = (out == pictures).flatten(1).all(1)
     assert 16 < same.sum() < 48
+
+
+def test_it_learns_all_things_in_all_hues(tmp_path):
+    things = load_things(blobs(tmp_path) / "things.npz")
+    own = chroma_of_things(things)
+    plain, pictures, _ = drawn(300, torch.Generator().manual_seed(0), things)
+    other, made, _ = drawn(300, torch.Generator().manual_seed(0), things, own)
+    assert torch.equal(plain.thing, other.thing) and not plain.turn.any() and not torch.equal(pictures, made)
+    hues = (other.turn[:, 0] + own.angle()[other.thing[:, 0]])[other.thing[:, 0] >= 0]
+    assert torch.polar(torch.ones(()), hues).mean().abs() < 0.2
