@@ -7,10 +7,10 @@ from world import COLOUR_NAMES, GRID, SIDE, captions, draw_scenes, one_of, settl
 
 # what the steps are on, over and over: whole pictures, or windows of half or three quarters of their side; and how many
 # times as many of them, for about the same work
-CYCLE = (1.0, 0.5, 1.0, 0.75)
+CYCLE = (1.0, 1.0, 0.5, 1.0, 1.0, 0.75)
 TIMES = {1.0: 1, 0.5: 3, 0.75: 1.5}
 # shares of layouts among whole pictures: more pairs than the world has, since windows show single things
-SHARES = (0.02, 0.33, 0.39, 0.26)
+SHARES = (0.02, 0.26, 0.43, 0.29)
 
 
 def whole(count, generator, own):
