@@ -17,8 +17,10 @@ HELD_OUT_INDICES = tuple(WORDS.index(word) for word in HELD_OUT)
 LAYOUTS = ("empty", "one", "beside", "above")
 SHARES = (0.02, 0.48, 0.3, 0.2)
 SMALL, BIG, OFF_CENTRE = 0.42, 0.68, 0.13
-# shares of captions of pairs that name places before things, and of the others those that name none
-PLACE_FIRST, NO_PLACE = 0.25, 0.15
+# shares of captions that could name places and do not, and of the others those that name them before their things:
+# what reads from left to right then knows of a thing where it stands
+NO_PLACE, PLACE_FIRST = 0.15, 0.3
+ENDS = {"beside": ("on the left", "on the right"), "above": ("at the top", "at the bottom")}
 # what settled() keeps of sizes, and of places: multiples of a latent's side in pixels
 SIZES, GRID = (0.375, 0.4375, 0.5625, 0.6875, 0.8125), 8
 
@@ -156,8 +158,8 @@ def _layer(scenes, k, x, y, things, pixels):
     return turned(layer, scenes.turn[:, k]) if scenes.turn.any() else layer
 
 
-def caption(scenes, i, generator):
-    """A true sentence about picture i."""
+def caption(scenes, i, generator, places_too=False):
+    """A true sentence about picture i; if asked, it says where things stand wherever it can."""
 
     def chance(share):
         return torch.rand((), generator=generator) < share
@@ -166,28 +168,21 @@ def caption(scenes, i, generator):
     background = f"{COLOUR_NAMES[scenes.colour[i]]} background"
     if not words:
         return one_of(background)
-    x, y = scenes.centre[i, 0].tolist()
+    phrases, says = [one_of(word) for word in words], places_too or not chance(NO_PLACE)
     if len(words) == 2:
-        axis = LAYOUTS[scenes.layout[i]]
-        places = ("on the left", "on the right") if axis == "beside" else ("at the top", "at the bottom")
-        named = [one_of(word) for word in words]
-        phrases = [f"{named[k]} {places[k]}" for k in (0, 1)]
-        # a place that comes first is already known to its thing, for what reads captions from left to right
-        if chance(PLACE_FIRST):
-            phrases = [f"{places[k]} {named[k]}" for k in (0, 1)]
-        elif chance(NO_PLACE):
-            phrases = named
-        if chance(0.5):
-            phrases.reverse()
-        text = " and ".join(phrases)
+        places = ENDS[LAYOUTS[scenes.layout[i]]]
     else:
+        x, y = scenes.centre[i, 0].tolist()
         size = scenes.size[i, 0].item()
         named = "small " if size < SMALL else "big " if size > BIG else ""
-        text = one_of((named if chance(0.5) else "") + words[0])
-        offset, place = max((abs(x - 0.5), "x"), (abs(y - 0.5), "y"))
-        if offset > OFF_CENTRE and chance(0.8):
-            ends = ("on the left", "on the right") if place == "x" else ("at the top", "at the bottom")
-            text += " " + ends[(x if place == "x" else y) > 0.5]
+        phrases = [one_of((named if chance(0.5) else "") + words[0])]
+        offset, axis, far = max((abs(x - 0.5), "beside", x > 0.5), (abs(y - 0.5), "above", y > 0.5))
+        places, says = ENDS[axis][far:], says and offset > OFF_CENTRE
+    if says:
+        first = chance(PLACE_FIRST)
+        said = zip(phrases, places, strict=False)
+        phrases = [f"{place} {phrase}" if first else f"{phrase} {place}" for phrase, place in said]
+    text = " and ".join(phrases[::-1] if chance(0.5) else phrases)
     if chance(0.07):
         return text
     return text + (f", {background}" if chance(0.2) else f" on {one_of(background)}")
@@ -198,6 +193,6 @@ def one_of(words):
     return f"{'an' if words[0] in 'aeiou' and not words.startswith('unicorn') else 'a'} {words}"
 
 
-def captions(scenes, generator):
+def captions(scenes, generator, places_too=False):
     """One sentence for each picture."""
-    return [caption(scenes, i, generator) for i in range(len(scenes))]
+    return [caption(scenes, i, generator, places_too) for i in range(len(scenes))]
