@@ -11,7 +11,7 @@ import torch
 from autoencoder import latents_of
 from autoencoder import load as load_autoencoder
 from fetch import gather
-from lessons import CYCLE, TIMES, whole, windows
+from lessons import CYCLE, LESSONS
 from looks import chroma_of_things
 from parts import TEXT_ENCODER, UNET, UNET_GROUPS, text_encoder, unet
 from safetensors.torch import load_file, save_file
@@ -27,8 +27,6 @@ DROPPED, STRANGE = 0.1, 0.15
 # keeps steps of little noise from ruling (Hang et al. 2023, min-SNR). MORE lets those of much noise count, where only
 # the caption can say what is in the picture.
 GAMMA, MORE, MOST = 5.0, 0.5, 50.0
-# how timesteps of whole pictures lean to those of much noise, where it is decided what stands where
-LEAN = 0.6
 
 
 class Denoiser(nn.Module):
@@ -154,18 +152,20 @@ def train(args):
     # other pictures and other noise in each process
     torch.manual_seed(1 + training.worker)
     seed = 1 + training.steps * training.workers + training.worker
-    kinds = {x: partial(windows, own=own, extent=x) if x < 1 else partial(whole, own=own) for x in TIMES}
-    pools = {extent: Pool(args.pool, things, vae, seed, kind, round(SIDE * extent)) for extent, kind in kinds.items()}
+    pools = {
+        name: Pool(args.pool, things, vae, seed, partial(lesson.compose, own=own), round(SIDE * lesson.extent))
+        for name, lesson in LESSONS.items()
+    }
     bar = alphas_bar(args.device)
 
     def loss_of(number):
-        extent = CYCLE[number // training.workers % len(CYCLE)]
-        pool, times = pools[extent], TIMES[extent]
-        pool.add(round(args.new * times))
+        name = CYCLE[number // training.workers % len(CYCLE)]
+        pool, lesson = pools[name], LESSONS[name]
+        pool.add(round(args.new * lesson.times))
         generator = torch.Generator().manual_seed(number)
-        latents, rows = pool.draw(round(args.batch * times), generator)
-        loss, said = noise_loss(training.network, latents, rows, bar, generator, LEAN if extent == 1 else 1.0)
-        return loss, {f"mse of {'whole' if extent == 1 else 'windows'}": said["mse"]}
+        latents, rows = pool.draw(round(args.batch * lesson.times), generator)
+        loss, said = noise_loss(training.network, latents, rows, bar, generator, lesson.lean)
+        return loss, {name: said["mse"]}
 
     training.run(loss_of)
     if training.worker == 0:

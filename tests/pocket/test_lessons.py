@@ -27,10 +27,10 @@ def test_windows_show_the_thing_that_their_captions_name(things, extent, sizes):
         assert UNKNOWN not in rows_of(text)
 
 
-@pytest.mark.parametrize("lesson", [lessons.whole, lessons.windows])
-def test_no_lesson_shows_a_held_out_look(things, lesson):
+@pytest.mark.parametrize("name", lessons.LESSONS)
+def test_no_lesson_shows_a_held_out_look(things, name):
     own = chroma_of_things(things)
-    scenes, _, _ = lesson(500, torch.Generator().manual_seed(1), own)
+    scenes, _, _ = lessons.LESSONS[name].compose(500, torch.Generator().manual_seed(1), own)
     hues = scenes.turn + own.angle()[scenes.thing]
     # rounding may carry a hue over the edge of the arc, but not further
     assert not (held_out(scenes.thing, hues + 1e-4) & held_out(scenes.thing, hues - 1e-4)).any()
@@ -40,4 +40,22 @@ def test_no_lesson_shows_a_held_out_look(things, lesson):
 def test_no_picture_shows_a_thing_twice(things):
     scenes, _, _ = lessons.whole(500, torch.Generator().manual_seed(2), chroma_of_things(things))
     both = scenes.thing[:, 1] >= 0
-    assert both.float().mean() == pytest.approx(sum(lessons.SHARES[2:]), abs=0.06) and (scenes.thing[both, 0] != scenes.thing[both, 1]).all()
+    assert both.float().mean() == pytest.approx(sum(lessons.WHOLE[2:]), abs=0.06)
+    assert (scenes.thing[both, 0] != scenes.thing[both, 1]).all()
+
+
+def test_placed_pictures_say_where_each_thing_stands(things):
+    scenes, _, texts = lessons.placed(300, torch.Generator().manual_seed(3), chroma_of_things(things))
+    ends = {"left": (0, False), "right": (0, True), "top": (1, False), "bottom": (1, True)}
+    for i, text in enumerate(texts):
+        shown = [t for t in scenes.thing[i].tolist() if t >= 0]
+        named = [word for word in text.replace(",", "").split() if word in ends]
+        assert len(named) == len(shown), text
+        if len(shown) == 1:
+            axis, far = ends[named[0]]
+            offset = scenes.centre[i, 0] - 0.5
+            assert (offset[axis] > 0) == far and abs(offset[axis]) > 1.5 * abs(offset[1 - axis]), text
+
+
+def test_all_lessons_are_given():
+    assert set(lessons.CYCLE) == set(lessons.LESSONS)
