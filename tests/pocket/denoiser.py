@@ -27,6 +27,8 @@ DROPPED, STRANGE = 0.1, 0.15
 # keeps steps of little noise from ruling (Hang et al. 2023, min-SNR). MORE lets those of much noise count, where only
 # the caption can say what is in the picture.
 GAMMA, MORE, MOST = 5.0, 0.5, 50.0
+# how many of the last timesteps count as the begin of sampling
+LAST = 10
 
 
 class Denoiser(nn.Module):
@@ -93,19 +95,26 @@ def alphas_bar(device="cpu"):
     return (1 - betas).cumprod(0).float().to(device)
 
 
-def noise_loss(network, latents, rows, bar, generator, lean=1.0):
+def noise_loss(network, latents, rows, bar, generator, lean=1.0, begin=0.0):
     """(what is trained on, {name: value}) of a network that predicts the noise on latents with captions' rows.
 
     Timesteps are spread evenly over the batch, or with `lean` below 1 more densely where noise rules; `bar` is what
-    alphas_bar() gives.
+    alphas_bar() gives. A share `begin` of the batch is as sampling begins: noise alone at the last timesteps, which
+    are called noisy pictures all the same. Left to itself a network learns there to read from the last traces of a
+    picture what stands where, and then reads it from noise, whatever the caption says.
     """
     device, count = latents.device, len(latents)
     spread = (torch.arange(count) + torch.rand(count, generator=generator)) / count
-    timesteps = (spread**lean * 1000).long().to(device)
+    alone = torch.rand(count, generator=generator) < begin
+    timesteps = torch.where(alone, 1000 - LAST * (1 - spread), spread**lean * 1000)
+    timesteps = timesteps.long().clamp_max(999).to(device)
     signal = bar[timesteps][:, None, None, None]
-    noise = torch.randn_like(latents)
+    shown = signal.sqrt() * latents
+    noisy = (1 - signal).sqrt() * torch.randn_like(latents) + shown * ~alone.to(device)[:, None, None, None]
+    # what has to be taken away to leave the picture
+    noise = (noisy - shown) / (1 - signal).sqrt()
     with half(device):
-        made = network(signal.sqrt() * latents + (1 - signal).sqrt() * noise, timesteps, rows)
+        made = network(noisy, timesteps, rows)
     error = (made.float() - noise).square().mean((1, 2, 3))
     ratio = (bar / (1 - bar))[timesteps]
     weight = ((ratio + MORE).clamp_max(GAMMA) / ratio).clamp_max(MOST)
@@ -164,7 +173,7 @@ def train(args):
         pool.add(round(args.new * lesson.times))
         generator = torch.Generator().manual_seed(number)
         latents, rows = pool.draw(round(args.batch * lesson.times), generator)
-        loss, said = noise_loss(training.network, latents, rows, bar, generator, lesson.lean)
+        loss, said = noise_loss(training.network, latents, rows, bar, generator, lesson.lean, lesson.begin)
         return loss, {name: said["mse"]}
 
     training.run(loss_of)

@@ -17,13 +17,14 @@ WHOLE, PLACED = (0.02, 0.26, 0.43, 0.29), (0, 0.5, 0.3, 0.2)
 @dataclass(frozen=True)
 class Lesson:
     """`compose(count, generator, own)` gives (Scenes, what render() needs of a window, captions) of pictures of this
-    extent, `times` as many as of whole ones for about the same work; `lean` is that of denoiser.noise_loss().
+    extent, `times` as many as of whole ones for about the same work; `lean` and `begin` are denoiser.noise_loss()'s.
     """
 
     compose: Callable
     extent: float = 1.0
     times: float = 1.0
     lean: float = 1.0
+    begin: float = 0.0
 
 
 def whole(count, generator, own):
@@ -58,8 +59,8 @@ def windows(count, generator, own, extent=0.5):
 
 
 LESSONS = {
-    "whole": Lesson(whole, lean=0.6),
-    "placed": Lesson(placed, lean=0.25),
+    "whole": Lesson(whole, lean=0.6, begin=0.1),
+    "placed": Lesson(placed, lean=0.25, begin=0.5),
     "half": Lesson(windows, extent=0.5, times=3),
     "most": Lesson(partial(windows, extent=0.75), extent=0.75, times=1.5),
 }
