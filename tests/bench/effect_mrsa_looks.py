@@ -18,10 +18,10 @@ SETTINGS = (("published", 3.0, 1.0), ("published", 3.0, 0.0), ("all", 1.1, 0.0))
 
 def nodes():
     """(function that loads the pocket model, the nodes that this needs)"""
-    from pack.nodes.host.pocket import load_pocket
-    from pack.nodes.masks import BoxMask
-    from pack.nodes.mrsa import MultiReferenceSelfAttention
-    from pack.nodes.references import AddReference
+    from pack.nodes.masks.box_mask_node import BoxMask
+    from pack.nodes.pocket.pocket_model import load_pocket
+    from pack.nodes.reference_attention.mrsa_node import MultiReferenceSelfAttention
+    from pack.nodes.references.references_node import AddReference
 
     return load_pocket, BoxMask, MultiReferenceSelfAttention, AddReference
 
@@ -40,9 +40,9 @@ def main():
     from looks import chroma_of_things
     from questions import hues_for, pairs, singles
     from samples import draw
+    from support.models import execute
     from things import HELD_OUT, KIN, KNOWN, WORDS
     from tints import tinted
-    from tiny import execute
     from world import load_things, one_of, portrait
 
     load_pocket, BoxMask, MRSA, AddReference = nodes()
