@@ -11,7 +11,7 @@ def test_values_of_a_mask_lie_between_0_and_1():
     found = bounded_mask(mask, "reference 1", "mask")
     assert found.dtype == torch.float32 and found.tolist() == [[0, 0.25, 1]]
     mask[0, 1] = torch.nan
-    with pytest.raises(ValueError, match="the mask of reference 1 holds values that are not numbers"):
+    with pytest.raises(ValueError, match="the mask of reference 1 has NaN or infinite values"):
         bounded_mask(mask, "reference 1", "mask")
 
 

@@ -20,7 +20,7 @@ def test_plain_formula_in_chunks(monkeypatch):
         part = slice(4 * head, 4 * head + 4)
         expected += torch.softmax(q[..., part] @ k[..., part].transpose(1, 2) / 2, -1) / 3
     for chunk in (1, 20, 1 << 20):
-        monkeypatch.setattr(attention_map, "CHUNK", chunk)
+        monkeypatch.setattr(attention_map, "_CHUNK", chunk)
         torch.testing.assert_close(head_mean_map(q, k, 3), expected)
 
 
