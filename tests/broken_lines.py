@@ -450,7 +450,7 @@ IMAGE_PROMPTS = [
         "max(p.positions) <= context.shape[1]",
         f"{PROMPTS} -k positions",
     ),
-    ("nodes/image_prompts/phrases.py", "number * PROMPT_CHUNK + 1 + start", "number * CHUNK + start", PHRASES),
+    ("nodes/image_prompts/phrases.py", "number * PROMPT_CHUNK + 1 + start", "number * PROMPT_CHUNK + start", PHRASES),
     ("nodes/image_prompts/phrases.py", "_ids(chunks[0])[:LONGEST]", "_ids(chunks[0])[: LONGEST - 1]", PHRASES),
     (
         "nodes/image_prompts/heat_maps.py",
