@@ -20,6 +20,8 @@ class ConceptMasks:
         self._close_seams = close_seams
         # {grid: (N, 1 or images, h, w)}
         self._masks = {grid: self._built(grid) for grid in {*grids, tuple(latent_masks.shape[-2:])}}
+        # the user's own, whatever refinement makes of them
+        self._first = self._masks
         self._following = None
         self._step, self._moved = None, {}
         # what the attention maps of the concept and of the base last said, at the map's grid
@@ -46,7 +48,7 @@ class ConceptMasks:
 
     def first_at(self, grid, device):
         """(N, 1, h * w) bool: the user's own masks, whatever refinement has made of them."""
-        return self._built(grid).flatten(2).to(device)
+        return self._first[grid].flatten(2).to(device)
 
     @property
     def current(self):

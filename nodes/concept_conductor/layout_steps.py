@@ -12,7 +12,7 @@ from ..host.calls import bare_forward, clean_options
 from ..host.content_keys import digest, weights_key
 from ..host.gradients import differentiable
 from ..host.partial_pass import run_to
-from ..host.text_rows import TextRows, text_batch, text_rows, tokens_together
+from ..host.text_rows import TextRows, one_text, text_batch, text_rows, tokens_together
 from ..host.unet_inputs import compute_dtype, processed, unet_inputs
 from ..host.when import ROUNDING
 from ..latent_guidance.latent_gradient import differentiable_options, gradient_fits, gradient_of
@@ -148,10 +148,8 @@ class LayoutGuidance:
             key = "layout keys", weights_key(step.base.current_patcher), float(timestep[0]), dtype, block, contents
             found = bank.get(key, step.run, device)
         if found is None:
-            inputs = latent.to(device, dtype)
-            if self._text.concat is not None:
-                inputs = torch.cat([inputs, self._text.concat.to(inputs)], 1)
-            batch = text_batch([text_rows(self._text, 1, inputs)], self.conducting.layers.levels)
+            inputs = self._text.beside(latent.to(device, dtype))
+            batch = one_text(self._text, step.base.diffusion_model, inputs)
             inputs = inputs, timestep, batch.context, batch.y
             found = {block: (run_to(block, bare_forward(step.base), inputs, self._options(step, batch)).k[0],)}
             if budget:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import comfy.utils
 import torch
 
+from .blocks import attention_blocks
 from .calls import with_patches
 from .layered_prompts import LayeredContexts
 
@@ -42,6 +43,11 @@ class TextBatch:
     def read_by(self, options):
         """The options of a call of the UNet in which layer-wise texts reach their rows."""
         return options if self.reader is None else with_patches(options, {"attn2_patch": self.reader})
+
+
+def one_text(inputs, unet, like):
+    """The TextBatch of a single row of one text for a UNet, on the device and in the dtype of `like`."""
+    return text_batch([text_rows(inputs, 1, like)], attention_blocks(unet))
 
 
 def tokens_together(counts):

@@ -17,6 +17,10 @@ class Inputs:
     concat: torch.Tensor | None = None  # (1, C', h, w): further input channels of inpainting and editing UNets
     layers: torch.Tensor | None = None  # (L, T, D): the context of each cross-attention, in order of execution
 
+    def beside(self, latent):
+        """The UNet's input: a latent (1, C, h, w) with the further channels behind its own, where there are any."""
+        return latent if self.concat is None else torch.cat([latent, self.concat.to(latent)], 1)
+
 
 def unet_inputs(base, cross_attn, values, latent, prompt_type="positive", picture=None):
     """The Inputs of one entry of a CONDITIONING beside a latent (1, C, h, w) in the sampler's units.

@@ -5,9 +5,8 @@ import comfy.model_sampling
 import comfy.utils
 import torch
 
-from ..host.blocks import attention_blocks
 from ..host.calls import bare_forward, clean_options, noise_levels
-from ..host.text_rows import text_batch, text_rows
+from ..host.text_rows import one_text
 from ..host.unet_inputs import compute_dtype, unet_inputs
 
 
@@ -40,7 +39,7 @@ def inverted(base, latent, text, levels):
     device, dtype, sampling = mm.get_torch_device(), compute_dtype(base), base.model_sampling
     inputs = unet_inputs(base, *text, latent.float().cpu())
     like = torch.empty(0, device=device, dtype=dtype)
-    batch = text_batch([text_rows(inputs, 1, like)], attention_blocks(base.diffusion_model))
+    batch = one_text(inputs, base.diffusion_model, like)
     progress = comfy.utils.ProgressBar(len(levels))
     x, before, found = latent.to(device).float(), float(noise_levels(sampling)[0]), []
     x = x * _root(before)
@@ -49,7 +48,7 @@ def inverted(base, latent, text, levels):
         sigma = torch.full((1,), level, device=device)
         timestep = sampling.timestep(sigma).float()
         z = x / _root(before)
-        rows = z.to(dtype) if inputs.concat is None else torch.cat([z, inputs.concat.to(z)], 1).to(dtype)
+        rows = inputs.beside(z).to(dtype)
         options = batch.read_by(clean_options(sigma))
         out = bare_forward(base)(rows, timestep, batch.context, batch.y, None, options).float()
         x = x + (level - before) * _noise(sampling, out, z, sigma)

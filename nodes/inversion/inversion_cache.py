@@ -10,12 +10,11 @@ import torch
 from ..files.disk_errors import UnreadableFileError
 from ..files.new_files import clear_leftovers, put_tensors
 from ..files.safe_files import tensors_in
-from ..host.blocks import attention_blocks
 from ..host.calls import bare_forward, clean_options
 from ..host.content_keys import digest, sampling_digest
 from ..host.messages import log_warning
 from ..host.seeded import seeded_noise
-from ..host.text_rows import text_batch, text_rows
+from ..host.text_rows import one_text
 from ..host.unet_inputs import compute_dtype, unet_inputs
 
 # Side of the small picture by which a model is recognized, in latent pixels.
@@ -37,11 +36,10 @@ def key_of(base, latent, text, levels):
     probe = seeded_noise("which model is this", (1, latent.shape[1], PROBE, PROBE))
     inputs = unet_inputs(base, *text, probe)
     like = torch.empty(0, device=device, dtype=dtype)
-    batch = text_batch([text_rows(inputs, 1, like)], attention_blocks(base.diffusion_model))
-    rows = probe if inputs.concat is None else torch.cat([probe, inputs.concat], 1)
+    batch = one_text(inputs, base.diffusion_model, like)
     timestep = torch.full((1,), 500.0, device=device)
     options = clean_options(1.0, device)
-    seen = bare_forward(base)(rows.to(device, dtype), timestep, batch.context, batch.y, None, options)
+    seen = bare_forward(base)(inputs.beside(probe).to(like), timestep, batch.context, batch.y, None, options)
     contents = digest(seen, latent, inputs.context, inputs.y, inputs.layers, torch.tensor(levels))
     return (contents + sampling_digest(base.model_sampling)).hex()
 

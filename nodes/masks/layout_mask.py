@@ -7,12 +7,12 @@ from ...kernels.attention_map import head_mean_map
 from ...kernels.kmeans import kmeans
 from ...kernels.mask_pyramid import grid_mask
 from ...kernels.masks import nearest_resize
-from ..host.blocks import attention_blocks, shape_block, unet_of
+from ..host.blocks import shape_block, unet_of
 from ..host.calls import bare_forward, clean_options
 from ..host.latents import LATENT_STEP, pixels_of
 from ..host.messages import input_error
 from ..host.partial_pass import run_to
-from ..host.text_rows import text_batch, text_rows
+from ..host.text_rows import one_text
 from ..host.unet_inputs import check_prompt, compute_dtype, unet_inputs
 from ..inversion.inversion import inverted, level_at
 from ..inversion.layout_picture import LayoutPicture
@@ -60,8 +60,7 @@ def _seen(base, block, latent, text):
     noisy = inverted(base, latent, text, levels)[-1:]
     like = torch.empty(0, device=mm.get_torch_device(), dtype=compute_dtype(base))
     inputs = unet_inputs(base, *text, latent)
-    batch = text_batch([text_rows(inputs, 1, like)], attention_blocks(base.diffusion_model))
-    rows = noisy if inputs.concat is None else torch.cat([noisy, inputs.concat], 1)
+    batch = one_text(inputs, base.diffusion_model, like)
     timestep = torch.full((1,), float(TIMESTEP), device=like.device)
     options = batch.read_by(clean_options(levels[-1], like.device))
-    return run_to(block, bare_forward(base), (rows.to(like), timestep, batch.context, batch.y), options)
+    return run_to(block, bare_forward(base), (inputs.beside(noisy).to(like), timestep, batch.context, batch.y), options)

@@ -109,7 +109,7 @@ class ReferenceMember:
         sigma = torch.tensor([call.moment.sigma])
         sampling = call.base.model_sampling
         x = sampling.calculate_input(sigma, sampling.noise_scaling(sigma, noise, row.latent))
-        return x if row.inputs.concat is None else torch.cat([x, row.inputs.concat], 1)
+        return row.inputs.beside(x)
 
 
 class MRSA(Technique):
