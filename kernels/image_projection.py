@@ -42,20 +42,26 @@ def projection_sizes(shapes, width):
             raise ValueError(f"proj.weight has {rows} rows, which is not a multiple of the token width {width}")
         return ProjectionSizes("base", rows // width, width, embed)
     if "latents" in shapes:
-        dim, embed = _matrix(shapes, "proj_in.weight")
-        inner = _matrix(shapes, "layers.0.0.to_q.weight")[0]
-        if inner % HEAD:
-            raise ValueError(
-                f"layers.0.0.to_q.weight has {inner} rows, which is not a multiple of the head width {HEAD}"
-            )
-        hidden = _matrix(shapes, "layers.0.1.1.weight")[0]
-        depth = len({name.split(".")[1] for name in shapes if name.startswith("layers.")})
-        tokens = shapes["latents"][1] if len(shapes["latents"]) == 3 else 0
-        return ProjectionSizes("plus", tokens, width, embed, dim, inner, hidden, depth)
+        return resampler_sizes(shapes, width)
     if "proj.3.weight" in shapes:
         hidden, embed = _matrix(shapes, "proj.0.weight")
         return ProjectionSizes("full-face", FULL_TOKENS, width, embed, hidden=hidden)
     return None
+
+
+def resampler_sizes(shapes, width):
+    """The ProjectionSizes of a Resampler's {name: shape}, with 0 tokens if it has no queries.
+
+    KeyError and ValueError as above.
+    """
+    dim, embed = _matrix(shapes, "proj_in.weight")
+    inner = _matrix(shapes, "layers.0.0.to_q.weight")[0]
+    if inner % HEAD:
+        raise ValueError(f"layers.0.0.to_q.weight has {inner} rows, which is not a multiple of the head width {HEAD}")
+    hidden = _matrix(shapes, "layers.0.1.1.weight")[0]
+    depth = len({name.split(".")[1] for name in shapes if name.startswith("layers.")})
+    queries = shapes.get("latents", ())
+    return ProjectionSizes("plus", queries[1] if len(queries) == 3 else 0, width, embed, dim, inner, hidden, depth)
 
 
 def projection_shapes(sizes):
@@ -65,8 +71,13 @@ def projection_shapes(sizes):
     if sizes.variant == "full-face":
         shapes = _linear_shapes("proj.0", sizes.hidden, sizes.embed)
         return shapes | _linear_shapes("proj.2", sizes.width, sizes.hidden) | _norm_shapes("proj.3", sizes.width)
+    return {"latents": (1, sizes.tokens, sizes.dim)} | resampler_shapes(sizes)
+
+
+def resampler_shapes(sizes):
+    """The same of a Resampler whose queries are given to it."""
     dim = sizes.dim
-    shapes = {"latents": (1, sizes.tokens, dim)} | _linear_shapes("proj_in", dim, sizes.embed)
+    shapes = _linear_shapes("proj_in", dim, sizes.embed)
     shapes |= _linear_shapes("proj_out", sizes.width, dim) | _norm_shapes("norm_out", sizes.width)
     for layer in range(sizes.depth):
         name = f"layers.{layer}"
@@ -106,12 +117,16 @@ def transformed(hidden, weights):
 
 
 def resampled(hidden, weights):
-    """T learned queries gather from the hidden states: (m, T, D) of hidden states (m, t, E).
+    """T learned queries gather from the hidden states: (m, T, D) of hidden states (m, t, E)."""
+    return perceived(weights["latents"].expand(len(hidden), -1, -1), hidden, weights)
+
+
+def perceived(latents, hidden, weights):
+    """Queries l (m, T, dim) gather from hidden states (m, t, E): (m, T, D).
 
     Per layer: l += attention(l; x, l), then l += W3 gelu(W1 layernorm(l)); at the end layernorm(W_out l + b_out).
     """
     x = _linear(hidden, weights, "proj_in")
-    latents = weights["latents"].expand(len(x), -1, -1)
     layer = 0
     while f"layers.{layer}.0.to_q.weight" in weights:
         latents = latents + _gathered(x, latents, weights, f"layers.{layer}.0")

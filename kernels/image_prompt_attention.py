@@ -1,55 +1,11 @@
 """Image-prompt branches of a cross-attention: tokens of pictures beside the text, each object in its own place."""
 
-import math
-
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 
 # Stands for the logarithm of 0: below every map, and still a number where all regions are empty.
 _NEVER = -1e30
-
-
-def object_maps(q, phrase_k, counts, *, heads):
-    """ln m_i(p): how strongly image position p belongs to object i, as each object's phrase sees the picture.
-
-    m_i(p) = mean over heads and the L_i tokens of phrase i of softmax over the POSITIONS p of q(p)·phrase_k/√d.
-    q (b, n, c); phrase_k (1 or b, sum of L_i, c), the text keys of the phrases' tokens one phrase after another;
-    counts: L_i of each. Returns (b, r, n) float32, each map sums to 1 over p. In the log domain, so that peaky maps
-    never become 0/0. MIP-Adapter (arXiv 2409.17920), object maps of its published code.
-    """
-    d = q.shape[-1] // heads
-    q, phrase_k = (rearrange(t.float(), "b n (h d) -> b h n d", h=heads) for t in (q, phrase_k))
-    at_positions = (phrase_k * d**-0.5 @ q.mT).log_softmax(-1)
-    return torch.stack(
-        [
-            of_phrase.logsumexp((1, 2)) - math.log(heads * of_phrase.shape[2])
-            for of_phrase in at_positions.split(counts, 2)
-        ],
-        1,
-    )
-
-
-def merge_weights(log_maps, *, power=1.0, regions=None):
-    """w_i(p) = m_i(p)^power·R_i(p) / Σ_j m_j(p)^power·R_j(p) · max_j R_j(p): the objects' shares, a convex mix.
-
-    log_maps (b, r, n): ln m_i; regions R (r, n) in 0..1 or None for all ones, 0 where every region is empty.
-    Power 1 without regions is MIP-Adapter (arXiv 2409.17920); a higher one assigns harder, 0 mixes equally.
-    Returns (b, r, n) float32.
-    """
-    log_shares = power * log_maps.float()
-    if regions is None:
-        return log_shares.softmax(1)
-    return (log_shares + regions.log().clamp(min=_NEVER)).softmax(1) * regions.amax(0)
-
-
-def shared_weight(strengths, regions=None):
-    """The weight of image tokens that all objects share, as unconditional rows do: max_j R_j · Σ R_i·k_i / Σ R_i.
-
-    strengths k (r,); regions (r, n) or None. Returns (n,), or () without regions: the mean of k.
-    """
-    if regions is None:
-        return strengths.mean()
-    return regions.amax(0) * (strengths @ regions) / regions.sum(0).clamp(min=torch.finfo(torch.float32).tiny)
 
 
 def text_gate(text, vector):
@@ -58,36 +14,102 @@ def text_gate(text, vector):
     text (b, n, c): the text attention before the output projection; vector u (1, c). Returns (b, n) float32 of mean 1.
     MIP-Adapter (arXiv 2409.17920), `text_to_weight` of its published code.
     """
-    gate = (text @ vector.to(text).mT)[..., 0].float().sigmoid()
-    return gate / gate.mean(1, keepdim=True)
+    gate = (text @ vector.to(text).mT)[..., 0].sigmoid()
+    return gate / gate.mean(1, keepdim=True, dtype=torch.float32)
 
 
-def image_probabilities(q, k, *, heads, joint=False, log_regions=None):
+def picture_attention(q, k, v, lengths, *, heads):
+    """softmax(q·k_iᵀ/√d)·v_i for each picture i: a (b, n, c) for each, before the output projection.
+
+    q (b, n, c); k, v (m, c), the pictures' tokens one after another, `lengths` of each. Fused attention with the
+    pictures as its batch and all queries in one row, so that nothing of q is copied.
+    """
+    b, n, c = q.shape
+    if len(set(lengths)) > 1:
+        parts = zip(k.split(lengths), v.split(lengths), strict=True)
+        return [part for one in parts for part in picture_attention(q, *one, [len(one[0])], heads=heads)]
+    r = len(lengths)
+    q = q.reshape(1, b * n, heads, -1).transpose(1, 2).expand(r, -1, -1, -1)
+    k, v = (t.unflatten(0, (r, -1)).unflatten(-1, (heads, -1)).transpose(1, 2) for t in (k, v))
+    out = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+    return out.reshape(r, b, n, c).unbind()
+
+
+def joint_attention(q, k, v, lengths, *, heads, log_regions=None):
+    """(attention (b, n, c) to the tokens of all pictures in one softmax, the share of each in it (b, r, n) float32).
+
+    As `picture_attention`, but for log_regions (r, n), which are added to the logits.
+    """
+    probabilities = image_probabilities(q, k, heads=heads, lengths=lengths, joint=True, log_regions=log_regions)
+    return image_values(probabilities, v, None, lengths=lengths), picture_shares(probabilities, lengths)
+
+
+def add_part(out, part, factor=None, value=1.0):
+    """out + value · f(p) · part, in place: out, part (b, n, c); f (b, n) or (1, n), float32, or None for 1."""
+    if factor is None:
+        return out.add_(part, alpha=value)
+    return out.addcmul_(part, factor[..., None], value=value)
+
+
+def image_probabilities(q, k, *, heads, lengths=None, joint=False, log_regions=None):
     """softmax over image tokens of q·k/√d: one softmax per picture, or a joint one over the tokens of all.
 
-    q (b, n, c); k (r, t, c) shared by the batch or (b, r, t, c). joint: the softmax of an IP-Adapter with concatenated
-    tokens, log_regions (r, n) then added to the logits. Returns (b, h, n, r, t) float32.
+    q (b, n, c); k (r, t, c) shared by the batch or (b, r, t, c), or with lengths (m, c): the pictures' tokens one
+    after another, `lengths` of each. joint: the softmax of an IP-Adapter with concatenated tokens, log_regions (r, n)
+    then added to the logits. Returns (b, h, n, r, t), or (b, h, n, m), float32.
     """
-    r, t, c = k.shape[-3:]
-    d = c // heads
+    if lengths is None:
+        r, t = k.shape[-3:-1]
+        return image_probabilities(
+            q, k.flatten(-3, -2), heads=heads, lengths=[t] * r, joint=joint, log_regions=log_regions
+        ).unflatten(-1, (r, t))
+    d = k.shape[-1] // heads
     q = rearrange(q, "b n (h d) -> b h n d", h=heads)
-    k = rearrange(k.reshape(-1, r * t, c) * d**-0.5, "b m (h d) -> b h d m", h=heads)
-    logits = (q @ k).float().unflatten(-1, (r, t))
+    k = rearrange((k if k.ndim == 3 else k[None]) * d**-0.5, "b m (h d) -> b h d m", h=heads)
+    logits = (q @ k).float()
     if not joint:
-        return logits.softmax(-1)
+        return _of_each(logits, lengths, lambda part: part.softmax(-1))
     if log_regions is not None:
-        logits = logits + log_regions.mT[:, :, None].clamp(min=_NEVER)
-    return logits.flatten(-2).softmax(-1).view_as(logits)
+        logits = logits + _for_tokens(log_regions.mT[:, :, None].clamp(min=_NEVER), lengths)
+    return logits.softmax(-1)
 
 
-def image_values(probabilities, v, factors):
+def picture_shares(probabilities, lengths):
+    """The share of each picture (b, r, n) in joint probabilities (b, h, n, m), the mean over heads."""
+    mean = probabilities.mean(1)
+    if len(set(lengths)) == 1:
+        return mean.unflatten(-1, (len(lengths), -1)).sum(-1).mT
+    return torch.stack([part.sum(-1) for part in mean.split(lengths, -1)], 1)
+
+
+def image_values(probabilities, v, factors, *, lengths=None):
     """Σ_i f_i(p)·Σ_t P_i(p, t)·v_i(t): the values of all pictures in one product, nothing stored per picture.
 
-    probabilities (b, h, n, r, t); v (r, t, c) or (b, r, t, c); factors f, broadcast to (b, r, n).
-    Returns (b, n, c) in the dtype of v, before the output projection.
+    probabilities (b, h, n, r, t) with v (r, t, c) or (b, r, t, c), or with lengths (b, h, n, m) with v (m, c) or
+    (b, m, c); factors f, broadcast to (b, r, n), or None for 1. Returns (b, n, c) in the dtype of v, before the output
+    projection.
     """
-    r, t, c = v.shape[-3:]
+    if lengths is None:
+        r, t = v.shape[-3:-1]
+        return image_values(probabilities.flatten(-2), v.flatten(-3, -2), factors, lengths=[t] * r)
     heads = probabilities.shape[1]
-    weighted = (probabilities * factors.mT[..., None, :, :, None]).flatten(-2).to(v.dtype)
-    v = rearrange(v.reshape(-1, r * t, c), "b m (h d) -> b h m d", h=heads)
-    return rearrange(weighted @ v, "b h n d -> b n (h d)")
+    if factors is not None:
+        probabilities = probabilities * _for_tokens(factors.mT[..., None, :, :, None], lengths)
+    v = rearrange(v if v.ndim == 3 else v[None], "b m (h d) -> b h m d", h=heads)
+    return rearrange(probabilities.to(v.dtype) @ v, "b h n d -> b n (h d)")
+
+
+def _of_each(values, lengths, function):
+    """A function of the last axis (..., m), for each picture's part of it."""
+    if len(set(lengths)) == 1:
+        return function(values.unflatten(-1, (len(lengths), lengths[0]))).flatten(-2)
+    return torch.cat([function(part) for part in values.split(lengths, -1)], -1)
+
+
+def _for_tokens(values, lengths):
+    """One value per picture (..., r, 1) as one per token (..., m), or (..., 1) where all have the same."""
+    if values.shape[-2] == 1:
+        return values[..., 0]
+    if len(set(lengths)) == 1:
+        return values.expand(*values.shape[:-1], lengths[0]).flatten(-2)
+    return values[..., 0].repeat_interleave(torch.tensor(lengths, device=values.device), -1)

@@ -62,9 +62,13 @@ def token_mask(mask, size, frame=WHOLE):
     return area_resize(mask.float()[None], size, frame)[0]
 
 
-def kept_tokens(mask, size, frame=WHOLE):
-    """The tokens that a mask keeps: index (m,) int64 into the flat (h, w) grid, ln of the mask there (m,) float32."""
-    values = token_mask(mask, size, frame).flatten()
+def kept_tokens(mask, size, frame=WHOLE, bilinear=False):
+    """The tokens that a mask keeps: index (m,) int64 into the flat (h, w) grid, ln of the mask there (m,) float32.
+
+    As `token_mask` brings it to the grid, or bilinear.
+    """
+    of_tokens = bilinear_resize(mask.float()[None], size, frame)[0] if bilinear else token_mask(mask, size, frame)
+    values = of_tokens.flatten()
     index = values.nonzero()[:, 0]
     return index, values[index].log()
 

@@ -37,12 +37,17 @@ def multi_reference_attention(q, k, v, ref_k, ref_v, ref_bias, *, heads, region=
         return attention(q, torch.cat([k, ref_k], 1), torch.cat([v, ref_v], 1), heads, mask=mask)
 
     # attention will divide by √wide: q is stretched for what should be divided by √d, the bias for what should not
-    query_columns, token_columns = _bias_columns(ref_bias, region, n, wide**0.5, q.dtype)
-    q = _widen(q * (wide / d) ** 0.5, query_columns, heads, wide)
-    k = torch.cat([_widen(k, None, heads, wide), _widen(ref_k, token_columns, heads, wide)], 1)
-    v = torch.cat([_widen(v, None, heads, wide), _widen(ref_v, None, heads, wide)], 1)
-    out = attention(q, k, v, heads)
-    return rearrange(out, "b n (h d) -> b n h d", h=heads)[..., :d].flatten(2)
+    own, wide_q = k.shape[1], q.new_empty(b, n, heads, wide)
+    _stretch(q.unflatten(-1, (heads, d)), (wide / d) ** 0.5, wide_q[..., :d])
+    wide_k, wide_v = _widened(k, ref_k, heads, wide), _widened(v, ref_v, heads, wide)
+    of_queries, of_tokens = _bias_columns(ref_bias, region, wide - d, wide**0.5, q.dtype)
+    wide_q[..., d:] = of_queries[:, None]
+    wide_k[:, :own, :, d:] = 0
+    wide_k[:, own:, :, d:] = of_tokens[:, None]
+    # what comes of these is cut off, but some functions look at whole heads
+    wide_v[..., d:] = 0
+    out = attention(wide_q.flatten(2), wide_k.flatten(2), wide_v.flatten(2), heads)
+    return out.unflatten(-1, (heads, wide))[..., :d].flatten(2)
 
 
 def torch_attention(q, k, v, heads, mask=None):
@@ -59,20 +64,41 @@ def _bias_matrix(ref_bias, region, n):
     return bias + at_query.float().clamp(min=_NEVER)[:, of_token.flatten()]
 
 
-def _bias_columns(ref_bias, region, n, stretch, dtype):
-    """Extra channels of q (n, e) and of the reference keys (m, e) whose products are the bias times `stretch`.
+def _bias_columns(ref_bias, region, width, stretch, dtype):
+    """`width` channels of q (n or 1, width) and of the reference keys (m, width): products are the bias by `stretch`.
 
     A mask tensor would switch fused attention kernels off; a few more channels do not.
     """
-    ref_bias = ref_bias.flatten()[:, None]
-    of_queries = [torch.ones(n, 2, dtype=dtype, device=ref_bias.device)]
-    of_tokens = [_two_parts(ref_bias, stretch, dtype)]
-    if region is not None:
-        at_query, of_token = region
-        of_queries.append(_two_parts(at_query, stretch, dtype))
-        shown = (of_token.flatten()[:, None] == torch.arange(at_query.shape[1], device=of_token.device)).to(dtype)
-        of_tokens += [shown, shown]
-    return torch.cat(of_queries, 1), torch.cat(of_tokens, 1)
+    of_tokens = ref_bias.new_zeros(ref_bias.numel(), width, dtype=dtype)
+    of_tokens[:, :2] = _two_parts(ref_bias.flatten()[:, None], stretch, dtype)
+    if region is None:
+        of_queries = torch.zeros(1, width, dtype=dtype, device=ref_bias.device)
+        of_queries[:, :2] = 1
+        return of_queries, of_tokens
+    at_query, of_token = region
+    segments = at_query.shape[1]
+    of_queries = torch.zeros(len(at_query), width, dtype=dtype, device=ref_bias.device)
+    of_queries[:, :2] = 1
+    of_queries[:, 2 : 2 + 2 * segments] = _two_parts(at_query, stretch, dtype)
+    shown = of_token.flatten()[:, None] == torch.arange(segments, device=of_token.device).repeat(2)
+    of_tokens[:, 2 : 2 + 2 * segments] = shown
+    return of_queries, of_tokens
+
+
+def _widened(own, refs, heads, wide):
+    """Both (b, n, c) behind each other as (b, n + m, h, wide), written once; behind each head there is room."""
+    b, n, c = own.shape
+    out = own.new_empty(b, n + refs.shape[1], heads, wide)
+    out[:, :n, :, : c // heads] = own.unflatten(-1, (heads, -1))
+    out[:, n:, :, : c // heads] = refs.unflatten(-1, (heads, -1))
+    return out
+
+
+def _stretch(t, factor, out):
+    if torch.is_grad_enabled():
+        out[:] = t * factor
+    else:
+        torch.mul(t, factor, out=out)
 
 
 def _two_parts(bias, stretch, dtype):
@@ -80,13 +106,3 @@ def _two_parts(bias, stretch, dtype):
     exact = bias.float().clamp(min=_NEVER) * stretch
     rounded = exact.to(dtype)
     return torch.cat([rounded, (exact - rounded.float()).to(dtype)], 1)
-
-
-def _widen(t, columns, heads, wide):
-    """(b, n, h·d) -> (b, n, h·wide): each head followed by the same columns (n, e), then zeros."""
-    out = t.new_zeros(t.shape[0], t.shape[1], heads, wide)
-    d = t.shape[2] // heads
-    out[..., :d] = rearrange(t, "b n (h d) -> b n h d", h=heads)
-    if columns is not None:
-        out[..., d : d + columns.shape[1]] = columns[:, None]
-    return out.flatten(2)

@@ -4,17 +4,24 @@ import torch
 import torch.nn.functional as F
 
 
-def grouped_linear(x, down, up):
-    """(x . down^T) . up^T for k groups of rows, in one pair of batched products.
+def lowered(x, down):
+    """x . down^T for k groups of vectors, in one product: x (k, m, i), down (k, r, i) -> (k, m, r).
 
-    x (k, m, i), down (k, r, i), up (k, o, r) with the scale in it -> (k, m, o). Smaller ranks are padded with zeros.
-    LoRA (arXiv 2106.09685, section 4.1).
+    The first half of LoRA (arXiv 2106.09685, section 4.1); smaller ranks are padded with zeros.
     """
-    return torch.bmm(torch.bmm(x, down.mT), up.mT)
+    return torch.bmm(x, down.mT)
+
+
+def add_raised(y, hidden, up):
+    """y + hidden . up^T, in place and in one product: y (k, m, o), hidden (k, m, r), up (k, o, r) with the scale in it.
+
+    The second half of LoRA.
+    """
+    return y.baddbmm_(hidden, up.mT)
 
 
 def grouped_conv(x, down, up, **geometry):
-    """The same for convolutions: a p x q convolution down, then 1 x 1 up.
+    """LoRA of convolutions: a p x q convolution down, then 1 x 1 up.
 
     x (k, b, c, h, w), down (k, r, c, p, q), up (k, o, r) -> (k, b, o, h', w'); geometry: stride, padding, dilation of
     the layer. LoCon (LyCORIS, arXiv 2309.14859, section 3.1).
@@ -39,6 +46,20 @@ def kronecker_linear(x, left, right):
     """
     hidden = F.linear(x.unflatten(-1, (left.shape[1], right.shape[1])), right)
     return torch.matmul(left, hidden).flatten(-2)
+
+
+def crossed_linear(x, down, up):
+    """x . W^T with W[p * a1 + q, i * b2 + j] = up[p, j] down[i, q], without forming it.
+
+    x (..., a2 * b2), down (a2, a1), up (b1, b2) -> (..., b1 * a1). KronA as DiffuseKronA writes it (arXiv 2402.17412).
+    """
+    hidden = F.linear(x.unflatten(-1, (down.shape[0], up.shape[1])), up)
+    return torch.matmul(hidden.mT, down).flatten(-2)
+
+
+def crossed_weight(down, up):
+    """That W (b1 * a1, a2 * b2)."""
+    return torch.einsum("i q, p j -> p q i j", down, up).flatten(2).flatten(0, 1)
 
 
 def kronecker_conv(x, left, right, **geometry):
