@@ -1,6 +1,7 @@
 """What the disk refuses, in sentences: why, in which folder, and what to do."""
 
 import errno
+import stat
 
 from ..host.messages import plain
 
@@ -15,6 +16,16 @@ class UnreadableFileError(ValueError):
     def __init__(self, name, wrong, advice=AGAIN):
         super().__init__(plain(f"{name} {wrong}; {advice}"))
         self.wrong = wrong
+
+
+def open_to_read(path):
+    """The file at a path, open for its bytes. OSError is raised where the disk does not give it; an
+    UnreadableFileError for a pipe or a device, which might never end.
+    """
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise UnreadableFileError(path.name, f"in {path.parent} is a pipe or a device, not a file", "move it away")
+    return path.open("rb")
 
 
 def unreadable(path, error):

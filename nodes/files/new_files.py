@@ -47,8 +47,8 @@ def write_new(files, kind):
                 else:
                     _check_same(path, files[path], kind)
     except BaseException:
-        for path in written:
-            path.unlink(missing_ok=True)
+        # a disk that refuses this too keeps whole files, which the next run knows by their content
+        _remove(written)
         raise
     finally:
         _remove(parts.values())
@@ -171,11 +171,11 @@ def _check_same(path, data, kind):
         )
 
 
-def _remove(parts):
-    for part in parts:
-        # what cannot be removed now is by its age
+def _remove(paths):
+    for path in paths:
+        # a part that cannot be removed now is by its age
         with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

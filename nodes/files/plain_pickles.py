@@ -41,6 +41,11 @@ def from_pickle(file, name):
 
     One dict inside, as trainers wrap theirs, is taken for the whole, as the host does.
     """
+    return _unwrapped(plainly_loaded(file, name))
+
+
+def plainly_loaded(file, name):
+    """The same as it is, with what is around it."""
     file.seek(0)
     try:
         data = _unpacked(file, name) if file.read(2) == b"PK" else _bare(file, name)
@@ -58,7 +63,7 @@ def from_pickle(file, name):
         ) from error
     if isinstance(contents, torch.Tensor):
         raise UnreadableFileError(name, "cannot be read as weights: it contains a single tensor without a name")
-    return _unwrapped(contents)
+    return contents
 
 
 def _unpacked(file, name):
@@ -66,9 +71,7 @@ def _unpacked(file, name):
     out = io.BytesIO()
     try:
         with zipfile.ZipFile(file) as found, zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as ours:
-            records = found.infolist()
-            _check(records, file.seek(0, io.SEEK_END), name)
-            for record in records:
+            for record in checked_records(found, file, name):
                 content = found.read(record)
                 if record.filename.endswith("data.pkl"):
                     _check_kinds(content, name)
@@ -79,7 +82,9 @@ def _unpacked(file, name):
     return out
 
 
-def _check(records, size, name):
+def checked_records(found, file, name):
+    """The records of an open zip file, as torch.save writes them; UnreadableFileError for others."""
+    records, size = found.infolist(), file.seek(0, io.SEEK_END)
     if any(record.compress_type != zipfile.ZIP_STORED for record in records):
         raise UnreadableFileError(
             name, "contains packed records, which PyTorch never writes", "get a safetensors copy from its authors"
@@ -91,6 +96,7 @@ def _check(records, size, name):
         raise UnreadableFileError(name, "is damaged (two of its records have one name)")
     if any(record.file_size > _LONGEST_PICKLE for record in records if record.filename.endswith("data.pkl")):
         raise UnreadableFileError(name, "has a table of contents too long for weights", _NOT_PLAIN_ADVICE)
+    return records
 
 
 def _bare(file, name):

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from ..host.messages import input_error
-from .disk_errors import UnreadableFileError, unreadable
+from .disk_errors import UnreadableFileError, open_to_read, unreadable
+from .object_files import objects_of
 from .plain_pickles import from_pickle
 from .tensor_table import PLAIN_KINDS, from_table
 
@@ -35,10 +36,29 @@ def read_tensors(path):
 
 def tensors_in(path):
     """As `read_tensors`, for files that we can do without: an UnreadableFileError, which is shown nowhere, says why."""
+    contents, metadata, size = _read(path, from_pickle)
+    return _checked(contents, path.name, size), metadata
+
+
+def read_contents(path):
+    """What a file holds, nested as it is: dicts, lists, tensors, texts, numbers, and None for all else.
+
+    Of pickles that hold objects too, of which nothing is run: see object_files.py. Raises ValueError as `read_tensors`
+    does, but for what is no tensor.
+    """
     try:
-        with path.open("rb") as file:
+        contents, _, _ = _read(path, objects_of)
+        _check_numbers(contents, path.name, "", set())
+    except UnreadableFileError as error:
+        raise input_error(str(error)) from error
+    return contents
+
+
+def _read(path, from_objects):
+    try:
+        with open_to_read(path) as file:
             before = os.fstat(file.fileno())
-            contents, metadata = _contents(file, path)
+            contents, metadata = _contents(file, path, from_objects)
             after = os.fstat(file.fileno())
     except OSError as error:
         raise unreadable(path, error) from error
@@ -46,22 +66,24 @@ def tensors_in(path):
         raise UnreadableFileError(path.name, "does not fit into memory", "choose a smaller file") from error
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise UnreadableFileError(path.name, "changed while it was read", "wait until it is complete and try again")
-    return _checked(contents, path.name, before.st_size), metadata
+    return contents, metadata, before.st_size
 
 
 def sha256_of(path):
     """The SHA-256 of a file's bytes, in hexadecimal digits; ValueError if it cannot be read."""
     state = hashlib.sha256()
     try:
-        with path.open("rb") as file:
+        with open_to_read(path) as file:
             while piece := file.read(_PIECE):
                 state.update(piece)
+    except UnreadableFileError as error:
+        raise input_error(str(error)) from error
     except OSError as error:
         raise input_error(str(unreadable(path, error))) from error
     return state.hexdigest()
 
 
-def _contents(file, path):
+def _contents(file, path, from_objects):
     head = file.read(64)
     file.seek(0)
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
@@ -79,7 +101,7 @@ def _contents(file, path):
     if path.suffix.lower() not in PICKLES:
         advice = f"rename it to {Path(path.name).stem}.pth"
         raise UnreadableFileError(path.name, "is a PyTorch file with another extension", advice)
-    return from_pickle(file, path.name), {}
+    return from_objects(file, path.name), {}
 
 
 def _checked(contents, name, size):
@@ -120,6 +142,23 @@ def _flat(contents, name, count, prefix="", depth=0):
             raise UnreadableFileError(
                 name, f"contains {prefix}{key}, which is not a plain tensor", "choose a file of weights only"
             )
+
+
+def _check_numbers(contents, name, prefix, seen):
+    if isinstance(contents, torch.Tensor):
+        if contents.is_floating_point() and not _is_finite(_distinct(contents)):
+            raise UnreadableFileError(name, f"contains NaN or infinite values at {prefix}")
+    elif isinstance(contents, dict | list) and id(contents) not in seen:
+        seen.add(id(contents))
+        for key, value in contents.items() if isinstance(contents, dict) else enumerate(contents):
+            _check_numbers(value, name, f"{prefix}.{key}" if prefix else str(key), seen)
+
+
+def _distinct(tensor):
+    """A tensor's values, or all that lie with them where it shows some of them more than once."""
+    if tensor.is_contiguous():
+        return tensor
+    return tensor.as_strided((tensor.untyped_storage().nbytes() // tensor.element_size(),), (1,), 0)
 
 
 def _is_plain(tensor):

@@ -1,0 +1,28 @@
+"""Weights of the pack for its pocket model, offered by the loaders beside the user's files, under names of their own.
+
+An entry such as "pocket: npnet" can't be a user's: where it stands in a list, it means the pack's file.
+"""
+
+import functools
+from pathlib import Path
+
+COMPANIONS = Path(__file__).parents[1] / "pocket" / "companions"
+POCKET = "pocket: "
+# Of each kind of model files those that its loaders read; {kind: pattern of names}.
+_OFFERED = {"ipadapter": "*", "loras": "*_edlora", "npnet": "*", "resadapter": "*/*"}
+
+
+@functools.cache
+def companions(kind):
+    """{entry: path} of what the pack has of this kind of model files; a set of two files has both, as `set/file`."""
+    files = sorted(COMPANIONS.joinpath(kind).glob(f"{_OFFERED[kind]}.safetensors")) if kind in _OFFERED else ()
+    return {POCKET + _label(path.relative_to(COMPANIONS / kind)): path for path in files}
+
+
+def is_companion(name):
+    """Whether an entry means a file of the pack."""
+    return isinstance(name, str) and name.startswith(POCKET)
+
+
+def _label(path):
+    return "/".join(part.removesuffix("_pocket") for part in path.with_suffix("").parts)
