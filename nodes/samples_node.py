@@ -6,11 +6,12 @@ from comfy_api.latest import io
 
 from . import schema
 from .files.picture_files import mask_file, picture_file
+from .host.choices import check_listed
 
 _FOLDER = Path(__file__).parent.parent / "workflows" / "images"
 PICTURES = ("cat", "coffee", "astronaut", "rocket")
-# things that the pocket model has never seen
-POCKET_PICTURES = ("pocket_lion", "pocket_castle")
+# things that the pocket model has never seen, and two in looks that no word of its prompts names
+POCKET_PICTURES = ("pocket_lion", "pocket_castle", "pocket_heart", "pocket_star")
 
 
 class SamplePicture(io.ComfyNode):
@@ -37,6 +38,7 @@ class SamplePicture(io.ComfyNode):
 
     @classmethod
     def execute(cls, picture) -> io.NodeOutput:
+        check_listed("picture", picture, (*PICTURES, *POCKET_PICTURES))
         return io.NodeOutput(picture_file(_FOLDER / f"{picture}.jpg"), mask_file(_FOLDER / f"{picture}_mask.png"))
 
 

@@ -6,12 +6,19 @@ there runs first, with all rows; then each of our techniques, by its `order`, ad
 the rows that it plans. So the order of nodes does not matter, and no patch of another pack is lost.
 """
 
-from comfy.patcher_extension import WrapperExecutor, WrappersMP
+from comfy.patcher_extension import WrappersMP
 
-from .calls import sigma_of, with_patches, with_replacements
+from .bank import shrink_bank
+from .calls import sigmas_of, with_patches, with_replacements
+from .compiled import tell_of_compiling, uncompiled
 from .composed_attention import ComposedAttention
-from .rows import LIST_NAMES, names_of
-from .run import Run, call_of, step_of
+from .devices import beside
+from .innermost import Innermost, put_outermost
+from .left_out import twice_if_too_late
+from .moved_latents import after_move, moved
+from .other_lists import run_lists
+from .run import RUNNING, Run, Running, call_of, step_of
+from .technique import begin_all
 
 _KEY = "personalization"
 RUN = "personalization_run"
@@ -25,22 +32,26 @@ def attach(model, technique):
     techniques[technique.name] = earlier.joined_by(technique) if earlier else technique
     attached = Attached(patched.model, tuple(sorted(techniques.values(), key=lambda t: t.order)))
     for kind, wrapper in (
-        (WrappersMP.OUTER_SAMPLE, attached.around_run),
+        (WrappersMP.OUTER_SAMPLE, Innermost(attached.around_run)),
         (WrappersMP.PREPARE_SAMPLING, attached.around_loading),
         (WrappersMP.PREDICT_NOISE, attached.around_step),
-        (WrappersMP.CALC_COND_BATCH, attached.around_conds),
-        (WrappersMP.DIFFUSION_MODEL, attached.around_unet),
+        (WrappersMP.CALC_COND_BATCH, Innermost(attached.around_conds)),
+        (WrappersMP.APPLY_MODEL, attached.around_model),
+        (WrappersMP.DIFFUSION_MODEL, Innermost(attached.around_unet)),
     ):
         patched.remove_wrappers_with_key(kind, _KEY)
         patched.add_wrapper_with_key(kind, _KEY, wrapper)
-    patched.set_additional_models(_KEY, [one for t in attached.techniques for one in t.models()])
+    patched.set_additional_models(_KEY, [beside(model, one) for t in attached.techniques for one in t.models()])
     return patched
 
 
 def wrap_runs(model, key, wrapper):
-    """A clone of the MODEL with an OUTER_SAMPLE wrapper of ours under a key, in the place of an earlier one."""
+    """A clone of the MODEL with an OUTER_SAMPLE wrapper of ours under a key, in the place of an earlier one.
+
+    Wrappers of others lie outside it: each sampling inside theirs is a run of its own.
+    """
     patched = unwrap_runs(model, key)
-    patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, wrapper)
+    patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, Innermost(wrapper))
     return patched
 
 
@@ -54,7 +65,7 @@ def unwrap_runs(model, key):
 def techniques_of(model):
     """The techniques that a MODEL carries."""
     wrappers = model.get_wrappers(WrappersMP.DIFFUSION_MODEL, _KEY)
-    return wrappers[0].__self__.techniques if wrappers else ()
+    return wrappers[0].wrapper.__self__.techniques if wrappers else ()
 
 
 def technique_of(model, name):
@@ -72,12 +83,18 @@ class Attached:
     def around_run(self, executor, noise, latent_image, sampler, sigmas, denoise_mask=None, *args, **kwargs):
         """OUTER_SAMPLE: makes the run's state and drops it at the end, after an error and after an interrupt."""
         guider = executor.class_obj
+        tell_of_compiling(guider.model_patcher)
         # the guider's options are its own copy for this run
         options = guider.model_options["transformer_options"]
-        run = options[RUN] = Run(guider, tuple(noise.shape), denoise_mask is not None, sampler)
+        # the sampler's own latent moves, whatever others make of it, and also in steps that they leave out
+        put_outermost(options, WrappersMP.PREDICT_NOISE, _KEY)
+        noised, shape = bool(noise.any()), tuple(noise.shape)
+        begun = {"continued": None if noised else latent_image, "fresh": noised and not latent_image.any()}
+        run = options[RUN] = Run(guider, shape, denoise_mask is not None, sampler, sigmas.tolist(), **begun)
+        # a budget that has been lowered since the last run frees memory now
+        shrink_bank(guider.model_patcher.model, [t.cache_bytes for t in self.techniques])
         try:
-            for technique in self.techniques:
-                technique.begin(run)
+            begin_all(self.techniques, run)
             latents = executor(noise, latent_image, sampler, sigmas, denoise_mask, *args, **kwargs)
             for technique in self.techniques:
                 technique.finished(run, latents)
@@ -89,51 +106,63 @@ class Attached:
             run.close()
 
     def around_loading(self, executor, model, noise_shape, *args, **kwargs):
-        """PREPARE_SAMPLING: announces the rows of our extra passes, before memory is given out."""
+        """PREPARE_SAMPLING: before memory is given out, brings our models to the MODEL's device and announces the rows
+        of our extra passes.
+        """
+        # a node behind us may have sent the MODEL to another device
+        additional = model.get_additional_models_with_key(_KEY)
+        model.set_additional_models(_KEY, [beside(model, one) for one in additional])
         rows = noise_shape[0] + sum(t.extra_rows(noise_shape) for t in self.techniques)
         return executor(model, [rows, *noise_shape[1:]], *args, **kwargs)
 
     def around_step(self, executor, x, sigma, model_options=None, *args, **kwargs):
-        """PREDICT_NOISE: lets techniques move the sampler's latent x (b, C, h, w), in place, before a step."""
+        """PREDICT_NOISE: what happens once per evaluation, in the sampler's thread. Techniques may move its latent x
+        (b, C, h, w), in place, before a step.
+        """
         options = (model_options or {}).get("transformer_options", {})
-        shifts = []
-        if RUN in options:
-            step = step_of(options[RUN], self.base, x, sigma, options)
-            shifts = [shift for shift in (t.shift(step) for t in self.techniques) if shift is not None]
-        if not shifts:
+        if RUN not in options:
             return executor(x, sigma, model_options, *args, **kwargs)
-        shift = sum(shifts)
-        # in place: the sampler's own latent moves, not only what this step sees
-        x += shift
-        denoised = executor(x, sigma, model_options, *args, **kwargs)
-        if options[RUN].masked:
-            # The host puts the masked part back on a copy of the latent, so the sampler's own did not move. A step goes
-            # to d + r (x - d), with r = next sigma / sigma and d = denoised: moving x by s would end it r s further,
-            # and so does moving d by s r / (1 - r).
-            ratio = step.next_sigma / step.moment.sigma
-            denoised = denoised + shift * (ratio / (1 - ratio))
-        return denoised
+        step = step_of(options[RUN], self.base, x, sigma, options)
+        for technique in self.techniques:
+            technique.enter(step)
+        shift = moved(x, step, self.techniques)
+        denoised = twice_if_too_late(executor, step.run)(x, sigma, model_options, *args, **kwargs)
+        for technique in self.techniques:
+            technique.leave(step)
+        return after_move(denoised, shift, step)
 
     def around_conds(self, executor, base, conds, x, sigma, model_options, *args, **kwargs):
-        """CALC_COND_BATCH: notes under which names the guider holds the lists that are run (PAG and SAG run one)."""
+        """CALC_COND_BATCH: notes which lists of entries are run; techniques may have others run in their place.
+
+        Innermost, since others may run single lists. Whatever is compiled lies inside: here compiling is switched off.
+        """
+
+        def predict(lists, options):
+            return executor(base, lists, x, sigma, {**model_options, "transformer_options": options}, *args, **kwargs)
+
         options = model_options.get("transformer_options", {})
-        if RUN in options:
-            noted = {LIST_NAMES: names_of(conds, options[RUN].conds())}
-            model_options = {**model_options, "transformer_options": {**options, **noted}}
-        return executor(base, conds, x, sigma, model_options, *args, **kwargs)
+        with uncompiled():
+            if RUN not in options:
+                return predict(conds, options)
+            return run_lists(self.techniques, conds, options, options[RUN], sigma, predict)
+
+    def around_model(
+        self, executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **kwargs
+    ):
+        """APPLY_MODEL: notes which model runs. On several devices each has its own, and the guider knows the first."""
+        options = {**(transformer_options or {}), RUNNING: Running(executor.class_obj)}
+        return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
     def around_unet(
         self, executor, x, timesteps, context=None, y=None, control=None, transformer_options=None, **kwargs
     ):
-        """DIFFUSION_MODEL: puts the branches of our techniques at their blocks, for this call only."""
-        rest = executor.wrappers[executor.idx + 1 :]
-        if any(not isinstance(getattr(wrapper, "__self__", None), Attached) for wrapper in rest):
-            # innermost of all, so that what other packs' wrappers put into the options stands before we look
-            last = WrapperExecutor.new_class_executor(executor.original, executor.class_obj, [*rest, self.around_unet])
-            return last.execute(x, timesteps, context, y, control, transformer_options, **kwargs)
+        """DIFFUSION_MODEL: puts the branches of our techniques at their blocks, for this call only.
+
+        Innermost of all, so that what other packs' wrappers put into the options stands before we look.
+        """
         options = {} if transformer_options is None else transformer_options
         # without a noise level nobody samples: some node looks at the bare UNet
-        if sigma_of(options) is not None:
+        if sigmas_of(options) is not None:
             run = options.get(RUN) or Run()
             call = call_of(run, self.base, executor.original, x, timesteps, context, y, options)
             branches = {}

@@ -1,11 +1,18 @@
 """The host's attention function, called as the host calls it."""
 
+from functools import cache
+
+import torch
 from comfy.ldm.modules import attention as host
 
-from .calls import heads_of
+from ...kernels.merged_attention import kernel_with_lse
+from .calls import attention_overridden, heads_of
+from .messages import log_info
 
 # Backends that round keys to 8 bits: extra channels that carry a bias would not survive.
 QUANTIZED = ("attention_sage", "attention3_sage")
+# From as many rows on the host runs them in turns.
+MANY_ROWS = 1 << 15
 
 
 def plain_attention(q, k, v, options):
@@ -26,3 +33,26 @@ def exact_attention(options):
         return function(q, k, v, heads, mask=mask, attn_precision=precision, transformer_options=options)
 
     return attention
+
+
+def lse_kernel(q, options):
+    """PyTorch's kernel that gives attention with its log-sum-exp (kernels/merged_attention.py), where it computes what
+    the host would: where the host's function is PyTorch's own and nobody overrides it; None elsewhere.
+    """
+    own = getattr(host, "attention_pytorch", None)
+    if host.optimized_attention is not own or attention_overridden(options) or len(q) >= MANY_ROWS:
+        return None
+    if torch.is_grad_enabled() and q.requires_grad:
+        return None
+    kernel = kernel_with_lse(q.device, q.dtype, q.shape[-1] // heads_of(options))
+    if kernel is None:
+        _tell_of_slower_form()
+    return kernel
+
+
+@cache
+def _tell_of_slower_form():
+    log_info(
+        f"this PyTorch ({torch.__version__}) gives no log-sum-exp of attention here, so references are read in a form "
+        "that moves more memory; the pictures are the same"
+    )

@@ -5,6 +5,7 @@ import re
 from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, UNetModel, Upsample
 
+from .calls import as_written, live_unet
 from .messages import input_error
 
 # Self-attentions by host block, after FreeCustom's layers 10-15 of 16 (its config) and their SDXL counterparts.
@@ -23,7 +24,7 @@ def unet_of(model, what):
 
     Raises ValueError, naming `what` needs it and the class of the model, if the MODEL holds no UNet with attention.
     """
-    unet = model.model.diffusion_model
+    unet = live_unet(model.model)
     if not isinstance(unet, UNetModel) or not attention_blocks(unet):
         name = type(model.model).__name__
         raise input_error(
@@ -42,11 +43,22 @@ def attention_blocks(unet):
     found, level = {}, 0
     for name, blocks in (("input", unet.input_blocks), ("middle", middle), ("output", unet.output_blocks)):
         for number, layers in enumerate(blocks):
-            for layer in layers:
+            for layer in map(as_written, as_written(layers)):
                 if isinstance(layer, SpatialTransformer):
                     found |= {(name, number, index): level for index in range(len(layer.transformer_blocks))}
                 level += isinstance(layer, Downsample) - isinstance(layer, Upsample)
     return found
+
+
+# Of the levels of a UNet, the one whose grid has a quarter of the latent's sides.
+QUARTER = 2
+
+
+def quarter_blocks(levels):
+    """Of {host key: level} the keys of that level outside of the middle, whose maps tell things apart
+    (Break-A-Scene, arXiv 2305.16311; ConceptExpress, arXiv 2407.07077).
+    """
+    return [key for key, level in levels.items() if level == QUARTER and key[0] != "middle"]
 
 
 def middle_block(unet, numbers):
@@ -77,12 +89,37 @@ def no_such_attention(unet, what):
     )
 
 
+def name_of_block(block):
+    """The name of a transformer block in the UNet's state dict, by its host key (name, number, index)."""
+    name, number, index = block
+    layers = "middle_block" if name == "middle" else f"{name}_blocks.{number}"
+    return f"{layers}.1.transformer_blocks.{index}"
+
+
 def cross_attention(unet, block):
     """The module that reads the text at a host key (name, number, index)."""
-    name, number, index = block
+    return _transformer(unet, block).transformer_blocks[block[2]].attn2
+
+
+def self_attention(unet, block):
+    """The module in which the image's tokens read each other at a host key."""
+    return _transformer(unet, block).transformer_blocks[block[2]].attn1
+
+
+def channels_at(unet, block):
+    """The number of channels of the features at a host key."""
+    return _transformer(unet, block).in_channels
+
+
+def block_layers(unet, name, number):
+    """The layers of one block of a UNet ("input", "middle" or "output"), in order of execution."""
     layers = unet.middle_block if name == "middle" else getattr(unet, f"{name}_blocks")[number]
-    (transformer,) = (layer for layer in layers if isinstance(layer, SpatialTransformer))
-    return transformer.transformer_blocks[index].attn2
+    return [as_written(layer) for layer in as_written(layers)]
+
+
+def _transformer(unet, block):
+    (transformer,) = (layer for layer in block_layers(unet, *block[:2]) if isinstance(layer, SpatialTransformer))
+    return transformer
 
 
 def grid_at(level, latent_size):

@@ -4,13 +4,12 @@ What stands there runs first, with all rows; then each of our branches adds (its
 rows that it plans.
 """
 
-from functools import cache, partial
-from operator import getitem
-
 import torch
 
 from .attention import plain_attention
-from .messages import log_warning
+from .calls import block_of
+from .left_out import left_out_of
+from .plain_rows import PlainAttention
 from .rows import coupled_chunks
 
 
@@ -29,30 +28,43 @@ class ComposedAttention:
         if k.shape[0] != rows:
             chunks, rows = coupled_chunks(options, k.shape[0]), k.shape[0]
         if not chunks or q.shape[0] % rows:
-            self._leave_out("another patch changed the number of rows")
+            self._leave_out(options, "changed the number of rows at some layers without listing them")
             return plain_attention(q, k, v, options) if standing is None else standing
         # HyperTile cuts q into tiles as further rows; the host's attention then reads k and v in as many strips
         tiles = q.shape[0] // rows
         k, v = (t.reshape(q.shape[0], -1, t.shape[-1]) for t in (k, v))
         if standing is not None and standing.shape != q.shape:
-            self._leave_out("another patch returned an attention of another shape")
+            self._leave_out(options, "returned an attention of another shape at some layers")
             return standing
 
-        plain_of_all = plain_attention(q, k, v, options) if any(branch.adds for branch in self.branches) else None
-        out = torch.empty_like(q)
+        at_once, merges = (any(getattr(branch, name) for branch in self.branches) for name in ("adds", "merges"))
+        of_all = PlainAttention(q, k, v, options, at_once, merges)
+        for branch in self.branches:
+            if branch.adds:
+                branch.prepare(of_all.whole)
+        # unless something stands here, what nobody changes is in its place already
+        in_place = standing is None and of_all.free
+        out = of_all.whole if in_place else torch.empty_like(q)
+        left_out, block = left_out_of(self.call.run), block_of(options)
         for chunk in chunks:
             own = slice(chunk.start * tiles, chunk.stop * tiles)
-            mine = q[own], k[own], v[own], options
-            plain = (
-                cache(partial(plain_attention, *mine)) if plain_of_all is None else partial(getitem, plain_of_all, own)
-            )
-            ours = [o for o in (branch(*mine, chunk, plain) for branch in self.branches) if o is not None]
-            out[own] = _composed(standing[own] if standing is not None else None, ours, plain)
+            serving = [branch for branch in self.branches if left_out.serves((branch.label, block), chunk)]
+            plain = of_all.of(own, alone=standing is None and len(serving) == 1)
+            ours = [
+                o
+                for o in (branch(q[own], k[own], v[own], options, chunk, plain) for branch in serving)
+                if o is not None
+            ]
+            made = _composed(standing[own] if standing is not None else None, ours, plain)
+            if not (in_place and plain.is_own(made)):
+                out[own] = made
         return out
 
-    def _leave_out(self, reason):
-        if self.call.run.once(reason):
-            log_warning(f"{reason}; this pack's attention is skipped at its blocks")
+    def _leave_out(self, options, reason):
+        run = self.call.run
+        for label in dict.fromkeys(branch.label for branch in self.branches):
+            left_out_of(run).note((label, block_of(options)), self.call.chunks)
+            run.tell(f"{label}: another node {reason}, so {label} is left out there; bypass one of the two")
 
 
 def _composed(standing, ours, plain):

@@ -6,13 +6,18 @@ import weakref
 import torch
 from comfy.weight_adapter import WeightAdapterBase
 
+from .contexts import Contexts
+from .hooked_weights import hooks_key
 
-def digest(*tensors):
-    """A hash of the contents, shapes and dtypes of tensors (None counts as an empty one)."""
+
+def digest(*parts):
+    """A hash of the contents, shapes and dtypes of tensors and Contexts (None counts as an empty tensor)."""
     state = hashlib.blake2b(digest_size=16)
-    for t in tensors:
-        if t is not None:
-            _hash_tensor(state, t)
+    for part in parts:
+        if isinstance(part, Contexts):
+            _hash(state, part.contents)
+        elif part is not None:
+            _hash_tensor(state, part)
         state.update(b"|")
     return state.digest()
 
@@ -45,12 +50,11 @@ def weights_key(patcher):
     if patcher is None:
         # nobody has loaded the model through a patcher, so nothing patches it
         return ()
-    hooks = patcher.current_hooks.hooks if patcher.current_hooks is not None else ()
     injections = [one for several in patcher.injections.values() for one in several]
     replaced = [(name, value) for name, value in patcher.object_patches.items() if name.startswith("diffusion_model")]
     return (
         patcher.patches_uuid,
-        tuple((hook.hook_ref, hook.strength) for hook in hooks),
+        hooks_key(patcher),
         tuple(_identity(one) for one in injections),
         tuple((name, _identity(value)) for name, value in replaced),
     )

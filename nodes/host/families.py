@@ -3,7 +3,7 @@
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.supported_models import SD15, SD20, SDXL
 
-from .messages import input_error
+from .calls import live_unet
 
 # Where the families were trained: the side of a square picture.
 NATIVE = {"SD1.5": 512, "SD2.x": 768, "SDXL": 1024}
@@ -23,18 +23,6 @@ OTHER_CHANNELS = {
 }
 
 
-def check_one_device(model, what):
-    """ValueError, naming `what`, for a MODEL that the host runs on several devices at once (MultiGPU CFG Split).
-
-    The host's threads would meet in the layers of one device, with tensors of another.
-    """
-    if model.get_additional_models_with_key("multigpu"):
-        raise input_error(
-            f"{what} cannot run on a model that is split over several GPUs yet; remove MultiGPU CFG Split from the "
-            "graph"
-        )
-
-
 def native_side(model):
     """The side in pixels of the square pictures that a MODEL was trained on; of an unknown family as SD1.5."""
     own = getattr(model.model, "native_side", None)
@@ -47,7 +35,7 @@ def family_of(model):
     By family and not by shape: SD2.x has the shapes of SD1.5 in all convolutions and norms.
     """
     config = model.model.model_config
-    if isinstance(model.model.diffusion_model, UNetModel):
+    if isinstance(live_unet(model.model), UNetModel):
         if isinstance(config, SDXL):
             return "SDXL"
         if isinstance(config, SD20) or config.unet_config.get("context_dim") == 1024:

@@ -33,6 +33,9 @@ def normal(tensor):
 
 
 def _normal(tensor):
+    if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+        # a packed one: see packed_weights
+        return tensor
     with torch._C.DisableTorchFunction():
         if tensor.is_inference():
             return normal(tensor)

@@ -8,17 +8,28 @@ HTML, without a character that means anything there.
 import logging
 import re
 import sys
+import unicodedata
+from threading import Lock
 
 from comfy_execution.utils import get_executing_context
 
 # Characters that are kept of a quoted name, of anything without a space, of a whole sentence.
 QUOTED, UNBROKEN, SENTENCE = 80, 160, 480
+# So many sentences stand on a node, and those of so many nodes are remembered.
+SHOWN, NODES = 20, 16
 _HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+# {(run of the graph, node): its sentences}, the node that spoke last at the end
+_SAID, _LOCK = {}, Lock()
+
+
+def visible(character):
+    """Whether a reader sees a character, or a space of some width: not a control character, not a hidden mark."""
+    return character.isprintable() or unicodedata.category(character) == "Zs"
 
 
 def plain(text):
     """The text as one printable line of at most SENTENCE characters, with long names in it cut in the middle."""
-    text = "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
+    text = "".join(one if visible(one) else one.encode("unicode_escape").decode("ascii") for one in text)
     text = re.sub(rf'(?<=")[^"]{{{QUOTED},}}(?=")', lambda match: _cut(match[0], QUOTED), text)
     text = re.sub(rf"\S{{{UNBROKEN},}}", lambda match: _cut(match[0], UNBROKEN), text)
     return _cut(text, SENTENCE)
@@ -28,6 +39,11 @@ def warn_user(message):
     """Logs a sentence and shows it on the node that is running."""
     log_warning(message)
     _show(message)
+
+
+def show_progress(line):
+    """Shows a line on the node that is running, below what is said there; the next one takes its place."""
+    _show(line, passing=True)
 
 
 def input_error(message):
@@ -53,7 +69,7 @@ def _cut(text, most):
     return f"{text[:kept]} ... {text[-kept:]}"
 
 
-def _show(message):
+def _show(message, passing=False):
     # where no server runs (a script, a test) there is no node to write on, and its module must not be loaded
     prompt_server = getattr(sys.modules.get("server"), "PromptServer", None)
     server = getattr(prompt_server, "instance", None)
@@ -61,4 +77,20 @@ def _show(message):
     if context is not None and server is not None:
         # two brackets would begin a link of the page's own
         text = re.sub(r"\[(?=\[)", "[ ", plain(message)).translate(_HTML)
-        server.send_progress_text(text, context.node_id)
+        with _LOCK:
+            said = [*_said(context), text] if passing else _all_said(context, text)
+            server.send_progress_text("\n".join(said), context.node_id)
+
+
+def _said(context):
+    return _SAID.get((context.prompt_id, context.node_id), ())
+
+
+def _all_said(context, text):
+    """What a node has said in this run of the graph, a text last: the page keeps only what comes last."""
+    key = context.prompt_id, context.node_id
+    said = list(dict.fromkeys([*_SAID.pop(key, ()), text]))[-SHOWN:]
+    _SAID[key] = said
+    for old in list(_SAID)[:-NODES]:
+        del _SAID[old]
+    return said

@@ -5,8 +5,24 @@ from dataclasses import dataclass
 from .calls import coupled_sides_of, sides_of
 
 COND, UNCOND = "cond", "uncond"
-# Where the names of the lists that a call runs stand in its transformer options.
-LIST_NAMES = "personalization_names"
+# Where the lists that a call runs stand in its transformer options.
+LISTS = "personalization_lists"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the rows of a list read of reference pictures: whether any, and by how many timesteps these are noisier."""
+
+    references: bool = True
+    shift: int = 0
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One list of entries that a call runs."""
+
+    name: str | None  # the guider's, or that of a technique of ours; None: nobody's
+    reading: Reading = Reading()
 
 
 @dataclass(frozen=True)
@@ -19,30 +35,32 @@ class Chunk:
     uuid: object = None
     # (height, width, top, left) in latent pixels if only a part of the picture is run, else None
     area: tuple | None = None
+    reading: Reading = Reading()
 
     @property
     def rows(self):
         return slice(self.start, self.stop)
 
 
-def names_of(lists, conds):
-    """The guider's name of each list of entries that is about to be run, None where it is no list of the guider's.
+def named_lists(lists, conds):
+    """A Listed for each list of entries that is about to be run, without a name where it is no list of the guider's.
 
     conds: the guider's named conditionings ({name: [entry, ...]}).
     """
-    return tuple(next((name for name, own in conds.items() if own is entries), None) for entries in lists)
+    return tuple(Listed(next((name for name, own in conds.items() if own is entries), None)) for entries in lists)
 
 
 def chunks_of(options, batch, conds):
     """The chunks of a UNet call of `batch` rows.
 
     options: its transformer_options; conds: the guider's named conditionings, {} if unknown. The role of a chunk comes
-    from the name of the list that it was run from (LIST_NAMES in the options), else from the name under which the
-    guider holds its uuid, else (nobody knows it, or it stands on both sides: the host copies entries to match areas)
-    from the side that the host gives it.
+    from the name of the list that it was run from (LISTS in the options), else from the name under which the
+    guider holds its uuid. One that stands on both sides (the host copies entries to match areas) is of the side that
+    the host gives it; so are all of a run without a guider. A uuid that the guider does not hold is some node's own
+    list, as the empty prompt of Perp-Neg: unconditional.
     """
     order, uuids = sides_of(options)
-    names = options.get(LIST_NAMES, ())
+    lists = options.get(LISTS, ())
     if batch % len(order) or len(uuids) != len(order):
         # rows that nobody explains: one chunk, and nothing that depends on its uuid
         order, uuids = [0], [None]
@@ -50,11 +68,14 @@ def chunks_of(options, batch, conds):
     chunks = []
     for i, (index, uuid) in enumerate(zip(order, uuids, strict=True)):
         known = [(name, entry) for name, entries in conds.items() for entry in entries if entry.get("uuid") == uuid]
-        holders = {names[index]} if index < len(names) and names[index] else {name for name, _ in known}
+        own = lists[index] if index < len(lists) else Listed(None)
+        holders = {own.name} if own.name else {name for name, _ in known}
         roles = {_role(name) for name in holders} if uuid is not None else set()
+        if uuid is not None and conds and not holders:
+            roles = {UNCOND}
         role = roles.pop() if len(roles) == 1 else UNCOND if index == 1 else COND
         area = next((entry["area"] for name, entry in known if _role(name) == role and entry.get("area")), None)
-        chunks.append(Chunk(i * size, (i + 1) * size, role, uuid, area))
+        chunks.append(Chunk(i * size, (i + 1) * size, role, uuid, area, own.reading))
     return tuple(chunks)
 
 
@@ -84,6 +105,26 @@ def entry_of(chunk, conds):
                 text = entry.get("model_conds", {}).get("c_crossattn")
                 same = (e for e in entries if text is not None and e.get("model_conds", {}).get("c_crossattn") is text)
                 return next(same, entry)
+    return None
+
+
+def place_of(chunk, conds):
+    """Where the entry of a chunk stands among the guider's prompts of its role, from 0; the last place if unknown."""
+    mine = [entry.get("uuid") for name, entries in conds.items() if _role(name) == chunk.role for entry in entries]
+    return mine.index(chunk.uuid) if chunk.uuid is not None and chunk.uuid in mine else len(mine)
+
+
+def prompts_of(conds):
+    """The entries of the lists that are no negatives; conds as for `chunks_of`."""
+    return [entry for name, entries in conds.items() if _role(name) == COND for entry in entries]
+
+
+def acting_prompt(conds, sigma):
+    """The first positive prompt of the guider's that acts at a noise level, None without one; conds as `chunks_of`."""
+    for entry in conds.get("positive") or ():
+        start, end = (entry.get(name) for name in ("timestep_start", "timestep_end"))
+        if (start is None or sigma <= start) and (end is None or sigma >= end):
+            return entry
     return None
 
 

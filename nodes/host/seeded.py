@@ -7,6 +7,14 @@ import torch
 
 def seeded_noise(name, shape):
     """Gaussian noise of unit variance, float32 on the CPU, drawn from a generator of its own for each name."""
+    return torch.randn(shape, generator=_generator(name))
+
+
+def seeded_shares(name, shape):
+    """Numbers in 0..1, all equally likely, float32 on the CPU; as above."""
+    return torch.rand(shape, generator=_generator(name))
+
+
+def _generator(name):
     key = hashlib.blake2b(name.encode(), digest_size=8).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(key, "big") >> 1)
-    return torch.randn(shape, generator=generator)
+    return torch.Generator().manual_seed(int.from_bytes(key, "big") >> 1)

@@ -2,24 +2,44 @@
 
 from dataclasses import dataclass
 
+import comfy.utils
 import torch
 
+from .contexts import Contexts
 from .layered_prompts import contexts_of
 from .messages import input_error
+from .paired_rows import contexts_taken_apart, taken_apart
 
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
     """One conditioning as the UNet takes it, for one row. Tensors stay on the CPU, in float32."""
 
-    context: torch.Tensor  # (1, T, D)
+    context: torch.Tensor | None  # (1, T, D); None of a picture without a text
     y: torch.Tensor | None = None  # (1, A): pooled text and size ids
     concat: torch.Tensor | None = None  # (1, C', h, w): further input channels of inpainting and editing UNets
-    layers: torch.Tensor | None = None  # (L, T, D): the context of each cross-attention, in order of execution
+    contexts: Contexts | None = None  # where layers or timesteps read other ones
+    values: torch.Tensor | None = None  # (1, T, D): what stands for the values where the context is of keys alone
 
-    def beside(self, latent):
-        """The UNet's input: a latent (1, C, h, w) with the further channels behind its own, where there are any."""
-        return latent if self.concat is None else torch.cat([latent, self.concat.to(latent)], 1)
+    def beside(self, latent, channels=0, picture=None):
+        """The UNet's input: a latent (b, C, h, w) with the further channels behind its own, where there are any.
+
+        channels: how many the UNet takes. Where other packs have added some (relighting), these show `picture`, the
+        latent (1, C, h, w) without noise; what is still missing is zero.
+        """
+        return torch.cat([latent, self.behind(latent, channels, picture)], 1)
+
+    def behind(self, latent, channels, picture=None):
+        """Those further channels alone: (b, channels - C, h, w)."""
+        rows = len(latent)
+        parts = [latent[:, :0]]
+        if self.concat is not None:
+            parts.append(comfy.utils.repeat_to_batch_size(self.concat, rows).to(latent))
+        missing = channels - latent.shape[1] - sum(part.shape[1] for part in parts)
+        if missing > 0:
+            shown = latent[:, :0] if picture is None else picture[:, :missing].expand(rows, -1, -1, -1).to(latent)
+            parts += [shown, shown.new_zeros(rows, missing - shown.shape[1], *latent.shape[2:])]
+        return torch.cat(parts, 1)
 
 
 def unet_inputs(base, cross_attn, values, latent, prompt_type="positive", picture=None):
@@ -28,20 +48,37 @@ def unet_inputs(base, cross_attn, values, latent, prompt_type="positive", pictur
     values: the entry's dictionary; picture: the latent in the VAE's units, for models that also take it as an input.
     """
     height, width = (8 * side for side in latent.shape[-2:])
-    picture = torch.zeros_like(latent) if picture is None else picture
-    made = base.extra_conds(
-        **{"width": width, "height": height, "prompt_type": prompt_type} | values,
-        cross_attn=cross_attn,
-        noise=latent,
-        device=latent.device,
-        latent_image=latent,
-        concat_latent_image=picture,
-        concat_mask=torch.zeros_like(picture[:, :1]),
-    )
+    # a prompt from an inpainting node has a picture of its own
+    given = {"width": width, "height": height, "prompt_type": prompt_type} | values | _shown(latent, picture)
+    made = base.extra_conds(**given | {"cross_attn": cross_attn})
     context, y, concat = (
         made[name].cond.float().cpu() if name in made else None for name in ("c_crossattn", "y", "c_concat")
     )
-    return Inputs(context, y, concat, _on_cpu(contexts_of(cross_attn, values)))
+    context, of_values = taken_apart(context)
+    contexts = contexts_of(cross_attn, values)
+    if contexts is not None:
+        contexts = contexts_taken_apart(contexts.to(torch.empty(0)))
+    return Inputs(context, y, concat, contexts, of_values)
+
+
+def picture_inputs(base, latent, picture=None):
+    """As `unet_inputs`, of a picture that has no text of its own."""
+    return Inputs(None, concat=_on_cpu(base.concat_cond(**_shown(latent, picture))))
+
+
+def _on_cpu(tensor):
+    return None if tensor is None else tensor.float().cpu()
+
+
+def _shown(latent, picture):
+    picture = torch.zeros_like(latent) if picture is None else picture
+    return {
+        "noise": latent,
+        "device": latent.device,
+        "latent_image": latent,
+        "concat_latent_image": picture,
+        "concat_mask": torch.zeros_like(picture[:, :1]),
+    }
 
 
 def check_prompt(model, conditioning, label):
@@ -57,10 +94,6 @@ def check_prompt(model, conditioning, label):
         )
 
 
-def _on_cpu(tensor):
-    return None if tensor is None else tensor.float().cpu()
-
-
 def compute_dtype(base):
     """The dtype in which a model's UNet computes."""
     return base.manual_cast_dtype or base.get_dtype()
@@ -69,5 +102,6 @@ def compute_dtype(base):
 def processed(entry):
     """The Inputs of a conditioning that the host has prepared for a run; rows as it has them."""
     found = {name: one.cond for name, one in entry["model_conds"].items() if name in ("c_crossattn", "y", "c_concat")}
-    context = found["c_crossattn"]
-    return Inputs(context, found.get("y"), found.get("c_concat"), contexts_of(entry.get("cross_attn"), entry))
+    context, values = taken_apart(found["c_crossattn"])
+    contexts = contexts_taken_apart(contexts_of(entry.get("cross_attn"), entry))
+    return Inputs(context, found.get("y"), found.get("c_concat"), contexts, values)

@@ -1,7 +1,11 @@
 """When: the sigma, the step and the window of one UNet call. Nothing is counted."""
 
+import copy
 import math
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import torch
 
 from .messages import input_error
 
@@ -50,6 +54,55 @@ class Window:
 
     def holds(self, moment, model_sampling):
         """True if the step of this moment began inside the window (both ends included, as the host does)."""
+        model_sampling = in_main_memory(model_sampling)
         start = float(model_sampling.percent_to_sigma(self.start_percent))
         end = float(model_sampling.percent_to_sigma(self.end_percent))
         return end * (1 - ROUNDING) <= moment.step_sigma <= start * (1 + ROUNDING)
+
+
+def percent_of(sigma, model_sampling):
+    """Where a noise level lies between the model's largest one (0) and none (1): what the host's percent counts."""
+    model_sampling = in_main_memory(model_sampling)
+    if sigma >= float(model_sampling.percent_to_sigma(1e-6)) * (1 - ROUNDING):
+        return 0.0
+    if sigma <= float(model_sampling.percent_to_sigma(1 - 1e-6)) * (1 + ROUNDING):
+        return 1.0
+    low, high = 0.0, 1.0
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (middle, high) if float(model_sampling.percent_to_sigma(middle)) > sigma else (low, middle)
+    return high
+
+
+def timestep_of(sigma, model_sampling):
+    """The model's timestep at a noise level, a whole number also where the model reads something else."""
+    model_sampling = in_main_memory(model_sampling)
+    timestep = model_sampling.timestep(torch.tensor([sigma]).to(model_sampling.sigma_max))
+    if not timestep.is_floating_point():
+        return int(timestep[0])
+    return round(999 * (1 - percent_of(sigma, model_sampling)))
+
+
+def timestep_at(sigma, model_sampling):
+    """What the host gives the UNet as the timestep at a noise level, a number."""
+    return float(in_main_memory(model_sampling).timestep(torch.tensor([sigma])).float()[0])
+
+
+# {a model sampling object of the host: (its tables, the same in main memory)}
+_TABLES = WeakKeyDictionary()
+
+
+def in_main_memory(model_sampling):
+    """A model sampling object of the host with its tables in main memory: what it tells of a number is waited for on a
+    card, at every step.
+    """
+    tables = getattr(model_sampling, "_buffers", {})
+    if all(table is None or table.device.type in ("cpu", "meta") for table in tables.values()):
+        return model_sampling
+    known = _TABLES.get(model_sampling)
+    if known is None or any(known[0].get(name) is not table for name, table in tables.items()):
+        here = {name: None if table is None else table.cpu() for name, table in tables.items()}
+        known = _TABLES[model_sampling] = dict(tables), here
+    found = copy.copy(model_sampling)
+    found.__dict__["_buffers"] = dict(known[1])
+    return found
