@@ -1,6 +1,8 @@
 """Names and shapes in IP-Adapter and MIP-Adapter files: one form for all layouts, every tensor checked."""
 
+from ...kernels.face_projection import FaceSizes, face_shapes, face_sizes
 from ...kernels.image_projection import projection_shapes, projection_sizes
+from ...kernels.story_projection import StorySizes, story_shapes, story_sizes
 from ..host.messages import input_error
 
 # A raw training checkpoint names the adapter's parts otherwise, and holds the whole UNet beside them.
@@ -9,6 +11,8 @@ LEFT_OUT = "unet"
 # MIP-Adapter's text gate.
 GATE = "text_to_weight"
 PARTS = ("to_k_ip", "to_v_ip", GATE)
+# Some files hold a LoRA for the UNet's own matrices beside them.
+LORA, LORA_PARTS = "_lora.", ("to_q", "to_k", "to_v", "to_out")
 
 
 def published_names(tensors):
@@ -51,18 +55,49 @@ def checked_pairs(tensors, name):
     return [[tensors.get(f"{number}.{part}.weight") for part in PARTS] for number in numbers]
 
 
+def taken_apart_lora(tensors):
+    """(the tensors without, the tensors of the LoRA) of "ip_adapter"."""
+    lora = {key: t for key, t in tensors.items() if LORA in key}
+    return {key: t for key, t in tensors.items() if key not in lora}, lora
+
+
+def check_lora(tensors, pairs, name):
+    """Raises ValueError unless a LoRA, where there is one, is whole: four matrices at all attentions, of one rank.
+
+    pairs: the (C, D) of the cross-attentions in their order; each has a self-attention of width C before it.
+    """
+    if not tensors:
+        return
+    first = tensors.get("0.to_q_lora.down.weight")
+    rank = len(first) if first is not None and first.ndim == 2 else 0
+    expected = {}
+    for number in range(2 * len(pairs)):
+        rows, width = pairs[number // 2]
+        for part in LORA_PARTS:
+            read = width if number % 2 and part in ("to_k", "to_v") else rows
+            expected[f"{number}.{part}{LORA}down.weight"] = (rank, read)
+            expected[f"{number}.{part}{LORA}up.weight"] = (rows, rank)
+    _check_names(set(expected), set(tensors), "ip_adapter", name)
+    for key, shape in expected.items():
+        _check_shape(tensors[key], shape, f"ip_adapter.{key}", name)
+
+
 def checked_projection(tensors, width, name):
-    """The ProjectionSizes of a projection to tokens of this width; ValueError names a tensor that does not fit."""
+    """The ProjectionSizes, FaceSizes or StorySizes of a projection to tokens of this width.
+
+    ValueError names a tensor that does not fit.
+    """
     shapes = {key: tuple(t.shape) for key, t in tensors.items()}
     try:
-        sizes = projection_sizes(shapes, width)
+        sizes = story_sizes(shapes, width) or face_sizes(shapes, width) or projection_sizes(shapes, width)
     except KeyError as error:
         raise no_adapter(name, f"image_proj.{error.args[0]} is missing") from error
     except ValueError as error:
         raise no_adapter(name, f"image_proj.{error}") from error
     if sizes is None:
         raise no_adapter(name, "it has no image_proj.proj.weight, image_proj.latents or image_proj.proj.3.weight")
-    expected = projection_shapes(sizes)
+    shapes_of = {FaceSizes: face_shapes, StorySizes: story_shapes}.get(type(sizes), projection_shapes)
+    expected = shapes_of(sizes)
     _check_names(set(expected), set(shapes), "image_proj", name)
     for key, shape in expected.items():
         _check_shape(tensors[key], shape, f"image_proj.{key}", name)

@@ -1,19 +1,30 @@
-"""Image adapters (IP-Adapter, MIP-Adapter): what one is, and how it is read from a file of any published layout."""
+"""Image adapters (IP-Adapter, MIP-Adapter, FaceID): what one is, and how it is read from any published layout."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
+from ...kernels.face_projection import EMBEDDING, FaceSizes
 from ...kernels.image_projection import ProjectionSizes, image_tokens
+from ...kernels.story_projection import StorySizes
 from ..files.model_files import path_of, register
 from ..files.safe_files import read_tensors
 from ..host.families import CONTEXT_WIDTHS
-from .adapter_keys import checked_pairs, checked_projection, grouped, published_names
+from .adapter_keys import check_lora, checked_pairs, checked_projection, grouped, published_names, taken_apart_lora
 from .mistaken_files import refuse_others
 
 ADAPTER_KINDS = ("ipadapter",)
-# What the variants take from the vision encoder, and the towers that give it, by its width.
-OUTPUTS = {"base": "image_embeds", "plus": "penultimate_hidden_states", "full-face": "penultimate_hidden_states"}
+# What the variants take from the vision encoder, and the towers that give it, by its width. Those that read a face's
+# embedding alone take nothing.
+OUTPUTS = {
+    "base": "image_embeds",
+    "plus": "penultimate_hidden_states",
+    "full-face": "penultimate_hidden_states",
+    "faceid-plus": "penultimate_hidden_states",
+    "storymaker": "penultimate_hidden_states",
+}
+# A Resampler of face embeddings: InstantID's and one of FaceID's, which are alike.
+RESAMPLED_FACE = "resampled-face"
 TOWERS = {
     "image_embeds": {768: "ViT-L", 1024: "ViT-H", 1280: "ViT-bigG"},
     "penultimate_hidden_states": {768: "ViT-B", 1024: "ViT-L", 1152: "SigLIP", 1280: "ViT-H", 1664: "ViT-bigG"},
@@ -47,7 +58,7 @@ class Pair:
 class Projection:
     """The weights that make image tokens, by their published names, as stored."""
 
-    sizes: ProjectionSizes
+    sizes: ProjectionSizes | FaceSizes | StorySizes
     weights: dict
 
 
@@ -56,12 +67,14 @@ class ImageAdapter:
     """One adapter on the CPU. `pairs` are in the order of the file: see `image_adapter_fit.check_fits`."""
 
     name: str
-    variant: str  # "base", "plus" or "full-face"
+    # "base", "plus" or "full-face" of pictures; "faceid", "faceid-plus", RESAMPLED_FACE or "storymaker" of people
+    variant: str
     tokens: int  # T, of one picture
     width: int  # D, of the model's context
-    embed: Embed
+    embed: Embed | None  # None: it reads faces' embeddings alone
     projection: Projection
     pairs: tuple
+    lora: dict = field(default_factory=dict)  # {"0.to_q_lora.down.weight": tensor, ...}, for the UNet's own matrices
 
     @property
     def gated(self):
@@ -96,10 +109,13 @@ def adapter_from(tensors, name):
     found = published_names(tensors)
     refuse_others({key: tuple(t.shape) for key, t in found.items()}, name)
     projection, matrices = grouped(found, name)
+    matrices, lora = taken_apart_lora(matrices)
     pairs = tuple(Pair(*three) for three in checked_pairs(matrices, name))
+    check_lora(lora, [tuple(pair.to_k.shape) for pair in pairs], name)
     sizes = checked_projection(projection, pairs[0].to_k.shape[1], name)
-    embed = Embed(OUTPUTS[sizes.variant], sizes.embed)
-    return ImageAdapter(name, sizes.variant, sizes.tokens, sizes.width, embed, Projection(sizes, projection), pairs)
+    variant = RESAMPLED_FACE if sizes.variant == "plus" and sizes.embed == EMBEDDING else sizes.variant
+    embed = Embed(OUTPUTS[variant], sizes.embed) if variant in OUTPUTS else None
+    return ImageAdapter(name, variant, sizes.tokens, sizes.width, embed, Projection(sizes, projection), pairs, lora)
 
 
 def tower_of(output, width):

@@ -16,8 +16,8 @@ class ImageAdapterLoader(io.ComfyNode):
             node_id="PersonalizationImageAdapterLoader",
             display_name="Load Image Adapter",
             category="personalization/mip_adapter",
-            description="Loads a MIP-Adapter or IP-Adapter file from models/ipadapter: base, plus, plus-face, "
-            "composition or full-face, for SD1.5, SD2.x or SDXL. The type is detected from the file.",
+            description="Loads a MIP-Adapter, IP-Adapter, FaceID, InstantID or StoryMaker file from "
+            "models/ipadapter, for SD1.5, SD2.x or SDXL. The type is detected from the file.",
             search_aliases=["IP-Adapter", "IPAdapter", "MIP-Adapter", "image prompt"],
             inputs=[
                 io.Combo.Input(
@@ -25,10 +25,12 @@ class ImageAdapterLoader(io.ComfyNode):
                     options=files,
                     default=files[0],
                     tooltip="The adapter made for your checkpoint's family: model_sdxl or model_sdxl_plus of "
-                    "MIP-Adapter for SDXL, any ip-adapter file without FaceID for SD1.5.",
+                    "MIP-Adapter for SDXL, any ip-adapter file for SD1.5; files of faces for their own nodes.",
                 )
             ],
-            outputs=[ImageAdapterSocket.Output(display_name="adapter", tooltip="The adapter, for MIP-Adapter.")],
+            outputs=[
+                ImageAdapterSocket.Output(display_name="adapter", tooltip="The adapter, for the node of its kind.")
+            ],
         )
 
     @classmethod

@@ -20,13 +20,18 @@ def subject_tokens(adapter, clip_vision, references):
     Several pictures of one reference are views: their tokens are averaged after the projection. ValueError, naming the
     reference, for pictures and masks that cannot be used, and for a vision encoder that does not fit the adapter.
     """
-    if clip_vision is None:
+    check_vision(adapter, clip_vision)
+    tokens = [_tokens_of(adapter, clip_vision, reference, n) for n, reference in enumerate(references, 1)]
+    return torch.stack(tokens) if tokens else torch.empty(0, adapter.tokens, adapter.width)
+
+
+def check_vision(adapter, clip_vision):
+    """Raises ValueError where an adapter needs a vision encoder and none came."""
+    if adapter.embed and clip_vision is None:
         raise input_error(
             f"clip_vision is empty, but {adapter.name} needs {adapter.embed.tower}; load it with Load CLIP Vision and "
             "connect it"
         )
-    tokens = [_tokens_of(adapter, clip_vision, reference, n) for n, reference in enumerate(references, 1)]
-    return torch.stack(tokens) if tokens else torch.empty(0, adapter.tokens, adapter.width)
 
 
 def empty_tokens(adapter, zero_hidden=None):
@@ -35,7 +40,7 @@ def empty_tokens(adapter, zero_hidden=None):
     zero_hidden (1, t, E): the encoder's hidden states of pixels that are all zero, for an adapter that reads those.
     """
     if adapter.reads_hidden_states:
-        zero_hidden = _checked(adapter, zero_hidden, "the empty picture")
+        zero_hidden = checked_embeds(adapter, zero_hidden, "the empty picture")
     return adapter.empty(zero_hidden)[0].cpu()
 
 
@@ -79,12 +84,15 @@ def _tokens_of(adapter, clip_vision, reference, number):
         comfy.model_management.throw_exception_if_processing_interrupted()
         subject = squared(image if mask is None else cut_out(image, mask, label))
         found = clip_vision.encode_image(subject)
-        embeds.append(_checked(adapter, getattr(found, adapter.embed.output, None), label))
+        embeds.append(checked_embeds(adapter, getattr(found, adapter.embed.output, None), label))
     return adapter.project(torch.cat(embeds)).mean(0).cpu()
 
 
-def _checked(adapter, embeds, label):
-    """The encoder's output, of the width that the adapter takes and of numbers only."""
+def checked_embeds(adapter, embeds, label):
+    """The encoder's output for a picture, which messages call by a label.
+
+    ValueError unless it has the width that the adapter takes, and numbers only.
+    """
     wanted = adapter.embed
     axes = 3 if adapter.reads_hidden_states else 2
     if embeds is None or embeds.ndim != axes:

@@ -5,17 +5,13 @@ import re
 from ..host.messages import input_error
 
 OWN = "the nodes of a pack made for it"
-FACES = f"{OWN}, which read faces instead of whole pictures"
 # A pattern of keys that only such a file has, what it is, and what to use; the first that matches counts.
 OTHERS = (
     (r"ms_adapter\.|.*\bdummy_image_tokens|.*\bgrounding_latents", "an MS-Diffusion file", OWN),
-    (r"image_proj\.(pos_embed|bg_embed)$", "a StoryMaker file", OWN),
     (r".*\bto_[kv]_img\.", "a MasterWeaver file", OWN),
     (r"pulid|id_adapter", "a PuLID file", OWN),
     (r"id_encoder\.", "a PhotoMaker file", "the PhotoMaker loader, from models/photomaker"),
     (r"ip_adapter\.0\.to_[kv]_ip\.|.*\b(double|single)_blocks\.", "a FLUX or SD3 adapter", f"{OWN} and such a model"),
-    (r"image_proj\.perceiver_resampler\.", "a FaceID plus file", FACES),
-    (r"ip_adapter\.\d+\.to_\w+_lora\.", "a FaceID file", FACES),
     (r".*(lora_(up|down|unet|te|[AB]\b)|\.lora\.|hada_w|lokr_w)", "a LoRA", "Load LoRA, from models/loras"),
     (
         r"(control_model|controlnet_\w+|input_hint_block|control_add_embedding)\.",
@@ -37,14 +33,13 @@ OTHERS = (
     (r"(text_model|transformer\.text_model)\.", "a text encoder", "Load CLIP, from models/text_encoders"),
     (r"(encoder|decoder|quant_conv|post_quant_conv)\.", "a VAE", "Load VAE, from models/vae"),
 )
-# What face recognition gives, and the tokens of a portrait.
-FACE, PORTRAIT = 512, 16
-KOLORS = 2048
+# Kolors' Resampler, and the width of its text.
+KOLORS, KOLORS_TEXT = 2048, 4096
 
 
 def refuse_others(shapes, name):
     """Raises ValueError, saying what it is, for the {name: shape} of a file of another technique."""
-    found = _by_names(shapes) or _by_shapes(shapes, name)
+    found = _by_names(shapes) or _by_shapes(shapes)
     if found:
         what, use = found
         raise input_error(f"{name}: this is {what}; use {use}. This node needs an IP-Adapter or MIP-Adapter file")
@@ -57,24 +52,10 @@ def _by_names(shapes):
     return None
 
 
-def _by_shapes(shapes, name):
+def _by_shapes(shapes):
     """What shares its names with others: (what it is, what to use), or None."""
-    latents, proj_in = (shapes.get(f"image_proj.{key}", ())[-1:] for key in ("latents", "proj_in.weight"))
-    if latents and proj_in == (FACE,):
-        return _resampled_face(name.lower()), FACES
-    if latents == (KOLORS,):
+    if shapes.get("image_proj.latents", ())[-1:] == (KOLORS,):
         return "a Kolors adapter", f"{OWN} and a Kolors model"
-    keys = shapes.get("ip_adapter.1.to_k_ip.weight")
-    if keys and {f"image_proj.{key}.weight" for key in ("proj.0", "proj.2", "norm")} <= set(shapes):
-        portrait = shapes["image_proj.proj.2.weight"][0] == PORTRAIT * keys[-1]
-        return f"a FaceID {'portrait ' if portrait else ''}file", FACES
+    if shapes.get("image_proj.perceiver_resampler.proj_in.weight", ())[:1] == (KOLORS_TEXT,):
+        return "a Kolors FaceID file", f"{OWN} and a Kolors model"
     return None
-
-
-def _resampled_face(name):
-    # two techniques with the same keys and shapes: only the file's name can tell
-    if "instant" in name:
-        return "an InstantID file"
-    if "portrait" in name or "faceid" in name:
-        return "a FaceID portrait file"
-    return "an InstantID or FaceID portrait file (they look alike)"

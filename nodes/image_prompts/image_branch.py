@@ -1,15 +1,14 @@
-"""One cross-attention that also reads pictures: what MIP-Adapter puts at a block for one call."""
+"""One cross-attention that also reads pictures: what image prompts put at a block for one call."""
 
-import torch
-
-from ...kernels.image_prompt_attention import image_probabilities, image_values, merge_weights, object_maps, text_gate
+from ...kernels.image_prompt_attention import add_part, joint_attention, picture_attention, text_gate
+from ...kernels.object_shares import equal_shares, object_shares
 from ..host.calls import grid_of, heads_of
-from ..host.frames import frame_of
-from ..host.messages import log_warning
+from ..host.frames import frame_of, regions_ignored
 from ..host.rows import COND, UNCOND
+from ..host.technique import Branch
 
 
-class ImageBranch:
+class ImageBranch(Branch):
     """Cross-attention to the text plus, for each member of the technique, to its pictures."""
 
     adds = True
@@ -19,50 +18,69 @@ class ImageBranch:
         self.members = members
         self.state = state
         self.run = run
+        self._gates = {}
+
+    @property
+    def label(self):
+        """What messages call the nodes whose pictures are read here."""
+        return " and ".join(dict.fromkeys(member.label for member in self.members))
+
+    def prepare(self, plain):
+        """Finds the gates of all rows at once, (b, n) float32 for each member that has one."""
+        layers = ((member, self.state.layer(member, self.block, plain)) for member in self.members)
+        self._gates = {member: text_gate(plain, one.gate) for member, one in layers if one.gate is not None}
 
     def __call__(self, q, k, v, options, chunk, plain):
         if chunk.role not in (COND, UNCOND):
             return None
-        out = text = plain()
+        out = plain.changeable()
         for member in self.members:
-            out = out + self._image(member, q, text, options, chunk)
+            gate = self._gates.get(member)
+            self._add(out, member, q, options, chunk, None if gate is None else gate[plain.rows])
         return out
 
-    def _image(self, member, q, text, options, chunk):
-        layer, heads = self.state.layer(member, self.block, q), heads_of(options)
+    def _add(self, out, member, q, options, chunk, gate):
+        """Adds what a member's pictures give to the text attention `out`, in place; gate: (b, n) or None."""
+        layer, state, heads = self.state.layer(member, self.block, q), self.state, heads_of(options)
         place = self._place(member, q, options, chunk)
-        gate = 1.0 if layer.gate is None else text_gate(text, layer.gate)[:, None]
-        if chunk.role == UNCOND:
+        if chunk.role == UNCOND and member.share_empty:
             # all objects share the tokens of an empty picture there, and their weights sum to one: no map is needed
-            probabilities = image_probabilities(q, layer.empty_k, heads=heads)
-            return image_values(probabilities, layer.empty_v, gate * self.state.empty_weight(member, place, q.device))
+            value, weights = state.empty_weight(member, place, q.device)
+            (part,) = picture_attention(q, layer.empty_k, layer.empty_v, [len(layer.empty_k)], heads=heads)
+            add_part(out, part, _product(gate, weights), value)
+            return
 
-        regions = self.state.regions(member, place, q.device)
-        merged = self._joint if member.joint else self._weighted
-        probabilities, factor, shares = merged(member, q, layer.k, heads, chunk, regions)
-        if place is not None:
-            self.state.add_shares(member, shares, place)
-        scales = self.state.scales(member, q.device)[:, None]
-        return image_values(probabilities, layer.v, gate * factor * scales)
+        regions = state.regions(member, place, q.device)
+        k, v = (layer.k, layer.v) if chunk.role == COND else (layer.empty_k, layer.empty_v)
+        if member.joint and len(member.lengths) > 1:
+            log_regions, anywhere = (None, None) if regions is None else (regions.log(), regions.amax(0)[None])
+            part, shares = joint_attention(q, k, v, member.lengths, heads=heads, log_regions=log_regions)
+            add_part(out, part, _product(gate, anywhere))
+            shares = _product(shares, anywhere)
+        else:
+            shares = self._shares(member, q, heads, chunk, regions)
+            factors = _product(shares, None if gate is None else gate[:, None])
+            parts = picture_attention(q, k, v, member.lengths, heads=heads)
+            for part, factor in zip(parts, factors.unbind(1), strict=True):
+                add_part(out, part, factor)
+        if place is not None and chunk.role == COND:
+            state.add_shares(member, shares, place)
 
-    def _joint(self, member, q, k, heads, chunk, regions):
-        """One softmax over the tokens of all pictures: (probabilities, what multiplies them, each object's share)."""
-        log_regions = None if regions is None else regions.log()
-        probabilities = image_probabilities(q, k, heads=heads, joint=True, log_regions=log_regions)
-        anywhere = 1.0 if regions is None else regions.amax(0)
-        return probabilities, anywhere, probabilities.sum(-1).mean(1).mT * anywhere
-
-    def _weighted(self, member, q, k, heads, chunk, regions):
-        """One softmax for each picture, mixed by the objects' maps; returns as `_joint`."""
-        shares = self._merge_weights(member, q, heads, chunk, regions)
-        return image_probabilities(q, k, heads=heads), shares, shares
+    def _shares(self, member, q, heads, chunk, regions):
+        """What each object's part counts, (b, r, n) or (1, r, n)."""
+        if chunk.role == COND:
+            return self._merge_weights(member, q, heads, chunk, regions)
+        if regions is None:
+            many = len(member.lengths)
+            return self.state.constant(1 / many, (1, many, q.shape[1]), q.device)
+        return equal_shares(regions)[None]
 
     def _merge_weights(self, member, q, heads, chunk, regions):
         """(b, r, n), or (1, 1, n) of a single object, which needs no map."""
-        if len(member.counts) == 1:
-            return torch.ones(1, 1, q.shape[1], device=q.device) if regions is None else regions[None]
-        maps = object_maps(q, self.state.phrase_keys(member, self.block, chunk, q), member.counts, heads=heads)
-        return merge_weights(maps, power=member.power, regions=regions)
+        if len(member.lengths) == 1:
+            return self.state.constant(1.0, (1, 1, q.shape[1]), q.device) if regions is None else regions[None]
+        keys = self.state.phrase_keys(member, self.block, chunk, q)
+        return object_shares(q, keys, member.counts, heads=heads, power=member.power, regions=regions)
 
     def _place(self, member, q, options, chunk):
         """(grid, frame) of the tokens: their rows and columns, and the part of the result that they show; None if
@@ -71,9 +89,11 @@ class ImageBranch:
         frame = frame_of(q, options, chunk, self.run)
         if frame is not None:
             return grid_of(options), frame
-        if member.has_regions and self.run.once("regions of image prompts"):
-            log_warning(
-                "MIP-Adapter: regions of references are ignored where another patch tiles the picture, merges its "
-                "tokens or samples an unknown part of it"
-            )
+        if member.has_regions:
+            self.run.tell(regions_ignored(member.label))
         return None
+
+
+def _product(one, two):
+    """The product of two factors, None standing for 1."""
+    return two if one is None else one if two is None else one * two

@@ -2,15 +2,23 @@
 
 import torch
 
-from ...kernels.image_prompt_attention import shared_weight
 from ...kernels.masks import WHOLE, bilinear_resize
+from ...kernels.object_shares import shared_weight
 from ..host.blocks import attention_blocks, cross_attention
+from ..host.calls import live_unet
 from ..host.content_keys import weights_key
+from ..host.paired_rows import taken_apart
 from ..host.rows import COND
+from ..host.text_rows import reads_one_text
+
+# Under which name, with a member, a run keeps the uuids of prompts in which its phrases have no known places.
+OTHER_TEXTS = "other texts"
+# So many layers' shares wait to be added up.
+HELD = 32
 
 
 class ImageRun:
-    """State of one run; all is made at first use and dropped with the run."""
+    """State of one run of one model; all is made at first use and dropped with the run."""
 
     def __init__(self):
         self._made = {}
@@ -19,12 +27,20 @@ class ImageRun:
         self._shares = {}
 
     def layer(self, member, block, like):
-        """The ImageLayer of a member at a block, on the device and in the dtype of `like`."""
-        return self._once((member, block, like.device, like.dtype), lambda: member.layers[block].to(like))
+        """The ImageLayer of a member at a block, on the device and in the dtype of `like`; each object's values are
+        multiplied by the node's scale and its own strength.
+        """
 
-    def scales(self, member, device):
-        """What each object's part is multiplied by (r,): the node's scale times its own strength."""
-        return self._once(("scales", member, device), lambda: member.scale * torch.tensor(member.strengths).to(device))
+        def make():
+            lengths = torch.tensor(member.lengths)
+            scales = _scales(member).repeat_interleave(lengths)
+            return member.layers[block].weighted(scales, member.share_empty).to(like)
+
+        return self._once((member, block, like.device, like.dtype), make)
+
+    def constant(self, value, shape, device):
+        """A float32 tensor of one value that nobody changes."""
+        return self._once((value, shape, device), lambda: torch.full(shape, value, device=device))
 
     def regions(self, member, place, device):
         """R (r, n) float32 at the tokens of a place; None where no reference of the member has a region.
@@ -36,10 +52,15 @@ class ImageRun:
         return self._once(("regions", member, place, device), lambda: _regions_at(member, *place).to(device))
 
     def empty_weight(self, member, place, device):
-        """What the tokens of the empty picture are multiplied by, broadcast to (b, 1, n)."""
-        regions, scales = self.regions(member, place, device), self.scales(member, device)
-        place = place if regions is not None else None
-        return self._once(("empty", member, place, device), lambda: shared_weight(scales, regions).view(1, 1, -1))
+        """What the tokens of the empty picture are multiplied by: (number, one of each position (1, n) or None)."""
+        regions = self.regions(member, place, device)
+        if regions is None:
+            return self._once(("empty", member), lambda: float(shared_weight(_scales(member)))), None
+
+        def made():
+            return shared_weight(_scales(member).to(device), regions)[None]
+
+        return 1.0, self._once(("empty", member, place, device), made)
 
     def enter(self, call, members):
         """Before a call of the UNet: the keys of the phrases of its conditional rows, by the text's own matrices."""
@@ -47,19 +68,20 @@ class ImageRun:
         for member in members:
             if not member.needs_maps:
                 continue
-            chunks = [chunk for chunk in call.chunks if chunk.role == COND] if member.from_prompt else []
+            others = call.run.state((OTHER_TEXTS, member), set)
+            chunks = [one for one in call.chunks if one.role == COND and one.uuid not in others]
+            chunks = chunks if member.from_prompt else []
             for chunk in [None, *chunks]:
                 key = self._phrase_key(member, chunk)
-                if key not in self._phrase_keys or (chunk is not None and chunk.uuid is None):
+                if key not in self._phrase_keys or not (chunk is None or reads_one_text(chunk, call.run.conds())):
                     self._phrase_keys[key] = _keys_at_all_blocks(call, member, chunk)
 
     def phrase_keys(self, member, block, chunk, like):
-        """(1 or b, sum of L, c): the phrases' text keys at a block, for the rows of a chunk."""
+        """(1 or b, sum of L, c) float32: the phrases' text keys at a block, for the rows of a chunk."""
         key = self._phrase_key(member, chunk)
-        # rows that another pack has put in have no context of their own: their phrases stand alone
+        # other texts, and rows that another pack has put in, which have no context of their own: phrases stand alone
         at_block = self._phrase_keys[key if key in self._phrase_keys else self._phrase_key(member, None)]
-        at_block[block] = at_block[block].to(like.device)
-        return at_block[block]
+        return at_block[block].to(like.device)
 
     def _once(self, key, make):
         if key not in self._made:
@@ -75,29 +97,56 @@ class ImageRun:
         if shares.is_meta:
             # FLOPs are counted on tensors without data
             return
-        key = member, len(shares), *place
-        total, count = self._shares.get(key, (0, 0))
-        self._shares[key] = total + shares, count + 1
+        self._shares.setdefault((member, len(shares), *place), _Sum()).add(shares)
 
-    def mean_shares(self, member, rows, size):
-        """(rows, r, h, w) on the CPU: the mean of what was noted over layers and steps, None if nothing was.
-
-        rows: the pictures of the batch; a single reference has one map for all of them. Other packs may run another
-        number of rows, of which nobody knows the picture.
-        """
-        noted = {key[1:]: value for key, value in self._shares.items() if key[0] is member and key[1] in (1, rows)}
-        if not noted:
-            return None
-        total = torch.zeros(rows, len(member.strengths), *size)
-        weight = torch.zeros(*size)
-        for (batch, grid, frame), (shares, count) in noted.items():
-            shares = shares.float().cpu().unflatten(-1, grid)
+    def add_to(self, total, weight, member):
+        """Adds what was noted of a member to `total` (rows, r, h, w), and how often to `weight` (h, w)."""
+        rows, size = len(total), total.shape[-2:]
+        for (one, batch, grid, frame), noted in self._shares.items():
+            # other packs may run another number of rows, of which nobody knows the picture
+            if one is not member or batch not in (1, rows):
+                continue
+            shares = noted.total().float().cpu().unflatten(-1, grid)
             top, left, bottom, right = (round(edge * side) for edge, side in zip(frame, (*size, *size), strict=True))
             shown = bilinear_resize(shares.flatten(0, 1), (bottom - top, right - left), WHOLE).unflatten(0, (batch, -1))
             # one map for all images of the batch, where a single reference needs none of its own
             total[:, :, top:bottom, left:right] += shown.expand(rows, -1, -1, -1) if batch == 1 else shown
-            weight[top:bottom, left:right] += count
-        return total / weight.clamp(min=1)
+            weight[top:bottom, left:right] += noted.count
+
+
+class _Sum:
+    """A sum of tensors, and how many they were; they are added several at once, which a GPU does as fast as two."""
+
+    def __init__(self):
+        self.count = 0
+        self._held = []
+
+    def add(self, tensor):
+        self.count += 1
+        self._held.append(tensor)
+        if len(self._held) > HELD:
+            self._held = [self.total()]
+
+    def total(self):
+        return torch.stack(self._held).sum(0)
+
+
+def mean_shares(runs, member, rows, size):
+    """(rows, r, h, w) on the CPU: the mean of what was noted over layers, steps and models, None if nothing was.
+
+    runs: an ImageRun for each model that ran; rows: the pictures of the batch.
+    """
+    # in double precision: the order of the models, which is chance, must not show
+    total = torch.zeros(rows, len(member.strengths), *size, dtype=torch.float64)
+    weight = torch.zeros(*size, dtype=torch.float64)
+    for run in runs:
+        run.add_to(total, weight, member)
+    return (total / weight.clamp(min=1)).float() if weight.any() else None
+
+
+def _scales(member):
+    """What each object's part is multiplied by (r,): the node's scale times its own strength."""
+    return member.scale * torch.tensor(member.strengths)
 
 
 def _regions_at(member, grid, frame):
@@ -109,9 +158,12 @@ def _regions_at(member, grid, frame):
 
 
 def _keys_at_all_blocks(call, member, chunk):
-    unet = call.base.diffusion_model
-    context = None if chunk is None else call.context[chunk.rows]
+    unet = live_unet(call.base)
+    context = None if chunk is None else taken_apart(call.context[chunk.rows])[0]
+    if chunk is not None and reads_one_text(chunk, call.run.conds()):
+        # further calls may have another number of rows
+        context = context[:1]
     return {
-        block: cross_attention(unet, block).to_k(member.phrase_rows(context, layer).to(call.context))
+        block: cross_attention(unet, block).to_k(member.phrase_rows(context, layer).to(call.context)).float()
         for layer, block in enumerate(attention_blocks(unet))
     }

@@ -7,8 +7,10 @@ from ..host.when import Window
 from ..image_adapters.image_adapter_wire import ImageAdapterSocket
 from ..references.references_wire import References
 from ..widgets import window_inputs
+from .image_technique import maps_over
 from .image_words import PHRASE_SOURCES
-from .mip_adapter import MERGES, MIPSettings, attach_mip_adapter, maps_over
+from .merge_wire import merge_inputs
+from .mip_adapter import MIPSettings, attach_mip_adapter
 
 
 class MIPAdapter(io.ComfyNode):
@@ -40,22 +42,11 @@ class MIPAdapter(io.ComfyNode):
                     tooltip="Likeness versus freedom of the prompt: 0 is off; 0.75 suits base files, 0.65 plus files; "
                     "above 1 the pose and background of the pictures are copied too.",
                 ),
-                io.Combo.Input(
-                    "merge",
-                    options=list(MERGES),
-                    default=MERGES[0],
-                    tooltip="weighted: each place mixes the pictures by how much it belongs to each word "
+                *merge_inputs(
+                    "weighted: each place mixes the pictures by how much it belongs to each word "
                     "(MIP-Adapter). joint: all pictures act everywhere, as in a plain IP-Adapter.",
-                ),
-                io.Float.Input(
-                    "merge_power",
-                    default=1.0,
-                    min=0.0,
-                    max=20.0,
-                    step=0.1,
-                    tooltip="How sharply places are assigned: 1 as published, 2 to 4 to keep similar objects apart, 0 "
+                    "How sharply places are assigned: 1 as published, 2 to 4 to keep similar objects apart, 0 "
                     "mixes equally. Only for merge weighted.",
-                    **schema.ADVANCED,
                 ),
                 io.Combo.Input(
                     "phrase_source",

@@ -1,19 +1,18 @@
 """The words that name objects, as tokens: how many there are, what they mean alone, where they stand in a prompt."""
 
 from dataclasses import dataclass, replace
-from numbers import Integral
 
+import comfy.model_management as mm
 import torch
 
 from ..host.clip_text import encoded, tokenized
+from ..host.contexts import FIRST_TIMESTEP
 from ..host.messages import input_error, warn_user
+from ..host.paired_rows import PART_TOKENS
+from ..host.token_runs import START, equal_tokens, is_token, tokens_between
 from ..host.unet_inputs import unet_inputs
 
-# CLIP's vocabulary, shared by all text encoders of SD1.x, SD2.x and SDXL.
-START, END = 49406, 49407
-# Tokens of one chunk of a prompt: the start, 75 of the text, the end.
-PROMPT_CHUNK = 77
-LONGEST = PROMPT_CHUNK - 2
+LONGEST = PART_TOKENS - 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,11 +36,11 @@ def phrases_of(base, clip, words, prompt=""):
     A word inside a longer one goes on to its next place; equal words share theirs. Raises ValueError for a CLIP whose
     tokens are not those of Stable Diffusion.
     """
-    prompt_ids = [_ids(chunk) for chunk in _chunks(clip, prompt)] if prompt else []
+    prompt_ids = tokens_of(clip, prompt) if prompt else []
     found = {text: _phrase(base, clip, text) for text in dict.fromkeys(words)}
     placed = []
     for text, (phrase, ids) in sorted(found.items(), key=lambda item: -len(item[1][1])):
-        positions = next((place for other, place in placed if _equal(ids, other)), None)
+        positions = next((place for other, place in placed if equal_tokens(ids, other)), None)
         if positions is None:
             positions = _found(ids, prompt_ids, {at for _, place in placed for at in place})
         if positions is not None:
@@ -50,12 +49,17 @@ def phrases_of(base, clip, words, prompt=""):
     return [found[text][0] for text in words]
 
 
+def tokens_of(clip, text):
+    """The tokens of a text, a list for each part of 77."""
+    return [tokens_between(chunk) for chunk in _chunks(clip, text)]
+
+
 def _phrase(base, clip, text):
     """(the Phrase of a text that has not been looked up, its tokens)."""
     if not text:
         return Phrase(text, torch.zeros(1, 0, 0)), []
     chunks = _chunks(clip, text)
-    ids = _ids(chunks[0])[:LONGEST]
+    ids = tokens_between(chunks[0])[:LONGEST]
     if len(chunks) > 1:
         warn_user(f'the word "{text[:40]}..." is longer than {LONGEST} tokens; only its beginning is used')
     context = _context(base, clip, text)
@@ -76,45 +80,26 @@ def _chunks(clip, text):
 
 
 def _starts(chunks):
-    return bool(chunks) and bool(chunks[0]) and _is(chunks[0][0][0], START)
-
-
-def _is(token, number):
-    # embeddings stand among the numbers as tensors
-    return isinstance(token, Integral) and token == number
-
-
-def _ids(chunk):
-    """The tokens between the start and the first end of a chunk."""
-    tokens = [entry[0] for entry in chunk[1:]]
-    end = next((i for i, token in enumerate(tokens) if _is(token, END)), len(tokens))
-    return tokens[:end]
+    return bool(chunks) and bool(chunks[0]) and is_token(chunks[0][0][0], START)
 
 
 def _context(base, clip, text):
-    """(1, T, D), or (layers, T, D) from a CLIP that reads a text anew for each cross-attention."""
+    """(1, T, D), or (layers, T, D) from a CLIP that reads a text anew for each cross-attention: its first keys."""
     latent = torch.zeros(1, base.latent_format.latent_channels, 8, 8)
     inputs = unet_inputs(base, *encoded(clip, text), latent)
-    return inputs.context[:1] if inputs.layers is None else inputs.layers
+    if inputs.contexts is None:
+        return inputs.context[:1]
+    mm.load_models_gpu(list(inputs.contexts.models))
+    return inputs.contexts.at(FIRST_TIMESTEP)[0]
 
 
 def _found(ids, prompt_ids, taken):
     """Positions of the first run of these ids in the context of a prompt that is not taken; None if there is none."""
     for number, chunk in enumerate(prompt_ids):
         for start in range(len(chunk) - len(ids) + 1):
-            if ids and _equal(ids, chunk[start : start + len(ids)]):
-                first = number * PROMPT_CHUNK + 1 + start
+            if ids and equal_tokens(ids, chunk[start : start + len(ids)]):
+                first = number * PART_TOKENS + 1 + start
                 positions = tuple(range(first, first + len(ids)))
                 if not taken & set(positions):
                     return positions
     return None
-
-
-def _equal(ids, other):
-    return len(ids) == len(other) and all(_same(a, b) for a, b in zip(ids, other, strict=True))
-
-
-def _same(a, b):
-    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-        return torch.equal(a, b)
-    return not isinstance(a, torch.Tensor) and not isinstance(b, torch.Tensor) and a == b
