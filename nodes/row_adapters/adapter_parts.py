@@ -9,6 +9,7 @@ from comfy.weight_adapter.lokr import LoKrAdapter
 from comfy.weight_adapter.lora import LoRAAdapter
 
 from ...kernels.row_adapters import hadamard_factors
+from .krona_adapter import KronAAdapter, crossed_part
 
 
 class NotAdditiveError(Exception):
@@ -184,4 +185,4 @@ def _inputs(shape):
     return torch.Size(shape[1:]).numel()
 
 
-_ADAPTERS = {LoRAAdapter: _lora, LoHaAdapter: _loha, LoKrAdapter: _lokr}
+_ADAPTERS = {LoRAAdapter: _lora, LoHaAdapter: _loha, LoKrAdapter: _lokr, KronAAdapter: crossed_part}

@@ -4,10 +4,15 @@ from contextlib import contextmanager
 
 import torch
 
+from ..host.bare_unet import names_now
+from ..host.devices import own_of
+from ..host.messages import log_warning
 from ..host.unet_inputs import compute_dtype
+from .adapters_patcher import adapters_patcher
 from .concept_deltas import layers_of_model
-from .layer_deltas import LayerDeltas, adapters_patcher
+from .layer_deltas import LayerDeltas
 from .row_groups import RowGroups
+from .shared_inputs import Hidden, shared_inputs
 
 
 class RowAdapters:
@@ -32,6 +37,7 @@ class RowAdapters:
             name: LayerDeltas(layers[name], {i: one.parts.get(name, ()) for i, one in enumerate(deltas, 1)}, dtype)
             for name in names
         }
+        self._shared = shared_inputs(self._layers)
         self._patcher = adapters_patcher(base, self._layers)
 
     def memory(self):
@@ -43,23 +49,28 @@ class RowAdapters:
         return [self._patcher] if self._layers else []
 
     @contextmanager
-    def active(self, unet, path_of_rows):
+    def active(self, unet, path_of_rows, running=None, tell=log_warning):
         """Inside, a call of the UNet adds each path's deltas to its rows; afterwards nothing of it is left.
 
-        unet: the host's UNet that is called; path_of_rows: the path of each row of the batch (list or tensor). Only the
-        affected layers are touched, and none if all rows are the base's. Enter it around the one call: a pass over
-        other rows inside it (references) would take these for its own. A technique that ends rows early inside keeps
-        the first ones. Hooks of others on a layer see its sums.
+        unet: the host's UNet that is called; path_of_rows: the path of each row of the batch (list or tensor); running:
+        the host's handle on the model that is called, which knows the adapters on its device. Only the affected layers
+        are touched, and none if all rows are the base's. Enter it around the one call: a pass over other rows inside it
+        (references) would take these for its own. A technique that ends rows early inside keeps the first ones. Hooks
+        of others on a layer see its sums. tell: where a sentence for the user goes.
         """
         groups = RowGroups(path_of_rows, self.paths)
         handles = []
         try:
             if groups.paths:
+                copies, names = own_of(running, self._patcher).model.children(), names_now(running)
+                copies = dict(zip(self._layers, copies, strict=True))
+                hidden = {one: Hidden(one, copies[one.leader]) for one in self._shared.values()}
                 for name, deltas in self._layers.items():
                     if deltas.paths & groups.paths:
                         # before the hooks of others, which then see what the layer gives
-                        layer = unet.get_submodule(name)
-                        handles.append(layer.register_forward_hook(deltas.hook(groups), prepend=True))
+                        layer = unet.get_submodule(names.get(name, name))
+                        hook = deltas.hook(groups, copies[name], tell, hidden.get(self._shared.get(name)))
+                        handles.append(layer.register_forward_hook(hook, prepend=True))
             yield
         finally:
             for handle in handles:

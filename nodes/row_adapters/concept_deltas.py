@@ -5,7 +5,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from ..files.lora_names import UNET_PREFIX
+from ..host.bare_unet import bare_unet
+from ..host.calls import as_written, plain_name
 from ..host.content_keys import patches_digest
+from ..host.devices import related
 from ..host.messages import input_error, log_warning
 from .adapter_parts import NotAdditiveError, part_of, weight_shape
 from .weight_patches import patches_beyond
@@ -24,7 +27,7 @@ class Deltas:
     patches: dict = field(default_factory=dict, repr=False)
     # why this concept cannot share a batch with others: kinds of patches that need the weights themselves
     needs_own_forward: tuple = ()
-    # the concept's MODEL; for own_model alone
+    # the concept's MODEL
     concept: object = field(default=None, repr=False)
 
     def __bool__(self):
@@ -54,6 +57,8 @@ class Deltas:
         for key, patches in self.patches.items():
             model.patches[key] = [*model.patches.get(key, ()), *patches]
         model.patches_uuid = uuid.uuid4()
+        # it runs beside the base, on the base's devices: its own copies would be taken for the base's
+        model.remove_additional_models("multigpu")
         return model
 
 
@@ -64,19 +69,19 @@ def concept_deltas(base, concept, strength=1.0):
     that both have at different strengths the difference is left. Raises ValueError for a concept of another family.
     """
     ours, theirs = (layers_of_model(model) for model in (base, concept))
-    if concept.model is not base.model and _shapes(ours) != _shapes(theirs):
+    if not related(concept, base) and _shapes(ours) != _shapes(theirs):
         raise input_error(
             f"the concept's model is a different one ({type(concept.model).__name__}, the base is "
             f"{type(base.model).__name__}): load the concept's LoRA on the same checkpoint as the base"
         )
     patches = {
         key: [(patch[0] * strength, *patch[1:]) for patch in extra if patch[0] * strength or patch[2] != 1.0]
-        for key, extra in patches_beyond(base.patches, concept.patches).items()
+        for key, extra in patches_beyond(*map(_patches_of, (base, concept))).items()
         if key.startswith(UNET_PREFIX)
     }
     patches = {key: extra for key, extra in patches.items() if extra}
     parts, reasons = _parts_of(patches, ours)
-    if concept.model is not base.model:
+    if not related(concept, base):
         reasons.add("another checkpoint")
     if _replaced(concept) - _replaced(base):
         reasons.add("replaced or injected modules")
@@ -94,8 +99,13 @@ def loaded_nothing(base, concept):
     The host's loaders renew the identity of a MODEL's patches even where no key of the file fits. Where the base has
     patches of its own that says nothing, so the answer is no.
     """
-    bare = not base.patches and not concept.patches and concept.model is base.model
+    bare = not base.patches and not concept.patches and related(concept, base)
     return bare and concept.patches_uuid != base.patches_uuid
+
+
+def _patches_of(model):
+    # a LoRA that was loaded behind a compiled run has the names of that run
+    return {plain_name(key): patches for key, patches in model.patches.items()}
 
 
 def _parts_of(patches, layers):
@@ -121,7 +131,8 @@ def _parts_of(patches, layers):
 
 def layers_of_model(model):
     """{name: module} of the UNet of a MODEL."""
-    return dict(model.model.diffusion_model.named_modules())
+    with bare_unet(model.model) as unet:
+        return {plain_name(name): as_written(module) for name, module in unet.named_modules()}
 
 
 def _shapes(layers):

@@ -3,27 +3,25 @@
 from collections import defaultdict
 from threading import get_ident
 
-import comfy.model_patcher
 import torch
-import torch.nn.functional as F
 
-from ...kernels.row_adapters import grouped_conv, grouped_linear, hadamard_weight, kronecker_conv, kronecker_linear
-from ..host.gradients import normal
 from ..host.messages import log_warning
-from .adapter_parts import Dense, Hadamard, Kronecker, LowRank, Vector, weight_shape
+from .adapter_parts import Dense, Hadamard, Kronecker, LowRank, Vector
+from .krona_adapter import Crossed
+from .layer_products import LayerProducts, chosen_of, first_half
 
 # Paths share one pair of products as long as padding their ranks costs at most this much more.
 PADDING = 1.25
 
 
 class LayerDeltas:
-    """What the paths add at one layer. `tensors` is a module of the host's own kind, so that the host may move it."""
+    """What the paths add at one layer. `tensors` is a module, so that the host may move and copy it."""
 
     def __init__(self, layer, parts_of_paths, dtype):
         """layer: the UNet's; parts_of_paths: {path: (part, ...)}, see adapter_parts."""
         self.tensors = torch.nn.Module()
         self.paths = frozenset(path for path, parts in parts_of_paths.items() if parts)
-        self._layer = _Layer(layer)
+        self._layer = LayerProducts(layer)
         self._dtype = dtype
         # (function of the layer, paths, names of its tensors), in the order in which they are added
         self._terms = []
@@ -42,9 +40,27 @@ class LayerDeltas:
             for path, part in others:
                 self._term(*_single(part, path))
 
-    def hook(self, groups):
-        """A forward hook for the layer, for a batch whose rows are grouped so; fewer rows are the first of them."""
+    @property
+    def halves(self):
+        """The paths of each of its low-rank terms, of a linear layer; [] of a convolution."""
+        return [] if self._layer.is_conv else [paths for kind, paths, _ in self._terms if kind == "low_rank"]
 
+    def give_halves(self):
+        """The first factors (k, r, i) of its low-rank terms, which `hook` then takes from a SharedInput."""
+        given = []
+        for number, (kind, paths, names) in enumerate(self._terms):
+            if kind == "low_rank":
+                given.append(getattr(self.tensors, names[0]))
+                delattr(self.tensors, names[0])
+                self._terms[number] = "shared", paths, names[1:]
+        return given
+
+    def hook(self, groups, tensors, tell=log_warning, hidden=None):
+        """A forward hook for the layer, for a batch whose rows are grouped so; fewer rows are the first of them.
+
+        tensors: `self.tensors`, or its copy for the device that the layer is on; tell: where a sentence for the
+        user goes; hidden: the Hidden of its SharedInput, if it has one.
+        """
         thread = get_ident()
 
         def add(layer, args, output):
@@ -57,14 +73,25 @@ class LayerDeltas:
             # HyperTile and its like cut rows into tiles, which follow each other
             tiles, odd = divmod(x.shape[0], present.count)
             if odd or output.shape[0] != x.shape[0]:
-                log_warning("another patch changed the number of rows; per-row adapters are skipped there")
+                tell(
+                    "Concept Conductor: another node changed the number of rows at some layers, so the concepts' LoRAs "
+                    "are left out there; bypass that node"
+                )
                 return
             x = x.to(output.dtype)
-            for kind, paths, names in self._terms:
+            for number, (kind, paths, names) in enumerate(self._terms):
                 for span in present.spans(paths):
                     # index_select makes a tensor of its own, a view would stay one of inference mode
-                    tensors = [_chosen(getattr(self.tensors, name), paths, span.paths, x) for name in names]
-                    span.add(output, tiles, getattr(self._layer, kind)(span.of(x, tiles), *tensors))
+                    chosen = [chosen_of(getattr(tensors, name), paths, span.paths, x) for name in names]
+                    mine = span.of(x, tiles)
+                    if kind == "shared":
+                        span.add_product(output, tiles, hidden.of(self, args[0], mine, (number, paths, span)), *chosen)
+                    elif kind == "low_rank" and not self._layer.is_conv:
+                        span.add_product(output, tiles, first_half(mine, chosen[0]), chosen[1])
+                    else:
+                        span.add(output, tiles, getattr(self._layer, kind)(mine, *chosen))
+            if hidden is not None:
+                hidden.done(self)
 
         return add
 
@@ -78,83 +105,6 @@ class LayerDeltas:
         self._terms.append((kind, tuple(paths), names))
 
 
-def adapters_patcher(base, layers):
-    """The host's handle on the tensors of {name: LayerDeltas}: loaded to where the base MODEL runs."""
-    module = torch.nn.Module()
-    for number, deltas in enumerate(layers.values()):
-        module.add_module(str(number), deltas.tensors)
-    return comfy.model_patcher.ModelPatcher(module, load_device=base.load_device, offload_device=base.offload_device)
-
-
-class _Layer:
-    """How the products are taken at one layer: of rows by path (k, b, ...) with tensors of those k paths."""
-
-    def __init__(self, layer):
-        self.shape = weight_shape(layer)
-        self.is_conv = len(self.shape) == 4
-        self.geometry, self.border, self.norm = {}, None, None
-        if self.is_conv:
-            self.geometry = {name: getattr(layer, name) for name in ("stride", "padding", "dilation")}
-            if layer.padding_mode != "zeros":
-                # pictures without seams: the border is laid on before, as the layer itself does
-                self.border = layer.padding_mode, layer._reversed_padding_repeated_twice
-                self.geometry["padding"] = (0, 0)
-        elif isinstance(layer, torch.nn.LayerNorm):
-            self.norm = lambda x: F.layer_norm(x, layer.normalized_shape, eps=layer.eps)
-        elif isinstance(layer, torch.nn.GroupNorm):
-            self.norm = lambda x: F.group_norm(x, layer.num_groups, eps=layer.eps)
-        # where channels stand in the output of one path
-        self.channels_first = self.is_conv or isinstance(layer, torch.nn.GroupNorm)
-
-    def stacked(self, paths):
-        """(down (k, r, i[, p, q]), up (k, o, r)) of k lists of LowRank, with ranks padded by zeros."""
-        ranks = [sum(len(part.down) for part in parts) for parts in paths]
-        down = torch.zeros(len(paths), max(ranks), *self.shape[1:])
-        up = torch.zeros(len(paths), self.shape[0], max(ranks))
-        for k, parts in enumerate(paths):
-            first = 0
-            for part in parts:
-                own = slice(first, first + len(part.down))
-                down[k, own] = part.down.float().reshape(-1, *self.shape[1:])
-                up[k, :, own] = part.up.float() * part.scale
-                first = own.stop
-        return down, up
-
-    def low_rank(self, x, down, up):
-        if self.is_conv:
-            return grouped_conv(self._bordered(x), down, up, **self.geometry)
-        k, b = x.shape[:2]
-        return grouped_linear(x.reshape(k, -1, x.shape[-1]), down, up).reshape(k, b, *x.shape[2:-1], -1)
-
-    def kronecker(self, x, left, right):
-        if self.is_conv:
-            return kronecker_conv(self._bordered(x)[0], left[0], right[0], **self.geometry)[None]
-        return kronecker_linear(x[0], left[0], right[0])[None]
-
-    def hadamard(self, x, a, b, c, d):
-        return self.dense(x, hadamard_weight(a[0], b[0], c[0], d[0]).reshape(1, *self.shape))
-
-    def dense(self, x, weight):
-        if self.is_conv:
-            return F.conv2d(self._bordered(x)[0], weight[0], **self.geometry)[None]
-        return F.linear(x[0], weight[0])[None]
-
-    def bias(self, x, vector):
-        """Of the shape of the output, whatever that is: it broadcasts."""
-        rows = torch.ones(x.shape[:2], dtype=x.dtype, device=x.device)
-        spread = (1, 1, -1, *(1,) * (x.ndim - 3)) if self.channels_first else (*(1,) * (x.ndim - 1), -1)
-        return vector[0].reshape(spread) * rows.reshape(*rows.shape, *(1,) * (x.ndim - 2))
-
-    def gain(self, x, vector):
-        return self.norm(x.flatten(0, 1)).unflatten(0, x.shape[:2]) * self.bias(x, vector)
-
-    def _bordered(self, x):
-        if self.border is None:
-            return x
-        mode, sides = self.border
-        return F.pad(x.flatten(0, 1), sides, mode=mode).unflatten(0, x.shape[:2])
-
-
 def _single(part, path):
     """(kind, paths, tensors) of a part that one path has for itself."""
     paths = (path,)
@@ -162,6 +112,8 @@ def _single(part, path):
         return "gain" if part.gain else "bias", paths, part.vector[None].float() * part.scale
     if isinstance(part, Dense):
         return "dense", paths, part.weight[None].float() * part.scale
+    if isinstance(part, Crossed):
+        return "crossed", paths, part.down[None].float() * part.scale, part.up[None]
     if isinstance(part, Kronecker):
         return "kronecker", paths, part.left[None].float() * part.scale, part.right[None]
     return "hadamard", paths, part.a[None].float() * part.scale, part.b[None], part.c[None], part.d[None]
@@ -177,13 +129,3 @@ def _alike(ranks):
         else:
             groups.append([path])
     return [sorted(group) for group in groups]
-
-
-def _chosen(tensor, paths, wanted, x):
-    """The tensors (k, ...) of some paths, in their order, where and as the layer computes."""
-    tensor = tensor.to(x.device, x.dtype)
-    if wanted != paths:
-        order = torch.tensor([paths.index(path) for path in wanted], device=tensor.device)
-        tensor = tensor.index_select(0, order)
-    # the host may have moved it in inference mode
-    return normal(tensor)

@@ -12,12 +12,21 @@ import comfy.utils
 import torch
 
 from ..files.lora_names import UNET_PREFIX
-from ..host.calls import forward_of
+from ..host.bare_unet import bare_unet, names_now
+from ..host.calls import as_written, live_unet
+from ..host.devices import own_of, related
+from ..host.hooked_weights import hook_patches, hooks_key, unhooked
 from ..host.messages import input_error
+from ..host.packed_weights import is_packed, plain_layer, unpacked
+from ..host.unet_inputs import compute_dtype
+from .concept_deltas import Deltas
+
+# Of a weight so many are kept that differ by the hooks in force: prompts take turns, and keyframes go on.
+HOOKED = 3
 
 
 class OwnWeights:
-    """The weights of one such concept. Those of the same checkpoint are computed once a run."""
+    """The weights of one such concept. Those of the same checkpoint are computed once a run, for each device anew."""
 
     def __init__(self, base, deltas):
         """base: the MODEL; deltas: concept_deltas.Deltas with needs_own_forward.
@@ -29,41 +38,88 @@ class OwnWeights:
                 "a concept's model has modules that another node replaced or injected, which cannot run beside the "
                 "base model; load its LoRA with an ordinary LoRA loader"
             )
-        self._own = deltas.own_model(base)
-        self._elsewhere = self._own.model is not base.model
+        self._deltas = deltas
+        self._other = None if related(deltas.concept, base) else deltas.own_model(base)
+        # whether other concepts have other weights on that checkpoint: then it is loaded without any
+        self._apart = False
         self._patches = {key: several for key, several in deltas.patches.items() if key.startswith(UNET_PREFIX)}
 
     def models(self):
         """A concept of another checkpoint brings its own UNet along."""
-        return [self._own] if self._elsewhere else []
+        return [] if self._other is None else [self._other]
 
-    def forward(self, computed):
-        """The UNet (x, timesteps, context, y, control, options) -> eps with these weights.
+    def layers(self, base):
+        """The layers of the host's BaseModel whose weights these replace."""
+        patched = self._patches if self._other is None or self._apart else ()
+        with bare_unet(base if self._other is None else self._other.model) as unet:
+            return [unet.get_submodule(_module_and_kind(key)[0]) for key in patched]
 
-        computed: {key: weight} is what the run has computed so far, and is filled.
+    def unet(self, base, computed):
+        """The UNet with these weights.
+
+        base: the host's BaseModel that runs; computed: {key: {hooks: weight}} is what the run has computed for it so
+        far, and is filled.
         """
-        unet = self._own.model.diffusion_model
-        return forward_of(unet if self._elsewhere else with_weights(unet, self._weights(unet, computed)))
+        running, unet = base.current_patcher, live_unet(base)
+        if self._other is not None:
+            running = own_of(running, self._other)
+            base, unet = running.model, live_unet(running.model)
+            if not self._apart:
+                return unet
+        dtype = compute_dtype(base)
+        # quantised models may compute in a dtype that is too coarse for a difference of weights
+        dtype = dtype if dtype.itemsize > 1 else torch.float16
+        return with_weights(unet, self._weights(running, unet, computed, dtype))
 
-    def _weights(self, unet, computed):
-        found = {}
+    def _weights(self, running, unet, computed, dtype):
+        found, names = {}, names_now(running)
         for key in self._patches:
-            name, _, kind = key.removeprefix(UNET_PREFIX).rpartition(".")
-            standing = getattr(unet.get_submodule(name), kind)
-            if key not in computed:
-                computed[key] = self._patched(key, standing)
-            found.setdefault(name, {})[kind] = computed[key].to(standing.device)
+            name, kind = _module_and_kind(key)
+            name = names.get(name, name)
+            layer = unet.get_submodule(name)
+            standing, hooked = getattr(layer, kind), hook_patches(running, key)
+            known, hooks = computed.setdefault(key, {}), hooks_key(running) if hooked else ()
+            if hooks not in known:
+                coarse = is_packed(layer) or standing.dtype.itemsize == 1
+                patched = self._patched(running, key, layer, kind, hooked)
+                known[hooks] = patched.to(dtype if coarse else standing.dtype)
+            found.setdefault(name, {})[kind] = known[hooks].to(standing.device)
+            for old in list(known)[:-HOOKED]:
+                del known[old]
         return found
 
-    def _patched(self, key, standing):
-        patcher = self._own.model.current_patcher
-        kept = patcher.backup.get(key) if patcher is not None else None
-        clean = kept.weight if kept is not None else standing
-        # what runs may have more patches than the base that came in: nodes behind us belong to all paths
-        shared = patcher.patches.get(key, ()) if patcher is not None else ()
-        patches = [*shared, *self._patches[key]]
-        patched = comfy.lora.calculate_weight(patches, clean.to(standing.device, torch.float32, copy=True), key)
-        return patched.to(standing.dtype)
+    def _patched(self, running, key, layer, kind, hooked):
+        standing = getattr(layer, kind)
+        kept = running.backup.get(key) if running is not None else None
+        clean = kept.weight if kept is not None else unhooked(running, key, standing)
+        # what runs may have more patches than the base that came in: nodes behind us belong to all paths, and so do
+        # the hooks of the prompt
+        shared = running.patches.get(key, ()) if running is not None else ()
+        patches = [*shared, *hooked, *self._patches[key]]
+        # a copy: the host changes it
+        values = unpacked(layer, kind, clean).to(standing.device, copy=True)
+        original = running.get_key_patches(key) if hooked else None
+        return comfy.lora.calculate_weight(patches, values, key, original_weights=original)
+
+
+def share_checkpoints(several, base):
+    """Lets those OwnWeights that are of one and the same other checkpoint share it, which the host loads but once.
+
+    base: the MODEL. Where their weights differ, each has them computed beside those of the checkpoint.
+    """
+    left = [one for one in several if one._other is not None]
+    while left:
+        group = [one for one in left if related(one._other, left[0]._other)]
+        left = [one for one in left if one not in group]
+        apart = len({one._deltas for one in group}) > 1
+        handle = Deltas(concept=group[0]._deltas.concept).own_model(base) if apart else group[0]._other
+        for one in group:
+            one._other, one._apart = handle, apart
+
+
+def _module_and_kind(key):
+    name, _, kind = key.removeprefix(UNET_PREFIX).rpartition(".")
+    return name, kind
 
 
 def with_weights(module, weights):
@@ -71,8 +127,11 @@ def with_weights(module, weights):
 
     weights: {name of a module inside: {"weight" or "bias": tensor}}.
     """
+    module = as_written(module)
     clone = copy.copy(module)
     own = weights.get("", {})
+    if own and is_packed(module):
+        return plain_layer(module, *(own.get(kind, module._parameters.get(kind)) for kind in ("weight", "bias")))
     clone.__dict__["_parameters"] = {
         **module._parameters,
         **{kind: torch.nn.Parameter(tensor, requires_grad=False) for kind, tensor in own.items()},

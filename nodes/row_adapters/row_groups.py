@@ -2,6 +2,8 @@
 
 import torch
 
+from ...kernels.row_adapters import add_raised
+
 
 class RowGroups:
     """The rows of one batch by path; path 0 is the base and in no group."""
@@ -63,9 +65,20 @@ class Span:
         """Adds delta (k, rows of one path * tiles, ...) to these rows of y, in place."""
         delta = delta.flatten(0, 1).to(y.dtype).expand(-1, *y.shape[1:])
         if self._contiguous:
-            y[self._slice(tiles)] += delta
+            y[self._slice(tiles)].add_(delta)
         else:
             y.index_add_(0, self._index(tiles, y.device), delta)
+
+    def add_product(self, y, tiles, hidden, up):
+        """Adds hidden . up^T to these rows of y (rows * tiles, ..., o), in place.
+
+        hidden (k, m, r): of the m vectors of each path; up (k, o, r).
+        """
+        if self._contiguous and y.is_contiguous():
+            add_raised(y[self._slice(tiles)].view(len(self.paths), -1, y.shape[-1]), hidden, up)
+        else:
+            delta = add_raised(y.new_zeros(*hidden.shape[:2], y.shape[-1]), hidden, up)
+            self.add(y, tiles, delta.reshape(len(self.paths), -1, *y.shape[1:]))
 
     def _slice(self, tiles):
         return slice(self.rows[0] * tiles, (self.rows[-1] + 1) * tiles)

@@ -1,20 +1,25 @@
 """ED-LoRA: joins a MODEL and a CLIP as the host's own LoRA patches, new words and layer-wise prompts."""
 
-import math
-
 import comfy.lora
+import comfy.utils
 
 from ..host.attach import attach
+from ..host.bare_unet import on_bare_unet
 from ..host.blocks import attention_blocks, unet_of
+from ..host.choices import check_listed, check_number
 from ..host.clip_text import check_clip
 from ..host.families import family_of
 from ..host.messages import input_error, warn_user
-from .concept_words import ENCODERS, Word, with_words, words_of
+from .concept_words import POOLED, Word, with_words, words_of
 from .edlora_file import read_edlora
 from .edlora_lora import lora_weights
 from .layer_contexts import LayerContexts
 
+# Of SD1.x and SDXL, in the order of a word's rows.
+_ENCODERS = ("l", "g")
 
+
+@on_bare_unet
 def attach_edlora(model, clip, choice, *, strength_model=0.7, strength_clip=0.7, pooled="concept"):
     """(the MODEL and the CLIP with an ED-LoRA of the loras folder, its words).
 
@@ -23,8 +28,8 @@ def attach_edlora(model, clip, choice, *, strength_model=0.7, strength_clip=0.7,
     as it was. Raises ValueError, before anything is patched, for a file that does not fit in whole.
     """
     for name, value in {"strength_model": strength_model, "strength_clip": strength_clip}.items():
-        if not math.isfinite(value):
-            raise input_error(f"{name} is {value}; enter a number")
+        check_number(name, value)
+    check_listed("pooled", pooled, POOLED)
     unet = unet_of(model, "ED-LoRA")
     check_clip(clip)
     edlora = read_edlora(choice)
@@ -44,7 +49,7 @@ def attach_edlora(model, clip, choice, *, strength_model=0.7, strength_clip=0.7,
 
 
 def _word(name, rows, pooled):
-    present = {encoder: tensor for encoder, tensor in zip(ENCODERS, rows) if tensor is not None}
+    present = {encoder: tensor for encoder, tensor in zip(_ENCODERS, rows, strict=True) if tensor is not None}
     return Word(name, present, pools=pooled == "concept")
 
 
@@ -72,7 +77,7 @@ def _check_layers(edlora, expected):
 
 
 def _check_words(edlora, clip):
-    for number, encoder in enumerate(ENCODERS):
+    for number, encoder in enumerate(_ENCODERS):
         rows = {name: pair[number] for name, pair in edlora.words.items() if pair[number] is not None}
         network = getattr(clip.cond_stage_model, f"clip_{encoder}", None)
         if not rows:
@@ -105,10 +110,10 @@ def _patches(edlora, model, clip):
         )
     found = []
     for owner, keys in ((model.model, unet_keys), (clip.patcher.model, text_keys)):
-        shapes = {key: tensor.shape for key, tensor in owner.state_dict().items()}
         used = {module: keys[module] for module in modules if module in keys}
         for module, key in used.items():
-            _check_shape(edlora, module, weights, shapes[key])
+            # of the layer's own weight: a state dict has packed ones in their packed shapes
+            _check_shape(edlora, module, weights, comfy.utils.get_attr(owner, key).shape)
         found.append(comfy.lora.load_lora({n: t for n, t in weights.items() if n.partition(".")[0] in used}, used))
     return found
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ..files.model_files import path_of
 from ..files.safe_files import read_tensors
+from ..files.told_kinds import KINDS, kind_of
 from ..host.families import CONTEXT_WIDTHS
 from ..host.messages import input_error
 
@@ -56,6 +57,11 @@ def read_edlora(name):
     path = path_of(name, EDLORA_KIND)
     tensors, metadata = read_tensors(path)
     file = path.name
+    kind = kind_of(tensors)
+    # names of a LoRA may be those of an ED-LoRA that is cut
+    if kind not in (None, "ED-LoRA", "LoRA", "UNet"):
+        what, node = KINDS[kind]
+        raise input_error(f"{file} is not an ED-LoRA but {what}; load it with {node}")
     parts = {part: {} for part in (*_EMBEDDINGS, *_TEXTS, "unet")}
     for key, tensor in tensors.items():
         match = _PARTS.match(key)

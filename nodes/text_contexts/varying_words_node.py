@@ -1,0 +1,99 @@
+"""Words that mean another thing at each step: ProSpect's by stage, NeTI's made at every timestep and layer."""
+
+from comfy_api.latest import io
+
+from .. import schema
+from ..files.model_files import choices, file_names, stamp, valid
+from .concept_file import CONCEPT_KIND
+from .neti import attach_neti
+from .prospect import attach_prospect
+
+_CATEGORY = "personalization/words"
+_WORD = "How the concept is called in prompts; empty: "
+
+
+def _file(name, tooltip):
+    files = choices(file_names(CONCEPT_KIND), CONCEPT_KIND)
+    return io.Combo.Input(name, options=files, default=files[0], tooltip=tooltip)
+
+
+def _outputs():
+    return [
+        io.Model.Output(display_name="model", tooltip="For the sampler: it reads the words as they change."),
+        io.Clip.Output(display_name="clip", tooltip="For CLIP Text Encode: it knows the word."),
+        io.String.Output(display_name="words", tooltip="The word, to use in a prompt."),
+    ]
+
+
+class ProSpectLoader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema.Schema(
+            node_id="PersonalizationProSpectLoader",
+            display_name="Load ProSpect",
+            category=_CATEGORY,
+            description="Teaches the CLIP a word that means another thing in each tenth of sampling, so that layout, "
+            "content, or material and style of one picture can be taken apart.",
+            search_aliases=["ProSpect", "prompt spectrum", "style transfer", "stages"],
+            inputs=[
+                io.Model.Input("model", tooltip="An SD1.x checkpoint, the family that these files are made for."),
+                io.Clip.Input("clip", tooltip="Its text encoder; it learns the word."),
+                _file("prospect_file", "embeddings.pt or embeddings_gs-<step>.pt, in models/embeddings."),
+                io.String.Input("word", default="", tooltip=f"{_WORD}<name of the file>."),
+            ],
+            outputs=_outputs(),
+        )
+
+    @classmethod
+    def validate_inputs(cls, prospect_file=None):
+        return valid("prospect_file", prospect_file, CONCEPT_KIND)
+
+    @classmethod
+    def fingerprint_inputs(cls, prospect_file=None, **_):
+        return stamp([prospect_file], CONCEPT_KIND)
+
+    @classmethod
+    def execute(cls, model, clip, prospect_file, word) -> io.NodeOutput:
+        return io.NodeOutput(*attach_prospect(model, clip, prospect_file, word))
+
+
+class NeTILoader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema.Schema(
+            node_id="PersonalizationNeTILoader",
+            display_name="Load NeTI",
+            category=_CATEGORY,
+            description="Teaches the CLIP a word whose vectors a small network makes anew at each step and for each "
+            "layer of the UNet.",
+            search_aliases=["NeTI", "neural textual inversion", "mapper"],
+            inputs=[
+                io.Model.Input("model", tooltip="An SD1.x checkpoint, the family that these files are made for."),
+                io.Clip.Input("clip", tooltip="Its text encoder; it learns the word, and runs at every step."),
+                _file("mapper_file", "mapper-steps-N.pt or mapper-final.pt, in models/embeddings."),
+                io.Int.Input(
+                    "truncation",
+                    default=128,
+                    min=0,
+                    max=128,
+                    tooltip="How much of the network counts: 128 for likeness, 16 to 64 to let the prompt change more.",
+                ),
+                io.String.Input("word", default="", tooltip=f"{_WORD}the file's own name."),
+            ],
+            outputs=_outputs(),
+        )
+
+    @classmethod
+    def validate_inputs(cls, mapper_file=None):
+        return valid("mapper_file", mapper_file, CONCEPT_KIND)
+
+    @classmethod
+    def fingerprint_inputs(cls, mapper_file=None, **_):
+        return stamp([mapper_file], CONCEPT_KIND)
+
+    @classmethod
+    def execute(cls, model, clip, mapper_file, truncation, word) -> io.NodeOutput:
+        return io.NodeOutput(*attach_neti(model, clip, mapper_file, truncation, word))
+
+
+NODES = [ProSpectLoader, NeTILoader]

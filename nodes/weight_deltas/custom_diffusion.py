@@ -1,0 +1,98 @@
+"""Custom Diffusion (arXiv 2212.04488) and DisenDiff (arXiv 2403.18551): trained keys and values as weight patches.
+
+W + strength * (W of the file - W of the checkpoint), so that it adds to LoRAs in any order.
+"""
+
+from statistics import median
+
+import comfy.lora
+import comfy.utils
+
+from ..host.bare_unet import on_bare_unet
+from ..host.blocks import unet_of
+from ..host.choices import check_number
+from ..host.clip_text import check_clip
+from ..host.messages import input_error, warn_user
+from ..host.packed_weights import check_unpackable, unpacked
+from ..text_contexts.concept_words import Word
+from ..text_contexts.taught_clip import placed, taught_clip
+from .custom_diffusion_file import read_custom_diffusion
+
+# Changes beyond this share of the weights are more than a concept.
+_LARGE = 0.3
+
+
+@on_bare_unet
+def attach_custom_diffusion(model, clip, choice, *, strength=1.0, words="", trained_on=None):
+    """(the MODEL with the weights of a Custom Diffusion file, the CLIP with its words, these words).
+
+    words: other names for them, in order; trained_on: the MODEL that the file was trained on, where that is another
+    checkpoint. Raises ValueError for files that do not fit.
+    """
+    check_number("strength", strength)
+    unet = unet_of(model, "Custom Diffusion")
+    shapes = {key: tuple(weight.shape) for key, weight in unet.named_parameters()}
+    file = read_custom_diffusion(choice, _names(model), shapes)
+    names = _renamed(file, words)
+    if names:
+        check_clip(clip)
+    taught = [
+        Word(name, {e: rows[:, None, None] for e, rows in placed(clip, vectors, name, file.name).items()})
+        for name, vectors in zip(names, file.words.values(), strict=True)
+    ]
+    clone = model.clone()
+    if strength:
+        patches, shares = _patches(file, trained_on or model)
+        _say(file, shares, trained_on)
+        if set(clone.add_patches(patches, strength)) != set(patches):
+            raise input_error("this model does not accept weight patches; connect one from a checkpoint loader")
+    return clone, taught_clip(clip, taught, file.name) if taught else clip, " ".join(names)
+
+
+def _names(model):
+    """{name of a weight or bias in diffusers: the host's key}."""
+    return comfy.utils.unet_to_diffusers(model.model.model_config.unet_config)
+
+
+def _renamed(file, words):
+    names = words.split()
+    if names and len(names) != len(file.words):
+        raise input_error(
+            f"{file.name} has {len(file.words)} words ({', '.join(file.words)}), words has {len(names)} names; enter "
+            "as many, in this order"
+        )
+    return names or list(file.words)
+
+
+def _patches(file, base):
+    """({the host's key: patch}, how large each change is as a share of the weight) beside the weights of a MODEL."""
+    unet = unet_of(base, "Custom Diffusion")
+    check_unpackable([unet.get_submodule(key.rpartition(".")[0]) for key in file.weights], "Custom Diffusion")
+    standing = base.get_key_patches("diffusion_model.")
+    patches, shares = {}, []
+    for key, value in file.weights.items():
+        name, _, kind = key.rpartition(".")
+        whole = f"diffusion_model.{key}"
+        # the checkpoint's own, whatever is loaded or patched at the moment
+        weight = unpacked(unet.get_submodule(name), kind, standing[whole][0][0]).float().cpu()
+        if isinstance(value, tuple):
+            u, v = value
+            pair = {"delta.lora_up.weight": u, "delta.lora_down.weight": v}
+            patches |= comfy.lora.load_lora(pair, {"delta": whole})
+            change = u.float() @ v.float()
+        else:
+            change = value.float() - weight
+            if not change.any():
+                # DisenDiff writes what it has not trained
+                continue
+            patches[whole] = ("diff", (change.to(standing[whole][0][0].dtype),))
+        shares.append(float(change.norm() / weight.norm().clamp(min=1e-12)))
+    return patches, shares
+
+
+def _say(file, shares, trained_on):
+    share = median(shares) if shares else 0.0
+    hint = ""
+    if share > _LARGE and trained_on is None:
+        hint = "; that is a lot: if the file was trained on another checkpoint, connect that one to trained_on"
+    warn_user(f"{file.name} changes {len(shares)} matrices, by {share:.0%} of their size in the middle{hint}")

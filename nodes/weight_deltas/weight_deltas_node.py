@@ -1,0 +1,119 @@
+"""KronA and Custom Diffusion files, as weight patches and words."""
+
+from comfy_api.latest import io
+
+from .. import schema
+from ..files.model_files import choices, file_names, stamp, valid
+from .custom_diffusion import attach_custom_diffusion
+from .custom_diffusion_file import DELTA_KIND
+from .krona import attach_krona
+from .krona_file import KRONA_KIND
+
+_CATEGORY = "personalization/words"
+
+
+def _file(name, tooltip):
+    files = choices(file_names(DELTA_KIND), DELTA_KIND)
+    return io.Combo.Input(name, options=files, default=files[0], tooltip=tooltip)
+
+
+class KronALoader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema.Schema(
+            node_id="PersonalizationKronALoader",
+            display_name="Load KronA",
+            category=_CATEGORY,
+            description="Loads a DiffuseKronA file, which Load LoRA takes for a LoRA and does not apply. The result is "
+            "patched like a LoRA, and adds to others in any order.",
+            search_aliases=["KronA", "DiffuseKronA", "Kronecker adapter", "LoRA"],
+            inputs=[
+                io.Model.Input("model", tooltip="The family that the file was trained on: SD1.5, SD2.1 or SDXL."),
+                _file("krona_file", "A pytorch_lora_weights.safetensors of DiffuseKronA, in models/loras."),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-2.0,
+                    max=2.0,
+                    step=0.05,
+                    tooltip="1 as trained, 0 leaves the model as it is.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="For the sampler, Add Concept, or further LoRAs."),
+                io.String.Output(display_name="report", tooltip="What the file holds."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, krona_file=None):
+        return valid("krona_file", krona_file, KRONA_KIND)
+
+    @classmethod
+    def fingerprint_inputs(cls, krona_file=None, **_):
+        return stamp([krona_file], KRONA_KIND)
+
+    @classmethod
+    def execute(cls, model, krona_file, strength) -> io.NodeOutput:
+        return io.NodeOutput(*attach_krona(model, krona_file, strength))
+
+
+class CustomDiffusionLoader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema.Schema(
+            node_id="PersonalizationCustomDiffusionLoader",
+            display_name="Load Custom Diffusion",
+            category=_CATEGORY,
+            description="Loads a Custom Diffusion or DisenDiff file: trained keys and values as a change of weights, "
+            "and its words. It adds to LoRAs and to further files in any order.",
+            search_aliases=["Custom Diffusion", "DisenDiff", "delta.bin", "concept"],
+            inputs=[
+                io.Model.Input("model", tooltip="The checkpoint to change; LoRAs go before or behind."),
+                io.Clip.Input("clip", tooltip="Its text encoder; it learns the words."),
+                _file(
+                    "delta_file",
+                    "delta.bin, delta_epoch=*.ckpt, pytorch_custom_diffusion_weights.bin, in models/loras.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=2.0,
+                    step=0.05,
+                    tooltip="1 as trained, 0 is the checkpoint itself; linear between.",
+                ),
+                io.String.Input(
+                    "words",
+                    default="",
+                    tooltip="Other names for the file's words, in order, such as <dog> <cat>; empty keeps <new1>, ...",
+                ),
+                io.Model.Input(
+                    "trained_on",
+                    optional=True,
+                    tooltip="The checkpoint that the file was trained on, where model is another one: then only what "
+                    "training changed is added.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="For the sampler, Add Concept, or further LoRAs."),
+                io.Clip.Output(display_name="clip", tooltip="For CLIP Text Encode: it knows the words."),
+                io.String.Output(display_name="words", tooltip="The words, to use in a prompt with their class word."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, delta_file=None):
+        return valid("delta_file", delta_file, DELTA_KIND)
+
+    @classmethod
+    def fingerprint_inputs(cls, delta_file=None, **_):
+        return stamp([delta_file], DELTA_KIND)
+
+    @classmethod
+    def execute(cls, model, clip, delta_file, strength, words, trained_on=None) -> io.NodeOutput:
+        settings = {"strength": strength, "words": words, "trained_on": trained_on}
+        return io.NodeOutput(*attach_custom_diffusion(model, clip, delta_file, **settings))
+
+
+NODES = [KronALoader, CustomDiffusionLoader]
