@@ -1,4 +1,4 @@
-"""MRSA: how multi-reference self-attention (FreeCustom, arXiv 2405.13870) joins a MODEL.
+"""References in the self-attention of a MODEL: the engine of MRSA (FreeCustom, arXiv 2405.13870) and its relatives.
 
 At each noise level a reference pass catches the references' keys and values at the chosen self-attentions (the bank);
 the plan says which chunk of the image's rows attends to which of them at which block. Nothing of the references enters
@@ -7,157 +7,177 @@ the image's own batch.
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 
-from ..host.attach import attach
-from ..host.blocks import attention_blocks, chosen_blocks, grid_at, unet_of
-from ..host.messages import input_error, warn_user
+from ..host.frames import tell_of_stretch
 from ..host.rows import COND
 from ..host.seeded import seeded_noise
 from ..host.technique import Technique
-from ..host.when import Window
+from ..host.when import Window, in_main_memory, timestep_of
+from ..inversion.inversion import level_at
+from ..inversion.layout_picture import inversion_of
+from .kept_steps import tell_of_kept
 from .noise_level import NoiseLevel
-from .reference_branch import ReferenceBranch, Segment
-from .reference_rows import count_of_pictures, rows_of
+from .reference_branch import JOINT, ReferenceBranch, Segment
+from .reference_pass import Wanted
 
-# Beyond this a weight only makes softmax one-hot (FreeCustom uses 1 to 3).
-WEIGHT_LIMIT = 20.0
-NOISES = ("fresh", "fixed")
-
-
-@dataclass(frozen=True)
-class MRSASettings:
-    """What one MRSA node is set to. Raises ValueError for what is no number."""
-
-    weight: float = 3.0  # added to the logits of kept tokens, 0 is off
-    blocks: str = "published"  # one of host.blocks.CHOICES
-    custom_blocks: str = ""  # attention indices, for blocks "custom"
-    style_fidelity: float = 1.0  # share of plain attention on unconditional rows
-    window: Window = Window()
-    noise: str = "fresh"  # one of NOISES: one draw per step, or one for all
-    seed: int = 0
-    cache_mb: int = 1024  # budget of the bank across runs
-
-    def __post_init__(self):
-        for name in ("weight", "style_fidelity"):
-            value = getattr(self, name)
-            if not math.isfinite(value):
-                raise input_error(f"{name} is {value}; enter a number")
-
-
-def attach_mrsa(model, clip, vae, references, settings):
-    """The MODEL with the references in its self-attention; the MODEL itself where nothing would change.
-
-    references: tuple of References. Raises ValueError for inputs it cannot work with.
-    """
-    unet = unet_of(model, "Multi-Reference Self-Attention")
-    levels = attention_blocks(unet)
-    blocks = {block: levels[block] for block in chosen_blocks(unet, settings.blocks, settings.custom_blocks)}
-    if not references:
-        warn_user("no references are connected, so this node does nothing")
-    if not references or settings.weight == 0:
-        return model
-    weight = max(-WEIGHT_LIMIT, min(WEIGHT_LIMIT, settings.weight))
-    rows = _with_tokens(rows_of(model, clip, vae, references, weight), blocks)
-    if not rows:
-        return model
-    member = ReferenceMember(
-        rows=tuple(rows),
-        pictures=count_of_pictures(references),
-        blocks=blocks,
-        style_fidelity=max(0.0, min(1.0, settings.style_fidelity)),
-        window=settings.window,
-        fixed_noise=settings.noise == "fixed",
-        seed=settings.seed,
-        cache_bytes=int(settings.cache_mb * 2**20),
-    )
-    return attach(model, MRSA((member,)))
+# Where the noise of references comes from: a draw per step, one for all steps, or an inversion of the picture.
+NOISES = ("fresh", "fixed", "inverted")
+# Bytes on disk for inverted pictures.
+KEPT = 1 << 30
 
 
 def reference_noise(seed, index, step, like):
     """Gaussian noise of one reference at one step: unit variance, shape of `like` (1, C, h, w), the same everywhere.
 
-    Depends on (seed, index, step) alone, so that more references or evaluations change no other noise.
+    step: the model's timestep, a whole number, at which the sampler's step begins. Depends on (seed, index, step)
+    alone, so that more references or evaluations change no other noise, and a run in parts has that of a whole one.
     """
     return seeded_noise(f"{seed}/{index}/{step}", like.shape).to(like)
 
 
 @dataclass(frozen=True, eq=False)
 class ReferenceMember:
-    """What one MRSA node adds to a MODEL."""
+    """What one node adds to a MODEL: its references, and how they are read."""
 
     rows: tuple
     pictures: int  # in its chain, those that are off included
     blocks: dict  # {host key: level}, in order of execution
-    style_fidelity: float
+    style_fidelity: float  # share of plain attention on unconditional rows
     window: Window
-    fixed_noise: bool
+    noise: str  # one of NOISES
     seed: int
     cache_bytes: int
+    # what references read beside rows of the prompt: their own prompts, or the text of those rows
+    own_text: bool = True
+    # what becomes of a reference's attention and the image's own: JOINT, STRONGEST or REPLACE
+    joining: str = JOINT
+    # the MODEL whose UNet reads the references, where it is another one
+    other: object = None
+    places: tuple = ()  # (name, number) of the blocks whose outputs take the references' statistics
     # pictures of the nodes before this one: their noises are numbered on, as in one chain
     first: int = 0
 
+    @cached_property
+    def wanted(self):
+        """What a reference pass has to find."""
+        return Wanted(tuple(self.blocks), self.places)
+
     def reads(self, chunk):
         """Unconditional rows at style_fidelity 1 stay plain, and cost nothing."""
-        return chunk.role == COND or self.style_fidelity < 1
+        return chunk.reading.references and (chunk.role == COND or self.style_fidelity < 1)
 
-    def inputs(self, call, row):
-        """UNet input (1, C, h, w) of a reference at the noise level of this call, on the CPU in float32."""
-        step = 0 if self.fixed_noise else call.moment.step
-        noise = reference_noise(self.seed, self.first + row.index, step, row.latent)
-        sigma = torch.tensor([call.moment.sigma])
-        sampling = call.base.model_sampling
-        x = sampling.calculate_input(sigma, sampling.noise_scaling(sigma, noise, row.latent))
-        return row.inputs.beside(x)
+    def reads_own_text(self, chunk):
+        """Whether its references read their own prompts beside the rows of a chunk, else the text of those rows.
+
+        A UNet of its own has learnt with captions alone.
+        """
+        return self.own_text and (chunk.role == COND or self.other is not None)
+
+    def inputs(self, call, row, shift=0):
+        """UNet input (1, C, h, w) of a reference at the noise level of this call, on the CPU in float32.
+
+        shift: timesteps by which it is noisier than the call.
+        """
+        sampling = in_main_memory(call.base.model_sampling)
+        if self.noise == "inverted":
+            x = self.reference_inversion(call, row).at(timestep_of(call.moment.sigma, sampling))
+        else:
+            step = 0 if self.noise == "fixed" else timestep_of(call.moment.step_sigma, sampling)
+            noise = reference_noise(self.seed, self.first + row.index, step, row.latent)
+            sigma = torch.tensor([shifted_level(sampling, call.moment.sigma, shift)])
+            x = sampling.calculate_input(sigma, sampling.noise_scaling(sigma, noise, row.latent))
+        return row.inputs.beside(x, call.x.shape[1], row.latent)
+
+    def reference_inversion(self, call, row):
+        """The Inversion of a reference at the noise levels of the run."""
+
+        def make():
+            latent = row.latent.to(call.x.device)
+            return inversion_of(call.base, latent, row.text, 0, call.run.schedule({}) or [call.moment.sigma], KEPT)
+
+        return call.run.state(("inversion", row), make, call.base)
 
 
-class MRSA(Technique):
-    """All MRSA nodes of one MODEL: their references share one softmax."""
+def shifted_level(sampling, sigma, shift):
+    """The noise level that lies so many timesteps above another, a number; the first and the last timestep end it."""
+    if not shift:
+        return sigma
+    sampling = in_main_memory(sampling)
+    timestep = timestep_of(sigma, sampling)
+    return sigma * level_at(sampling, min(max(timestep + shift, 0), 999)) / level_at(sampling, timestep)
 
-    name = "mrsa"
-    order = 40
+
+class ReferenceAttention(Technique):
+    """All nodes of one kind on one MODEL: their references share one softmax."""
 
     def __init__(self, members):
         self.members = members
 
     def joined_by(self, later):
         first = sum(member.pictures for member in self.members)
-        return MRSA(self.members + tuple(replace(member, first=first + member.first) for member in later.members))
+        added = tuple(replace(member, first=first + member.first) for member in later.members)
+        return type(self)(self.members + added)
+
+    @property
+    def cache_bytes(self):
+        return max(member.cache_bytes for member in self.members)
 
     def extra_rows(self, noise_shape):
         area = math.prod(noise_shape[2:])
         return math.ceil(sum(math.prod(row.latent_size) for member in self.members for row in member.rows) / area)
 
+    def models(self):
+        others = [member.other for member in self.members if member.other is not None]
+        texts = (row.inputs.contexts for member in self.members for row in member.rows)
+        return others + [model for contexts in texts if contexts is not None for model in contexts.models]
+
+    def begin(self, run):
+        regions = [row.view.region for member in self.members for row in member.rows]
+        tell_of_stretch(run, self.label, "a region", regions)
+
     def plan(self, call):
-        level = call.run.state(self.name, NoiseLevel)
+        segments, level = {}, self.level(call)
+        for member, chunk, rows, entries in self.read(call):
+            for row, entry in zip(member.rows, entries, strict=True):
+                for block, segment in _segments(level, member, row, entry):
+                    segments.setdefault(block, {}).setdefault(chunk, {}).setdefault(rows, []).append(segment)
+        return {("attn1", block): ReferenceBranch(self.label, of, call, level) for block, of in segments.items()}
+
+    def level(self, call):
+        """The NoiseLevel of a call's model."""
+        return call.run.state(self.name, NoiseLevel, call.base)
+
+    def read(self, call):
+        """(member, chunk, rows of the chunk, what they read: one Entry per reference of the member) of one call."""
+        level = self.level(call)
         level.enter(call.moment.sigma)
-        segments = {}
-        for number, member in enumerate(self.members):
-            if not member.window.holds(call.moment, call.base.model_sampling):
-                continue
-            for chunk in filter(member.reads, call.chunks):
-                entries = level.entries(call, number, member, chunk)
-                for row, entry in zip(member.rows, entries, strict=True):
-                    for block, (k, v) in entry.items():
-                        bias = level.bias(row, grid_at(member.blocks[block], row.latent_size), k.device)
-                        segment = Segment(row, k, v, bias, member.style_fidelity)
-                        segments.setdefault(block, {}).setdefault(chunk, []).append(segment)
-        return {("attn1", block): ReferenceBranch(chunks, call.run) for block, chunks in segments.items()}
+        asking = [
+            (number, member, chunk)
+            for number, member in enumerate(self.members)
+            if member.window.holds(call.moment, call.base.model_sampling)
+            for chunk in filter(member.reads, call.chunks)
+        ]
+        return level.read(call, asking)
+
+    def finished(self, run, latents):
+        tell_of_kept(run, self.label, [level.kept for level in run.states(self.name)], self.cache_bytes)
 
 
-def _with_tokens(rows, blocks):
-    """The rows whose masks leave a token somewhere; what falls away is said on the node."""
-    left = []
-    for row in rows:
-        grids = {grid_at(level, row.latent_size) for level in blocks.values()}
-        empty = sorted(grid for grid in grids if not len(row.kept(grid)[0]))
-        if empty:
-            sizes = ", ".join(f"{h}x{w}" for h, w in empty)
-            warn_user(
-                f"{row.view.label}: its mask keeps no token on the {sizes} grid, so it has no effect there; "
-                "draw it larger"
-            )
-        if len(empty) < len(grids):
-            left.append(row)
-    return left
+class MRSA(ReferenceAttention):
+    """Multi-Reference Self-Attention."""
+
+    name = "mrsa"
+    label = "Multi-Reference Self-Attention"
+    order = 40
+
+
+def _segments(level, member, row, entry):
+    """(block, Segment) for each block at which a reference's mask keeps a token."""
+    for block in member.blocks:
+        k, _, grid = entry.form(block)
+        if len(k):
+            bias = row.level(grid), level.bias(row, grid, k.device)
+            yield block, Segment(row, entry, block, *bias, member.style_fidelity, member.joining)

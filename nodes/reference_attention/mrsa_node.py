@@ -5,9 +5,10 @@ from comfy_api.latest import io
 from .. import schema
 from ..host.blocks import CHOICES
 from ..host.when import Window
-from ..references.references_wire import References
 from ..widgets import window_inputs
-from .mrsa import NOISES, MRSASettings, attach_mrsa
+from .mrsa import NOISES
+from .mrsa_settings import MRSASettings, attach_mrsa
+from .reference_inputs_wire import noise_inputs, text_input
 
 
 class MultiReferenceSelfAttention(io.ComfyNode):
@@ -62,34 +63,18 @@ class MultiReferenceSelfAttention(io.ComfyNode):
                     "Start later for a freer layout.",
                     "End earlier for less likeness in details, and less work.",
                 ),
-                io.Combo.Input(
-                    "reference_noise",
-                    options=list(NOISES),
-                    default="fresh",
-                    tooltip="Noise on the references: fresh at each step (as published), or one fixed draw "
-                    "(smoother with few steps).",
+                *noise_inputs(NOISES, "; inverted: the picture's own path to noise, which costs its steps once"),
+                text_input(
+                    "What the references read beside your prompt: own (as published), or target: your prompt itself.",
+                    optional=True,
                     **schema.ADVANCED,
                 ),
-                io.Int.Input(
-                    "reference_seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=False,
-                    tooltip="Seed of that noise. Leave it unchanged, so that further pictures can reuse the "
-                    "references' work.",
-                    **schema.ADVANCED,
+                io.Model.Input(
+                    "reference_model",
+                    optional=True,
+                    tooltip="A second UNet of the same shape that was trained to read references (BootPIG). weight is "
+                    "then not used, and where references differ, each token follows the one that changes it most.",
                 ),
-                io.Int.Input(
-                    "cache_mb",
-                    default=1024,
-                    min=0,
-                    max=1 << 20,
-                    tooltip="RAM (MiB) for the references' keys and values, so that further pictures cost almost "
-                    "nothing extra. 0: keep nothing.",
-                    **schema.ADVANCED,
-                ),
-                References.Input("references", optional=True, tooltip="From Add Reference; chain several."),
             ],
             outputs=[io.Model.Output(tooltip="The checkpoint with the references in its self-attention.")],
         )
@@ -110,6 +95,8 @@ class MultiReferenceSelfAttention(io.ComfyNode):
         reference_seed,
         cache_mb,
         references=(),
+        reference_prompt="own",
+        reference_model=None,
     ) -> io.NodeOutput:
         settings = MRSASettings(
             weight=weight,
@@ -120,8 +107,9 @@ class MultiReferenceSelfAttention(io.ComfyNode):
             noise=reference_noise,
             seed=reference_seed,
             cache_mb=cache_mb,
+            text=reference_prompt,
         )
-        return io.NodeOutput(attach_mrsa(model, clip, vae, references or (), settings))
+        return io.NodeOutput(attach_mrsa(model, clip, vae, references or (), settings, reference_model))
 
 
 NODES = [MultiReferenceSelfAttention]

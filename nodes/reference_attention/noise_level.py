@@ -1,101 +1,176 @@
 """The references' keys and values at one noise level: from this run, from the bank, or from a pass of their own."""
 
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
 import torch
 
-from ..host.bank import bank_of
 from ..host.content_keys import digest, weights_key
-from ..host.layered_prompts import contexts_of
-from ..host.rows import UNCOND, entry_of
-from ..host.text_rows import TextRows, text_rows
-from .reference_pass import caught_keys
+from ..host.flat_entries import Entry
+from ..host.layered_prompts import contexts_of, rows_of_first_text
+from ..host.rows import entry_of
+from ..host.text_rows import reads_one_text, rows_by_text, rows_of_call, text_rows
+from .kept_steps import KeptSteps
+from .reference_pass import caught, frames_of
+from .run_tensors import RunTensors
+from .second_unet import caught_by_other
 
 
-class NoiseLevel:
+class _Text(NamedTuple):
+    """What a reference reads."""
+
+    key: bytes  # a hash of it
+    rows: object  # () -> TextRows of one row, on the device of the call
+
+
+@dataclass(frozen=True)
+class _Missing:
+    """A reference whose entry this run does not have yet."""
+
+    member: object
+    index: int
+    text: _Text
+    shift: int  # as of Reading
+    asker: int  # those of one asker run together
+
+
+class NoiseLevel(RunTensors):
     """Keys and values of the references at the noise level that a run is at."""
 
     def __init__(self):
+        super().__init__()
         self._sigma = None
         self._entries = {}
         # these hold for all noise levels of the run
         self._text_keys = {}
-        self._bias = {}
+        self.kept = KeptSteps()
 
     def enter(self, sigma):
         if sigma != self._sigma:
             self._sigma = sigma
             self._entries.clear()
 
-    def bias(self, row, grid, device):
-        """The bias (m,) of a reference's kept tokens on a grid."""
-        key = row, grid, device
-        if key not in self._bias:
-            self._bias[key] = row.kept(grid)[1].to(device)
-        return self._bias[key]
+    def read(self, call, asking):
+        """[(member, chunk, rows of the chunk, one Entry per reference of the member), ...], for asking: [(number,
+        member, chunk), ...]. Entries {block: (k, v, grid), place: (mean, deviation)} are on the device of the call.
 
-    def entries(self, call, number, member, chunk):
-        """One {block: (k, v)} per reference of the member, on the device of the call, for the rows of one chunk.
-
-        From this run, else from the bank, else by a reference pass over those that are missing.
+        rows: those of the chunk, by what references read beside them. From this run, else from the bank, else by a
+        reference pass over those that are missing.
         """
-        text_keys = [self._text_key(call, row, chunk) for row in member.rows]
         # hooks on a conditioning may switch weights between two calls of one step
-        common = call.x.device, weights_key(call.base.current_patcher), number
-        keys = [(*common, index, text) for index, text in enumerate(text_keys)]
-        missing = [index for index, key in enumerate(keys) if key not in self._entries]
+        weights = weights_key(call.base.current_patcher)
+        asked, missing = [], {}
+        for asker, (number, member, chunk) in enumerate(asking):
+            shift = chunk.reading.shift
+            common = call.x.device, weights, frames_of(call), number, shift
+            for rows, texts in self._texts(call, member, chunk):
+                keys = [(*common, index, text.key) for index, text in enumerate(texts)]
+                asked.append((member, chunk, rows, keys))
+                for index, key in enumerate(keys):
+                    if key not in self._entries:
+                        missing.setdefault(key, _Missing(member, index, texts[index], shift, asker))
         if missing:
-            texts = {index: (_text(call, member.rows[index], chunk), text_keys[index]) for index in missing}
-            found = _from_bank_or_unet(call, member, texts)
-            self._entries.update((keys[index], entry) for index, entry in found.items())
-        return [self._entries[key] for key in keys]
+            self._entries.update(_from_bank_or_unet(call, missing, self.kept))
+        return [(member, chunk, rows, [self._entries[key] for key in keys]) for member, chunk, rows, keys in asked]
 
-    def _text_key(self, call, row, chunk):
-        """A hash of what a reference reads beside the rows of a chunk, found once per run where it can be."""
-        key = chunk.uuid if chunk.role == UNCOND else row
-        if key is None:
-            return _digest(_text(call, row, chunk))
-        if key not in self._text_keys:
-            self._text_keys[key] = _digest(_text(call, row, chunk))
-        return self._text_keys[key]
+    def _texts(self, call, member, chunk):
+        """(rows of the chunk, per reference the _Text that it reads beside them)."""
+        if member.reads_own_text(chunk):
+            # hashed in main memory: nothing goes to the device where the bank has the entry
+            like = torch.empty(0, dtype=call.x.dtype)
+            keys = [self._kept_key(row, partial(text_rows, row.inputs, 1, like)) for row in member.rows]
+            texts = [partial(text_rows, row.inputs, 1, call.x) for row in member.rows]
+            yield tuple(range(chunk.start, chunk.stop)), [_Text(*one) for one in zip(keys, texts, strict=True)]
+            return
+        for rows in rows_by_text(chunk, call.context, call.y, call.run.conds()):
+            text = partial(_text_of, call, chunk, rows)
+            # another call may run other rows of a prompt of several texts
+            one = reads_one_text(chunk, call.run.conds())
+            key = self._kept_key(chunk.uuid, text) if one else _digest(text())
+            yield rows, [_Text(key, text)] * len(member.rows)
+
+    def _kept_key(self, what, text):
+        if what not in self._text_keys:
+            self._text_keys[what] = _digest(text())
+        return self._text_keys[what]
 
 
-def _text(call, row, chunk):
-    """The TextRows (one row) of a reference: its own beside conditional rows, else that of the chunk."""
-    if chunk.role != UNCOND:
-        return text_rows(row.inputs, 1, call.x)
-    first = slice(chunk.start, chunk.start + 1)
+def _text_of(call, chunk, rows):
+    """The TextRows (one row) of what some rows of a chunk read."""
+    first = slice(rows[0], rows[0] + 1)
     entry = entry_of(chunk, call.run.conds()) or {}
-    layers = contexts_of(entry.get("cross_attn"), entry)
+    tensor = entry.get("cross_attn")
+    contexts = contexts_of(tensor, entry) if rows_of_first_text(tensor, call.context[first]) else None
     y = call.y[first] if call.y is not None else None
-    return TextRows(call.context[first], y, layers.to(call.context) if layers is not None else None)
+    return rows_of_call(call.context[first], y, contexts.to(call.context) if contexts is not None else None)
 
 
 def _digest(text):
-    return digest(text.context, text.y, text.layers)
+    return digest(text.context, text.y, text.contexts, text.values)
 
 
-def _from_bank_or_unet(call, member, texts):
-    """{index: {block: (k, v)}} for references given as {index: (TextRows, its hash)}."""
-    inputs = {index: member.inputs(call, member.rows[index]) for index in texts}
-    bank, keys, found = None, {}, {}
-    if member.cache_bytes:
-        bank = bank_of(call.base)
-        common = weights_key(call.base.current_patcher), float(call.timesteps[0]), call.x.dtype, tuple(member.blocks)
-        for index, (_, text) in texts.items():
-            keys[index] = *common, digest(inputs[index]), text, member.rows[index].mask_key
-            entry = bank.get(keys[index], call.run, call.x.device)
-            if entry is not None:
-                found[index] = entry
+def _from_bank_or_unet(call, missing, kept):
+    """{key: Entry} of {key: _Missing}; kept: the KeptSteps of the run."""
+    inputs = {}
+    for key, one in missing.items():
+        same = one.member, one.index, one.shift
+        if same not in inputs:
+            inputs[same] = one.member.inputs(call, one.member.rows[one.index], one.shift)
+        inputs[key] = inputs[same]
+    names = _names(call, missing, inputs)
+    found = {}
+    if names:
+        # all of them are sent on their way at once, beside what the device computes
+        blocks = {block for one in missing.values() for block in one.member.blocks}
+        held = kept.fetch(call, dict.fromkeys(names.values()), max(1, len(blocks)))
+        found = {key: held[name] for key, name in names.items() if name in held}
+    first = {}
+    for key, name in names.items():
+        if key not in found:
+            first.setdefault(name, key)
+    alike = {key: first[name] for key, name in names.items() if key not in found and first[name] != key}
+    left = {key: one for key, one in missing.items() if key not in found and key not in alike}
+    for key, entry in _from_unet(call, left, inputs):
+        found[key] = entry
+        if key in names:
+            kept.put(call, names[key], entry, missing[key].member.cache_bytes)
+    return found | {key: found[same] for key, same in alike.items()}
 
+
+def _names(call, missing, inputs):
+    """{key: what the bank calls the entry} of those whose members keep some."""
+    keeping = {key: one for key, one in missing.items() if one.member.cache_bytes}
+    if not keeping:
+        return {}
+    common = weights_key(call.base.current_patcher), frames_of(call), call.timestep, call.x.dtype
+    return {
+        key: (
+            *common,
+            weights_key(one.member.other),
+            one.member.wanted,
+            digest(inputs[key]),
+            one.text.key,
+            one.member.rows[one.index].mask_key,
+        )
+        for key, one in keeping.items()
+    }
+
+
+def _from_unet(call, missing, inputs):
+    """(key, Entry) of each of {key: _Missing}, after one pass over all that fit into a batch."""
     groups = {}
-    for index in (index for index in texts if index not in found):
-        groups.setdefault((inputs[index].shape, texts[index][0].context.shape), []).append(index)
-    for indices in groups.values():
-        x = torch.cat([inputs[index] for index in indices]).to(call.x)
-        rows = [member.rows[index] for index in indices]
-        read = [texts[index][0] for index in indices]
-        caught = caught_keys(call, x, read, list(member.blocks), lambda i, grid, rows=rows: rows[i].kept(grid)[0])
-        for index, entry in zip(indices, caught, strict=True):
-            found[index] = entry
-            if bank is not None:
-                bank.put(keys[index], entry, call.run, member.cache_bytes)
-    return found
+    for key, one in missing.items():
+        text = one.text.rows()
+        groups.setdefault((one.asker, inputs[key].shape, text.context.shape), []).append((key, text))
+    for group in groups.values():
+        keys, texts = zip(*group, strict=True)
+        member = missing[keys[0]].member
+        x = torch.cat([inputs[key] for key in keys]).to(call.x)
+        rows = [member.rows[missing[key].index] for key in keys]
+        for key, entry in zip(keys, _pass_of(member)(call, x, texts, member.wanted, rows), strict=True):
+            yield key, Entry(entry)
+
+
+def _pass_of(member):
+    return caught if member.other is None else partial(caught_by_other, member.other)

@@ -1,18 +1,24 @@
-"""One self-attention of the image's rows that also reads references: what MRSA puts at a block for one call."""
+"""One self-attention of the image's rows that also reads references: what stands at a block for one call."""
 
 from collections import defaultdict
 from dataclasses import dataclass
 
 import torch
 
-from ...kernels.masks import nearest_resize
+from ...kernels.merged_attention import merged_attention
 from ...kernels.reference_attention import multi_reference_attention
-from ..host.attention import exact_attention
-from ..host.calls import grid_of, heads_of
-from ..host.frames import frame_of
-from ..host.messages import log_warning
+from ..host.attention import exact_attention, plain_attention
+from ..host.blocks import self_attention
+from ..host.calls import block_of, grid_of, heads_of, live_unet
+from ..host.flat_entries import Entry
+from ..host.frames import frame_of, regions_ignored
 from ..host.rows import COND
+from ..host.technique import Branch
 from .reference_rows import ReferenceRow
+
+# What becomes of references: all of them and the image's own tokens in one softmax; for each token the one that changes
+# it most (BootPIG); or they take the place of the image's own tokens, all alike (VisCtrl).
+JOINT, STRONGEST, REPLACE = "joint", "strongest", "replace"
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,10 +26,22 @@ class Segment:
     """The kept tokens of one reference at one block."""
 
     row: ReferenceRow
-    k: torch.Tensor  # (m, c)
-    v: torch.Tensor  # (m, c)
+    entry: Entry
+    block: tuple
+    level: float | None  # the bias where all tokens have the same, else None
     bias: torch.Tensor  # (m,), float32, added to the logit
     style_fidelity: float
+    joining: str = JOINT
+
+    @property
+    def k(self):
+        """(m, c)"""
+        return self.entry[self.block][0]
+
+    @property
+    def v(self):
+        """(m, c)"""
+        return self.entry[self.block][1]
 
     @property
     def region(self):
@@ -31,64 +49,123 @@ class Segment:
         return self.row.view.region
 
 
-class ReferenceBranch:
-    """Multi-reference self-attention at one block; `segments` holds, per chunk, what its rows may look at."""
+class ReferenceBranch(Branch):
+    """Self-attention with references at one block, of the technique that is called `label`.
 
-    def __init__(self, segments, run):
+    segments: {chunk: {rows of the batch: [Segment, ...]}}, what these rows may look at; level: their NoiseLevel.
+    """
+
+    def __init__(self, label, segments, call, level):
+        self.label = label
         self.segments = segments
-        self.run = run
-
-    adds = False
+        self.base, self.run, self.level = call.base, call.run, level
+        # a grey mask gives each token a bias of its own, which takes channels
+        one_group = all(len(by_rows) == 1 for by_rows in segments.values())
+        self.merges = one_group and all(segment.level is not None for segment in self._segments())
 
     def __call__(self, q, k, v, options, chunk, plain):
-        segments = self.segments.get(chunk)
-        if not segments:
+        by_rows = self.segments.get(chunk)
+        if not by_rows:
             return None
         region_frame = frame_of(q, options, chunk, self.run)
-        if region_frame is None and self._has_regions() and self.run.once("regions"):
-            log_warning(
-                "MRSA: regions of references are ignored where another patch tiles the picture, merges its "
-                "tokens or samples an unknown part of it"
-            )
-        if chunk.role == COND:
-            return self._attend(q, k, v, options, segments, region_frame)
+        if region_frame is None and self._has_regions():
+            self.run.tell(regions_ignored(self.label))
+        if len(by_rows) == 1:
+            (segments,) = by_rows.values()
+            return self._of_rows(q, k, v, options, chunk, plain, segments, region_frame)
+        # other packs may have cut each row into tiles, which follow each other
+        tiles = torch.arange(len(q), device=q.device).view(chunk.stop - chunk.start, -1)
+        out = torch.empty_like(q)
+        for rows, segments in by_rows.items():
+            own = tiles[[row - chunk.start for row in rows]].flatten()
+            mine = q[own], k[own], v[own], options, chunk, plain.picked(own)
+            out[own] = self._of_rows(*mine, segments, region_frame)
+        return out
 
-        # unconditional rows: (1 - f)·MRSA + f·plain, one joint attention per fidelity
+    def _of_rows(self, q, k, v, options, chunk, plain, segments, region_frame):
+        def attend(some, last=False):
+            return self._attend(q, k, v, options, plain, some, region_frame, last)
+
+        if chunk.role == COND:
+            return attend(segments, last=True)
+
+        # unconditional rows: (1 - f)·MRSA + f·plain, one attention per fidelity
         by_fidelity = defaultdict(list)
         for segment in segments:
             by_fidelity[segment.style_fidelity].append(segment)
         if set(by_fidelity) == {0.0}:
-            return self._attend(q, k, v, options, segments, region_frame)
-        return plain() + sum(
-            (1 - fidelity) * (self._attend(q, k, v, options, group, region_frame) - plain())
-            for fidelity, group in by_fidelity.items()
-        )
+            return attend(segments, last=True)
+        return plain() + sum((1 - fidelity) * (attend(some) - plain()) for fidelity, some in by_fidelity.items())
 
-    def _attend(self, q, k, v, options, segments, region_frame):
-        grid = grid_of(options)
-        region = None
-        if region_frame is not None and any(segment.region is not None for segment in segments):
-            at_query = torch.stack([_log_region(segment.region, grid, region_frame) for segment in segments], 1)
-            lengths = torch.tensor([len(segment.k) for segment in segments])
-            of_token = torch.arange(len(segments)).repeat_interleave(lengths)
-            region = at_query.to(q.device), of_token.to(q.device)
-        return multi_reference_attention(
-            q,
-            k,
-            v,
-            torch.cat([segment.k for segment in segments]),
-            torch.cat([segment.v for segment in segments]),
-            torch.cat([segment.bias for segment in segments]),
-            heads=heads_of(options),
-            region=region,
-            attention=exact_attention(options),
-        )
+    def _attend(self, q, k, v, options, plain, segments, region_frame, last):
+        """What some segments make of the rows: each way of joining adds what it changes; last: nobody needs plain
+        attention afterwards.
+        """
+
+        def joint(some, last=False):
+            if self.merges and plain.lse is not None:
+                return self._merged(q, options, plain, some, region_frame, last)
+            region = self._regions(some, grid_of(options), region_frame, q.device)
+            refs = (_together([getattr(one, name) for one in some]) for name in ("k", "v", "bias"))
+            more = {"heads": heads_of(options), "region": region, "attention": exact_attention(options)}
+            return multi_reference_attention(q, k, v, *refs, **more)
+
+        by_joining = defaultdict(list)
+        for segment in segments:
+            by_joining[segment.joining].append(segment)
+        made = []
+        for joining, some in by_joining.items():
+            if joining == STRONGEST and len(some) > 1:
+                project = self_attention(live_unet(self.base), block_of(options)).to_out
+                made.append(strongest([joint([one]) for one in some], plain(), project))
+            elif joining == REPLACE:
+                theirs = (torch.cat([getattr(one, name) for one in some]).expand(len(q), -1, -1) for name in ("k", "v"))
+                made.append(plain_attention(q, *theirs, options))
+            else:
+                made.append(joint(some, last and len(by_joining) == 1))
+        return made[0] if len(made) == 1 else plain() + sum(one - plain() for one in made)
+
+    def _merged(self, q, options, plain, segments, frame, last):
+        """As `multi_reference_attention`, from plain attention; those of one bias and one region are read at once."""
+        alike = defaultdict(list)
+        for segment in segments:
+            region = segment.region if frame is not None else None
+            alike[segment.level, id(region)].append(segment)
+        groups = []
+        for (bias, _), some in alike.items():
+            region = None
+            if frame is not None and some[0].region is not None:
+                region = self.level.region(some[0].row, grid_of(options), frame, q.device)
+            groups.append((*(_together([getattr(one, name) for one in some]) for name in ("k", "v")), bias, region))
+        own = plain.changeable() if last else plain()
+        more = {"heads": heads_of(options), "out": own if last else None}
+        merged = merged_attention(plain.kernel, q, own, plain.lse, groups, **more)
+        # the tensor itself tells that the result is in its place
+        return own if last else merged
+
+    def _regions(self, segments, grid, frame, device):
+        """The regions of segments as the kernel takes them; None where none has one, or none is known here."""
+        if frame is None or all(segment.region is None for segment in segments):
+            return None
+        at_query = torch.stack([self.level.region(segment.row, grid, frame, device) for segment in segments], 1)
+        return at_query, self.level.segments_of_tokens(tuple(len(segment.k) for segment in segments), device)
 
     def _has_regions(self):
-        return any(segment.region is not None for group in self.segments.values() for segment in group)
+        return any(segment.region is not None for segment in self._segments())
+
+    def _segments(self):
+        return (segment for by_rows in self.segments.values() for group in by_rows.values() for segment in group)
 
 
-def _log_region(region, grid, frame):
-    if region is None:
-        return torch.zeros(grid[0] * grid[1])
-    return nearest_resize(region, grid, frame).flatten().log()
+def _together(tensors):
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
+
+
+def strongest(made, plain, project):
+    """For each token that attention (b, n, c) of several whose result differs most from plain, behind the block's own
+    projection (BootPIG's published code; the paper averages).
+    """
+    base = project(plain)
+    change = torch.stack([(project(one) - base).norm(dim=-1) for one in made])
+    chosen = change.argmax(0)[None, ..., None].expand(1, *plain.shape)
+    return torch.stack(made).gather(0, chosen)[0]

@@ -56,6 +56,23 @@ def label_of(number, reference):
     return f'reference {number} ("{reference.word}")' if reference.word else f"reference {number}"
 
 
+def any_connected(references):
+    """Whether a chain has references; said on the node where it has none."""
+    if not references:
+        warn_user("no references are connected, so this node does nothing")
+    return bool(references)
+
+
+def strengths_of(references):
+    """The strength of each reference."""
+    return tuple(float(reference.strength) for reference in references)
+
+
+def regions_of(references):
+    """Per reference where in the result it may act, as `region_of`."""
+    return tuple(region_of(reference, label_of(number, reference)) for number, reference in enumerate(references, 1))
+
+
 def region_of(reference, label):
     """Where in the result a whole reference may act, (Hr, Wr) in 0..1; None: everywhere. Of several, where any may."""
     regions = _as_masks(reference.region, label, "region")
@@ -70,7 +87,7 @@ def fitted_picture(image, area, label="picture"):
     """
     height, width = image.shape[:2]
     if min(height, width) < LATENT_STEP:
-        raise input_error(f"{label} is {width}x{height} pixels; a reference picture needs at least 8x8")
+        raise input_error(f"{label} is {width}x{height} pixels; a picture needs at least 8x8")
     scale = min(1.0, (area / (height * width)) ** 0.5)
     size = [max(LATENT_STEP, round(side * scale)) for side in (height, width)]
     pixels = image[None]

@@ -91,6 +91,8 @@ class ReferencePreview(io.ComfyNode):
 
     @classmethod
     def execute(cls, references) -> io.NodeOutput:
+        if not references:
+            raise input_error("no references are connected; connect Add Reference")
         return io.NodeOutput(preview(references))
 
 

@@ -1,0 +1,63 @@
+"""The outputs of a UNet's blocks, where AdaIN takes and gives the statistics of features: watched for one call."""
+
+from contextlib import contextmanager
+
+from comfy.ldm.modules.attention import SpatialTransformer
+from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
+
+from ..host.blocks import block_layers
+
+# Variances below this count as it.
+LEAST = 1e-6
+# Blocks of one resolution on the way down, beside the one that halves it, and on the way up.
+DOWN, UP = 2, 3
+
+
+def places_of(unet, amount):
+    """The (name, number) of the blocks at which AdaIN of this amount (0 to 2) acts, in order of execution.
+
+    The middle first, then the deep ones: a level l of n joins on the way down from 2 (1 - l / n) on, on the way up from
+    2 l / n on (diffusers' community pipelines for reference-only).
+    """
+    if amount <= 0:
+        return ()
+    levels = len(unet.output_blocks) // UP
+    down = [
+        ("input", 1 + (DOWN + 1) * level + j)
+        for level in range(levels)
+        for j in range(DOWN)
+        if amount >= 2 * (1 - level / levels)
+    ]
+    middle = [("middle", 0)] if unet.middle_block is not None else []
+    up = [("output", UP * level + j) for level in range(levels) for j in range(UP) if amount >= 2 * level / levels]
+    return (*down, *middle, *up)
+
+
+def moments(output, share):
+    """(mean (C,), deviation (C,)) of one output (C, h, w) in float32, each cell counting by its share (h, w)."""
+    share = share.to(output.device) / share.sum()
+    output = output.float()
+    mean = (output * share).sum((1, 2))
+    variance = ((output - mean[:, None, None]).square() * share).sum((1, 2))
+    return mean, variance.clamp_min(LEAST).sqrt()
+
+
+def adain(output, mean, deviation):
+    """Outputs (b, C, h, w) with the mean and the deviation (C,) of others in each channel (arXiv 1703.06868)."""
+    wide = output.float()
+    own = wide.var((2, 3), correction=0, keepdim=True).clamp_min(LEAST).sqrt()
+    made = (wide - wide.mean((2, 3), keepdim=True)) / own * deviation[:, None, None] + mean[:, None, None]
+    return made.to(output.dtype)
+
+
+@contextmanager
+def watched(unet, place, look):
+    """While it lasts, look(output) sees what a block makes, ahead of what changes its resolution; what it returns, if
+    anything, takes the output's place.
+    """
+    layer = [one for one in block_layers(unet, *place) if isinstance(one, ResBlock | SpatialTransformer)][-1]
+    handle = layer.register_forward_hook(lambda module, args, output: look(output))
+    try:
+        yield
+    finally:
+        handle.remove()

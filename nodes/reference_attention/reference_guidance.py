@@ -1,0 +1,134 @@
+"""Reference guidance: away from what the same prompt gives without the references.
+
+Interleaved steps are DreamTuner's (arXiv 2312.13691, section 3.4), the three terms BootPIG's (arXiv 2401.13974).
+"""
+
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+
+from ..host.attach import attach, technique_of, techniques_of
+from ..host.choices import check_listed, check_number
+from ..host.messages import input_error, warn_user
+from ..host.other_lists import OtherLists
+from ..host.rows import Listed, Reading
+from ..host.seeded import seeded_noise
+from ..host.technique import Technique
+from ..host.when import timestep_of
+from .mrsa import ReferenceAttention
+
+MODES = INTERLEAVED, THREE_TERMS = ("interleaved", "three terms")
+# What the guider calls the two lists of a step.
+POSITIVE, NEGATIVE = "positive", "negative"
+
+
+@dataclass(frozen=True)
+class GuidanceSettings:
+    """What one Reference Guidance node is set to. Raises ValueError for what is out of range."""
+
+    mode: str = INTERLEAVED
+    scale: float = 7.5
+    share: float = 0.9  # of the steps that are guided by the references, the others are by the prompt
+    seed: int = 0  # of the draw
+    time_shift: int = 1  # timesteps between the references' noise and the image's
+
+    def __post_init__(self):
+        check_listed("mode", self.mode, MODES)
+        check_number("reference_scale", self.scale)
+        if not 0 <= self.share <= 1:
+            raise input_error(f"share is {self.share}; enter a number from 0 to 1")
+
+
+def attach_guidance(model, settings):
+    """The MODEL, guided by its references; the MODEL itself where the settings are off."""
+    off = settings.scale == 0 or (settings.mode == INTERLEAVED and settings.share == 0)
+    return model if off else attach(model, ReferenceGuidance(settings))
+
+
+class ReferenceGuidance(Technique):
+    """What one Reference Guidance node does to a MODEL: with all references that are on it, and with none of them."""
+
+    name = "reference_guidance"
+    label = "Reference Guidance"
+
+    def __init__(self, settings):
+        self.settings = settings
+
+    def joined_by(self, later):
+        warn_user(f"{self.label} stands on this model twice; the last one acts")
+        return later
+
+    def extra_rows(self, noise_shape):
+        return noise_shape[0] if self.settings.mode == THREE_TERMS else 0
+
+    def begin(self, run):
+        """Raises ValueError where the MODEL carries nothing to guide by, or what cannot be guided."""
+        readers = _readers(run)
+        if not readers:
+            raise input_error(
+                f"{self.label} found no references on this MODEL; put it behind Multi-Reference Self-Attention or "
+                "Reference Only"
+            )
+        if technique_of(run.guider.model_patcher, "concept_conductor") is not None:
+            raise input_error(f"{self.label} does not work beside Concept Conductor; bypass one of the two")
+        if self.settings.mode == THREE_TERMS:
+            for reader in readers:
+                if all(member.style_fidelity == 1 for member in reader.members):
+                    raise input_error(f"{THREE_TERMS} needs style_fidelity below 1 in {reader.label}; it is 1")
+
+    def other_lists(self, lists, conds, run, moment):
+        if len(lists) == 1:
+            # what some node runs beside a step
+            return None
+        if lists[0].name != POSITIVE or (conds[1] is not None and lists[1].name != NEGATIVE) or len(lists) > 2:
+            run.tell(f"{self.label}: this guider asks for more than a positive and a negative prompt: left out")
+            return None
+        sampling = run.guider.inner_model.model_sampling
+        if not _read(run, moment(), sampling):
+            return None
+        if self.settings.mode == THREE_TERMS:
+            return self._three_terms(lists, conds, run)
+        return self._interleaved(lists, conds, timestep_of(moment().step_sigma, sampling))
+
+    def _interleaved(self, lists, conds, timestep):
+        scale, shift = self.settings.scale, self.settings.time_shift
+        earlier = replace(lists[0], reading=Reading(shift=-shift)), conds[0]
+        draw = NormalDist().cdf(float(seeded_noise(f"guidance/{self.settings.seed}/{timestep}", (1,))))
+        if draw > self.settings.share:
+            return OtherLists((earlier, (replace(lists[1], reading=Reading(shift=shift)), conds[1])), lambda made: made)
+
+        def fold(made):
+            guided = made[1] + scale * (made[0] - made[1])
+            # alike on both sides: whatever the sampler's cfg is, it changes nothing
+            return [guided, guided]
+
+        return OtherLists((earlier, (_without(POSITIVE), conds[0])), fold)
+
+    def _three_terms(self, lists, conds, run):
+        # a sampler of cfg 1 asks for no negative
+        negative = conds[1] or run.conds().get(NEGATIVE)
+        if negative is None:
+            run.tell(f"{self.label}: {THREE_TERMS} needs a negative prompt, and this guider has none: left out")
+            return None
+
+        def fold(made):
+            both, pictures, neither = made
+            unconditional = neither + self.settings.scale * (pictures - neither)
+            return [unconditional + (both - pictures), unconditional]
+
+        return OtherLists(((lists[0], conds[0]), (Listed(NEGATIVE), negative), (_without(NEGATIVE), negative)), fold)
+
+
+def _readers(run):
+    """The techniques with references on the MODEL of a run."""
+    return [one for one in techniques_of(run.guider.model_patcher) if isinstance(one, ReferenceAttention)]
+
+
+def _read(run, moment, sampling):
+    """Whether any references are read at this moment."""
+    members = (member for reader in _readers(run) for member in reader.members)
+    return any(member.window.holds(moment, sampling) for member in members)
+
+
+def _without(name):
+    """The list of this name, whose rows read no references."""
+    return Listed(f"{name} without references", Reading(references=False))
