@@ -5,9 +5,10 @@ import comfy.model_sampling
 import comfy.utils
 import torch
 
-from ..host.calls import bare_forward, clean_options, noise_levels
+from ..host.calls import bare_forward, channels_of, clean_options, live_unet, noise_levels
 from ..host.text_rows import one_text
 from ..host.unet_inputs import compute_dtype, unet_inputs
+from ..host.when import timestep_at
 
 
 def levels_of(sampling, steps, schedule):
@@ -31,25 +32,26 @@ def level_at(sampling, timestep):
 def inverted(base, latent, text, levels):
     """The latents (n, C, h, w) in the UNet's units (variance preserving) at n ascending noise levels, on the CPU.
 
-    latent (1, C, h, w): the picture in the sampler's units; text: (context, values) of what it shows. One UNet call per
-    level, guidance 1, nobody's patches: x <- x + (sigma_t - sigma_(t-1)) * eps(x, t) in the sampler's units, which is
-    DDIM's formula (arXiv 2010.02502, section 4.3) run backwards; the picture itself counts as the model's lowest level.
-    Interruptible; shows its progress on the node.
+    latent (1, C, h, w): the picture in the sampler's units, on the device where the model runs; text: (context, values)
+    of what it shows. One UNet call per level, guidance 1, nobody's patches:
+    x <- x + (sigma_t - sigma_(t-1)) * eps(x, t) in the sampler's units, which is DDIM's formula (arXiv 2010.02502,
+    section 4.3) run backwards; the picture itself counts as the model's lowest level. Interruptible; shows its progress
+    on the node.
     """
-    device, dtype, sampling = mm.get_torch_device(), compute_dtype(base), base.model_sampling
+    device, dtype, sampling = latent.device, compute_dtype(base), base.model_sampling
     inputs = unet_inputs(base, *text, latent.float().cpu())
     like = torch.empty(0, device=device, dtype=dtype)
-    batch = one_text(inputs, base.diffusion_model, like)
+    batch = one_text(inputs, live_unet(base), like)
     progress = comfy.utils.ProgressBar(len(levels))
-    x, before, found = latent.to(device).float(), float(noise_levels(sampling)[0]), []
+    x, before, found = latent.float(), float(noise_levels(sampling)[0]), []
     x = x * _root(before)
     for number, level in enumerate(levels, 1):
         mm.throw_exception_if_processing_interrupted()
         sigma = torch.full((1,), level, device=device)
         timestep = sampling.timestep(sigma).float()
         z = x / _root(before)
-        rows = inputs.beside(z).to(dtype)
-        options = batch.read_by(clean_options(sigma))
+        rows = inputs.beside(z, channels_of(base), latent).to(dtype)
+        options = batch.read_by(clean_options(level, device, schedule=levels[::-1]), timestep_at(level, sampling))
         out = bare_forward(base)(rows, timestep, batch.context, batch.y, None, options).float()
         x = x + (level - before) * _noise(sampling, out, z, sigma)
         before = level

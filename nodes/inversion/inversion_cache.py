@@ -10,7 +10,7 @@ import torch
 from ..files.disk_errors import UnreadableFileError
 from ..files.new_files import clear_leftovers, put_tensors
 from ..files.safe_files import tensors_in
-from ..host.calls import bare_forward, clean_options
+from ..host.calls import bare_forward, channels_of, clean_options, live_unet
 from ..host.content_keys import digest, sampling_digest
 from ..host.messages import log_warning
 from ..host.seeded import seeded_noise
@@ -36,11 +36,12 @@ def key_of(base, latent, text, levels):
     probe = seeded_noise("which model is this", (1, latent.shape[1], PROBE, PROBE))
     inputs = unet_inputs(base, *text, probe)
     like = torch.empty(0, device=device, dtype=dtype)
-    batch = one_text(inputs, base.diffusion_model, like)
+    batch = one_text(inputs, live_unet(base), like)
     timestep = torch.full((1,), 500.0, device=device)
     options = clean_options(1.0, device)
-    seen = bare_forward(base)(inputs.beside(probe).to(like), timestep, batch.context, batch.y, None, options)
-    contents = digest(seen, latent, inputs.context, inputs.y, inputs.layers, torch.tensor(levels))
+    probe = inputs.beside(probe, channels_of(base), probe).to(like)
+    seen = bare_forward(base)(probe, timestep, batch.context, batch.y, None, options)
+    contents = digest(seen, latent, inputs.context, inputs.y, inputs.contexts, torch.tensor(levels))
     return (contents + sampling_digest(base.model_sampling)).hex()
 
 

@@ -3,12 +3,13 @@
 import weakref
 from dataclasses import dataclass
 
-import comfy.model_management as mm
 import comfy.utils
 import torch
 
+from ..host.bare_unet import bare_unet
 from ..host.latents import centre_crop, checked_images, checked_latent, pixels_of
 from ..host.messages import input_error, warn_user
+from ..host.prompt_extras import say_unused
 from . import inversion_cache
 from .inversion import inverted, levels_of
 
@@ -35,20 +36,32 @@ class LayoutPicture:
             known = _LATENTS[self] = latent_size, latent
         return known[1]
 
-    def inversion(self, base, latent_size, schedule):
-        """An Inversion for a run whose noise levels are `schedule`: from disk where there is one."""
-        latent = self.latent(base, latent_size)
-        levels = levels_of(base.model_sampling, self.steps, schedule)
+    def inversion(self, base, latent_size, schedule, device):
+        """An Inversion for a run on a device whose noise levels are `schedule`: from disk where there is one.
+
+        Of the bare UNet: modules that other packs put in for a film have nothing to do with one picture.
+        """
+        latent = self.latent(base, latent_size).to(device)
+        return inversion_of(base, latent, self.text, self.steps, schedule, self.cache_bytes)
+
+
+def inversion_of(base, latent, text, steps, schedule, cache_bytes):
+    """The Inversion of a latent (1, C, h, w) in the sampler's units: from disk where there is one.
+
+    text: (context, values) of what it shows; steps: of the inversion, 0: those of a sampler's schedule; cache_bytes:
+    budget on disk. Of the bare UNet: modules that other packs put in for a film have nothing to do with one picture.
+    """
+    with bare_unet(base):
+        levels = levels_of(base.model_sampling, steps, schedule)
         key = None
-        if self.cache_bytes:
-            on_device = latent.to(mm.get_torch_device())
-            key = inversion_cache.key_of(base, on_device, self.text, levels)
+        if cache_bytes:
+            key = inversion_cache.key_of(base, latent, text, levels)
             latents = inversion_cache.load(key, (len(levels), *latent.shape[1:]))
             if latents is not None:
                 return Inversion(base.model_sampling, levels, latents)
-        latents = inverted(base, latent, self.text, levels)
+        latents = inverted(base, latent, text, levels)
         if key:
-            inversion_cache.save(key, latents, self.cache_bytes)
+            inversion_cache.save(key, latents, cache_bytes)
         return Inversion(base.model_sampling, levels, latents)
 
 
@@ -97,11 +110,17 @@ def picture_of(image, positive, vae):
     image = checked_images(image, "layout_image")
     if len(image) > 1:
         warn_user(f"layout_image is a batch of {len(image)} pictures; the first one is used for all results")
+    say_unused(positive, "layout_positive", "only its text is used")
     return image[:1].cpu(), tuple(positive[0][:2])
 
 
 def layout_of(image, positive, vae, steps, cache_bytes):
-    """The LayoutPicture of what the sockets bring, None without a picture; errors as `picture_of`."""
+    """The LayoutPicture of what the sockets bring, None without a picture.
+
+    Raises ValueError as `picture_of`, and for a negative number of steps.
+    """
     if image is None:
         return None
+    if steps < 0:
+        raise input_error(f"inversion_steps is {steps}; enter 1 or more, or 0 for the steps of the sampler")
     return LayoutPicture(*picture_of(image, positive, vae), vae, steps, cache_bytes)

@@ -1,0 +1,41 @@
+"""Cross-attention of an inpainting: outside of the hole a token reads the text's start alone (arXiv 2407.08019)."""
+
+import torch
+
+from ..host.attention import exact_attention
+from ..host.calls import grid_of, heads_of, latent_size_of
+from ..host.frames import frame_of
+from ..host.technique import Branch
+from .hole import of_rows
+
+
+class MaskedText(Branch):
+    """The branch at one cross-attention for one call of the UNet."""
+
+    label = "PILOT"
+
+    def __init__(self, hole, call):
+        self.hole, self.call = hole, call
+
+    def __call__(self, q, k, v, options, chunk, plain):
+        """Inside softmax(q k^T / sqrt(d)) v; outside its first term alone, p_0 v_0, nothing renormalised."""
+        frame = frame_of(q, options, chunk, self.call.run)
+        if frame is None:
+            self.call.run.tell(
+                "PILOT: the hole is not known to cross-attention where another node tiles the picture, merges its "
+                "tokens or samples an unknown part of it; bypass that node"
+            )
+            return None
+        inside = self.hole.inside(latent_size_of(options), grid_of(options), frame)
+        if bool(inside.all()):
+            return None
+        inside = of_rows(inside, len(q)).to(q.device)[..., None]
+        attention = exact_attention(options)
+        return torch.where(inside, plain(), attention(q, k, only_first(v), heads_of(options)))
+
+
+def only_first(v):
+    """Values (b, m, c) of which all but the first of the text are 0."""
+    first = torch.zeros_like(v)
+    first[:, :1] = v[:, :1]
+    return first
