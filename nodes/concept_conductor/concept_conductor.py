@@ -5,19 +5,24 @@ attentions in the decoder give is blended into the image's rows where their mask
 moves the latent towards the layout of another picture; a few steps later the masks follow the shapes that show.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 
 from ..host.attach import attach
 from ..host.blocks import grid_at, unet_of
-from ..host.families import check_one_device
-from ..host.messages import input_error, log_warning, warn_user
-from ..host.run_records import keep_record
+from ..host.calls import live_unet
+from ..host.frames import tell_of_stretch
+from ..host.layered_prompts import models_of
+from ..host.messages import input_error, warn_user
+from ..host.packed_weights import check_unpackable
+from ..host.run_records import keep_record, record_of
 from ..host.technique import Technique
 from ..host.unet_inputs import check_prompt
+from ..host.when import ROUNDING
 from ..row_adapters.batch_adapters import RowAdapters
-from ..row_adapters.own_weights import OwnWeights
+from ..row_adapters.own_weights import OwnWeights, share_checkpoints
 from .concept_masks import ConceptMasks, latent_masks
 from .concept_passes import ConductedCall
 from .concept_paths import paths_of
@@ -27,8 +32,6 @@ from .conductor_layers import layers_of
 from .conductor_run import Conducting
 
 NAME = "concept_conductor"
-# Samplers that show the model a copy of their latent: moving that would push the wrong way.
-COPYING = ("sample_unipc", "sample_unipc_bh2")
 
 
 def attach_conductor(model, concepts, settings, layout=None):
@@ -59,7 +62,6 @@ def attach_conductor(model, concepts, settings, layout=None):
         check_concept(model, label, concept)
     if layout is not None:
         check_prompt(model, [layout.text], "layout_positive")
-    conductor.check_one_device(model)
     return attach(model, conductor)
 
 
@@ -69,6 +71,8 @@ class MaskRecord:
 
     start: torch.Tensor  # (N, h, w) bool
     end: torch.Tensor  # (N, 1 or images, h, w) bool
+    state: tuple = ()  # of the ConceptMasks
+    sigma: float = 0.0  # the noise level at which the run ended
 
 
 class Conductor(Technique):
@@ -78,10 +82,12 @@ class Conductor(Technique):
     order = 10
 
     def __init__(self, model, concepts, settings, layers, layout):
-        """concepts: {how messages call it: Concept}."""
+        """concepts: {how messages call it: Concept}. Raises ValueError for some that cannot run beside each other."""
         self.concepts, self.settings, self.layers, self.layout = concepts, settings, layers, layout
+        self.cache_bytes = settings.cache_bytes if layout is not None else None
         self.paths = paths_of(model, tuple(concepts.values()))
         self.own = {path: OwnWeights(model, path.deltas) for path in self.paths if path.deltas.needs_own_forward}
+        share_checkpoints(self.own.values(), model)
         self.shared = tuple(path for path in self.paths if path not in self.own)
         self.adapters = RowAdapters(model, [path.deltas for path in self.shared])
 
@@ -92,14 +98,16 @@ class Conductor(Technique):
         )
 
     def models(self):
-        return [*self.adapters.models(), *(one for own in self.own.values() for one in own.models())]
+        texts = [text for path in self.paths for text in (path.positive, path.negative)]
+        # a checkpoint that several concepts share comes once
+        own = dict.fromkeys(one for own in self.own.values() for one in own.models())
+        return [*self.adapters.models(), *own, *models_of(*texts, self.layout and self.layout.text)]
 
     def extra_rows(self, noise_shape):
         return len(self.paths) * noise_shape[0]
 
     def begin(self, run):
-        """Raises ValueError for a model on several devices, prompts with areas, masks that cover no cell."""
-        self.check_one_device(run.guider.model_patcher)
+        """Raises ValueError for prompts with areas, masks that cover no cell, weights that cannot be read."""
         for name, entries in run.conds().items():
             # an area in pixels or percent, or a mask whose bounds the host makes into one
             if any(entry.get("area") or entry.get("set_area_to_bounds") for entry in entries):
@@ -107,59 +115,73 @@ class Conductor(Technique):
                     f"the {name} prompt has an area, but Concept Conductor works on the whole picture; remove the "
                     "area, the concepts' masks replace it"
                 )
-        masks = self._masks(run.latent_size)
+        masks = self._masks(run)
         grids = {grid_at(level, run.latent_size) for level in self.layers.levels.values()}
         self._tell_of_lost_cells(
             masks, {grid_at(self.layers.levels[key], run.latent_size) for key in self.layers.fused}
         )
         conducting = run.state(self.name, lambda: Conducting(self, run, masks, grids))
-        if conducting.guidance is not None and run.sampler in COPYING:
+        before = record_of(self, run.continued) if run.continued is not None else None
+        if before is not None and math.isclose(before.sigma, run.schedule({})[0], rel_tol=ROUNDING):
+            conducting.masks.go_on(before.state)
+        if conducting.guidance is not None and not conducting.guidance.steps.come(run):
+            conducting.guidance = None
+        if conducting.guidance is not None and not conducting.guidance.steps.follow(run):
             warn_user(
-                "layout guidance is off: this sampler (uni_pc) works on a copy of the latent, which guidance cannot "
-                "change; use another sampler, such as euler or dpmpp_2m"
+                "layout guidance is off with this sampler: it works on a copy of the latent, or finds its steps as it "
+                "goes, so guidance cannot move it; use another one, such as euler or dpmpp_2m"
             )
             conducting.guidance = None
+        self._check_weights(run.guider.model_patcher.model, conducting.guidance is not None)
         if conducting.guidance is not None:
             # before the model is loaded: the VAE needs the memory for a moment
             self.layout.latent(run.guider.model_patcher.model, run.latent_size)
 
     def finished(self, run, latents):
-        masks = run.state(self.name, lambda: None).masks
-        keep_record(self, latents, MaskRecord(masks.first, masks.following))
+        masks = self._conducting(run).masks
+        keep_record(self, latents, MaskRecord(masks.first, masks.following, masks.state, run.schedule({})[-1]))
+
+    def enter(self, step):
+        self._conducting(step.run).enter(step)
+
+    def leave(self, step):
+        self._conducting(step.run).leave(step)
 
     def shift(self, step):
-        conducting = step.run.state(self.name, lambda: None)
-        if conducting is None or conducting.guidance is None:
-            return None
-        conducting.prepare(step.base, step.run.schedule({}) or [step.moment.sigma])
-        return conducting.guidance.shift(step)
+        conducting = self._conducting(step.run)
+        # also where nothing moves: in the sampler's thread, before any call
+        conducting.prepare(step)
+        guidance = conducting.guidance
+        shift = guidance.shift(step) if guidance is not None else None
+        return guidance.held(shift, step) if shift is not None else None
 
     def around(self, call, forward):
-        """Raises ValueError for rows that show a part of the picture."""
-        conducting = call.run.state(self.name, lambda: None)
+        """Raises ValueError for a prompt with an area."""
+        conducting = self._conducting(call.run)
         if conducting is None:
             # nobody samples: some node looks at the UNet
             return forward
         if any(chunk.area is not None for chunk in call.chunks):
             raise input_error("a prompt has an area, but Concept Conductor works on the whole picture; remove the area")
-        if tuple(call.x.shape[-2:]) != call.run.latent_size:
-            if call.run.once("parts"):
-                log_warning(
-                    "Concept Conductor: another patch samples parts of the picture, or other sizes, so the places of "
-                    "the concepts are unknown there; the concepts are skipped"
-                )
-            return forward
-        conducting.prepare(call.base, call.run.schedule({}) or [call.moment.sigma])
+        conducting.prepare(call)
         return ConductedCall(conducting, call, forward)
 
-    def check_one_device(self, model):
-        """ValueError for a MODEL on several devices, unless no concept has weights."""
-        if self.models() or self.own:
-            check_one_device(model, "Concept Conductor with LoRAs")
+    def _check_weights(self, base, guided):
+        """Raises ValueError for packed weights that must be unpacked and cannot be."""
+        for path, own in self.own.items():
+            check_unpackable(own.layers(base), f"a concept with {', '.join(path.deltas.needs_own_forward)}")
+        if guided:
+            check_unpackable(live_unet(base).modules(), "layout guidance")
 
-    def _masks(self, latent_size):
+    def _conducting(self, run):
+        """What `begin` has made for the run; None where nobody samples."""
+        return run.state(self.name, lambda: None)
+
+    def _masks(self, run):
         layout_size = tuple(self.layout.pixels.shape[1:3]) if self.layout else None
-        masks = latent_masks([concept.mask for concept in self.concepts.values()], latent_size, layout_size)
+        own = [concept.mask for concept in self.concepts.values()]
+        tell_of_stretch(run, "Concept Conductor", "a mask", [mask for mask in own if tuple(mask.shape) != layout_size])
+        masks = latent_masks(own, run.latent_size, layout_size)
         for label, mask in zip(self.concepts, masks, strict=True):
             if not mask.any():
                 raise input_error(f"the mask of {label} covers no cell of the latent; draw it larger")

@@ -29,8 +29,8 @@ class ConceptConductor(io.ComfyNode):
                 _part(
                     "guidance_weight",
                     10.0,
-                    "How strongly the layout picture pulls in the first steps. 10 as published for 200 steps; use "
-                    "more with fewer steps (about 60 at 30). Too much copies its texture. 0: off.",
+                    "How strongly the layout picture pulls in the first steps. 10 as published; no pull is larger "
+                    "than a step of the sampler. Too much copies its texture. 0: off.",
                     1000.0,
                     0.1,
                 ),

@@ -2,7 +2,7 @@
 
 import torch
 
-from ..host.calls import sigma_of
+from ..host.calls import sigmas_of
 from ..host.rows import entry_of
 
 
@@ -18,11 +18,13 @@ def concept_control(call, standing, x, batch, many, options):
     conds = call.run.conds()
     entries = [entry_of(chunk, conds) for chunk in call.chunks]
     net = next((entry["control"] for entry in entries if entry and entry.get("control") is not None), None)
-    if net is None or sigma_of(options) is None:
+    if net is None or sigmas_of(options) is None:
         return {name: [_spread(t, many) for t in tensors] for name, tensors in standing.items()}
+    if hasattr(net, "get_instance_for_device"):
+        net = net.get_instance_for_device(x.device)
     rows = many * x.shape[0]
     channels = call.base.latent_format.latent_channels
-    sigma = torch.full((1,), sigma_of(options), device=x.device)
+    sigma = torch.full((1,), call.moment.sigma, device=x.device)
     # the sampler's own units, as the host gives them
     latents = (x[:, :channels].float() * (1 + sigma**2).sqrt()).repeat(many, 1, 1, 1)
     texts = {"c_crossattn": batch.context} | ({"y": batch.y} if batch.y is not None else {})

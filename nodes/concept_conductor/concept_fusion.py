@@ -10,8 +10,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from ...kernels.attention_map import head_mean_map
 from ...kernels.feature_fusion import fuse
 from ..host.attention import plain_attention
-from ..host.calls import block_of, grid_of, heads_of, module_of
-from ..host.messages import log_warning
+from ..host.calls import as_written, block_of, grid_of, heads_of, module_of
 from ..host.partial_pass import PassEnded
 
 
@@ -33,6 +32,8 @@ class Fusion:
     def __init__(self, paths, layers, masks, rows, run, riding, stored):
         self.layers, self.masks, self.rows, self.run = layers, masks, rows, run
         self.riding, self.stored = riding, stored
+        # of this call: each grid has several layers
+        self._covered = {}
         self.path_of = {concept: path for path in paths for concept in path.concepts}
 
     def patch(self, attention):
@@ -66,9 +67,8 @@ class Fusion:
         def keep(n, options):
             block = block_of(options)
             if block in self.layers.fused and self._fits(n, options, len(paths)):
-                masks = self.masks.at(grid_of(options), torch.device("cpu"))
                 for group, path in enumerate(paths):
-                    tokens = masks[list(path.concepts)].any(1).any(0).nonzero()[:, 0].to(n.device)
+                    tokens = self._tokens(path, grid_of(options), n.device)
                     mine = n[group * self.rows : (group + 1) * self.rows]
                     # index_select copies: the rest of the layer's output can be freed
                     self.stored.features[attention, block, path] = n.shape[1], tokens, mine.index_select(1, tokens)
@@ -78,6 +78,14 @@ class Fusion:
 
         return keep
 
+    def _tokens(self, path, grid, device):
+        """The numbers of the tokens (m,) of a grid that the masks of a path's concepts cover."""
+        if (path, grid) not in self._covered:
+            masks = self.masks.at(grid, torch.device("cpu"))
+            covered = masks[list(path.concepts)].any(1).any(0).nonzero()[:, 0]
+            self._covered[path, grid] = covered.to(device, non_blocking=True)
+        return self._covered[path, grid]
+
     def _fits(self, n, options, groups):
         height, width = grid_of(options)
         fits = n.shape[0] == groups * self.rows and n.shape[1] == height * width
@@ -86,8 +94,10 @@ class Fusion:
         return fits
 
     def _leave_out(self):
-        if self.run.once("tokens"):
-            log_warning("Concept Conductor: another patch cuts, merges or resizes tokens; concepts are skipped there")
+        self.run.tell(
+            "Concept Conductor: another node cuts, merges or resizes the picture inside some layers, as Deep Shrink "
+            "does, so the concepts are left out there; bypass that node"
+        )
 
 
 def row_masks(masks, n, options, rows):
@@ -142,7 +152,9 @@ def rows_ending_at(unet, last, rows):
     behind = unet.output_blocks[last[1] + 1 :]
     handles = []
     try:
-        for layer in (layer for block in behind for layer in block if isinstance(layer, ResBlock)):
+        for layer in (
+            layer for block in behind for layer in map(as_written, as_written(block)) if isinstance(layer, ResBlock)
+        ):
             handles.append(layer.register_forward_pre_hook(cut_time))
         yield cut
     finally:

@@ -4,6 +4,7 @@ import torch
 
 from ...kernels.mask_pyramid import coverage, grid_mask, without_seams
 from ...kernels.mask_refinement import followed, merged
+from ...kernels.masks import WHOLE
 from ..host.latents import centre_crop, pixels_of
 
 
@@ -48,7 +49,9 @@ class ConceptMasks:
 
     def first_at(self, grid, device):
         """(N, 1, h * w) bool: the user's own masks, whatever refinement has made of them."""
-        return self._first[grid].flatten(2).to(device)
+        # a grid that no plain UNet has: another patch has changed the size inside
+        masks = self._first[grid] if grid in self._first else self._built(grid)
+        return masks.flatten(2).to(device)
 
     @property
     def current(self):
@@ -61,6 +64,15 @@ class ConceptMasks:
         masks = self._masks if self._following is None else self._following
         return masks[tuple(self.first.shape[-2:])]
 
+    @property
+    def state(self):
+        """What a run that goes on from this one's end needs: no tensor in it is changed any more."""
+        return self._masks if self._following is None else self._following, self._custom, self._base
+
+    def go_on(self, state):
+        """Takes over the masks of a run with the same user's masks and pictures, before the first step."""
+        self._masks, self._custom, self._base = state
+
     def refine(self, step, grid, base_map, custom_maps, cluster, threshold, rectangle=False, keep=False):
         """Looks at the maps of one step: base_map (images, n, n), custom_maps: one such per concept, at `grid`.
 
@@ -68,8 +80,9 @@ class ConceptMasks:
         """
         if self._custom is None:
             images = len(base_map)
-            old = self._masks[grid].expand(-1, images, -1, -1)
-            self._custom, self._base = old.clone(), old.clone()
+            self._custom = self._base = self._masks[grid].expand(-1, images, -1, -1)
+        # `state` may have handed them on
+        self._custom, self._base = self._custom.clone(), self._base.clone()
         # the N concepts and the background need at least N + 1 shapes; up to 2 N + 1, so that each may fall into two
         numbers = range(self.count + 1, 2 * self.count + 2)
 
@@ -93,6 +106,35 @@ class ConceptMasks:
         if self._close_seams:
             masks = without_seams(coverage(self.first, grid)[:, None], masks)
         return masks
+
+
+class MasksOfCall:
+    """The masks for the rows of one call: those of its pictures, cut to the part that it shows."""
+
+    def __init__(self, masks, pictures, frame):
+        """pictures: their numbers, or None where nobody can tell: then the user's own masks serve; frame: as WHOLE."""
+        self._masks, self._pictures, self._frame = masks, pictures, frame
+        self._known = {}
+
+    def at(self, grid, device):
+        """(N, 1 or pictures, h * w) bool; each grid has several layers, and each layer two attentions."""
+        if (grid, device) not in self._known:
+            self._known[grid, device] = self._made(grid, device)
+        return self._known[grid, device]
+
+    def _made(self, grid, device):
+        current = self._masks.current
+        unknown = self._pictures is None and current.shape[1] > 1
+        if self._frame != WHOLE:
+            masks = self._masks.first[:, None] if unknown else current
+            height, width = masks.shape[-2:]
+            top, left, bottom, right = (
+                round(edge * side) for edge, side in zip(self._frame, (height, width) * 2, strict=True)
+            )
+            found = grid_mask(masks[..., top:bottom, left:right], grid).flatten(2).to(device)
+        else:
+            found = (self._masks.first_at if unknown else self._masks.at)(grid, device)
+        return found if found.shape[1] == 1 else found[:, self._pictures]
 
 
 def latent_masks(masks, latent_size, layout_size=None):

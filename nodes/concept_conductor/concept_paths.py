@@ -8,6 +8,7 @@ import torch
 from ..host.content_keys import digest
 from ..host.layered_prompts import contexts_of
 from ..host.rows import UNCOND
+from ..host.text_rows import text_rows
 from ..host.unet_inputs import unet_inputs
 from ..row_adapters.concept_deltas import concept_deltas
 
@@ -57,7 +58,7 @@ class PathTexts:
 
     def __init__(self, base, paths, latent_size):
         latent = torch.zeros(1, base.latent_format.latent_channels, *latent_size)
-        self._made = {}
+        self._made, self._rows = {}, {}
         for path in paths:
             for kind, text in (("positive", path.positive), ("negative", path.negative)):
                 if text is not None:
@@ -66,3 +67,10 @@ class PathTexts:
     def of(self, path, role):
         """The Inputs of a path's rows of a role; None where they read what the base's rows read."""
         return self._made.get((path, "negative" if role == UNCOND else "positive"))
+
+    def rows(self, path, role, rows, like):
+        """The TextRows of `rows` rows of such Inputs on the device and in the dtype of `like`, made once in a run."""
+        key = path, role == UNCOND, rows, like.device, like.dtype
+        if key not in self._rows:
+            self._rows[key] = text_rows(self.of(path, role), rows, like)
+        return self._rows[key]

@@ -78,8 +78,9 @@ def _one_mask(mask, label):
         return None
     mask = batched_mask(mask)
     if mask.ndim != 3 or len(mask) != 1:
+        several = f"{len(mask)} masks" if mask.ndim == 3 else "no mask"
         raise input_error(
-            f"{label} has {len(mask)} masks (shape {tuple(mask.shape)}); connect a single MASK (1, height, width)"
+            f"{label} has {several} (shape {tuple(mask.shape)}); connect a single MASK (1, height, width)"
         )
     return bounded_mask(mask, label, "mask")[0].cpu()
 

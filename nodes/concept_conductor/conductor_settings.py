@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from ..host.choices import check_listed
 from ..host.messages import input_error
 
 SPACES = ("vp", "sigma")
@@ -40,6 +41,8 @@ class ConductorSettings:
     cache_bytes: int = 1 << 30
 
     def __post_init__(self):
+        check_listed("gradient_space", self.gradient_space, SPACES)
+        check_listed("unmatched", self.unmatched, UNMATCHED)
         for name in NOT_NEGATIVE:
             value = getattr(self, name)
             if not math.isfinite(value) or value < 0:

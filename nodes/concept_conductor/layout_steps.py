@@ -3,19 +3,23 @@
 import math
 
 import comfy.model_management as mm
-import comfy.utils
 import torch
 
 from ...kernels.layout_guidance import layout_loss
 from ..host.bank import bank_of
-from ..host.calls import bare_forward, clean_options
+from ..host.calls import channels_of, clean_options, forward_of, live_unet, rows_together
 from ..host.content_keys import digest, weights_key
 from ..host.gradients import differentiable
+from ..host.hooked_weights import hook_as
+from ..host.packed_weights import unpacking
 from ..host.partial_pass import run_to
-from ..host.text_rows import TextRows, one_text, text_batch, text_rows, tokens_together
+from ..host.rows import COND, acting_prompt
+from ..host.text_rows import one_text, text_batch, text_rows, tokens_together
 from ..host.unet_inputs import compute_dtype, processed, unet_inputs
-from ..host.when import ROUNDING
+from ..host.when import timestep_at
 from ..latent_guidance.latent_gradient import differentiable_options, gradient_fits, gradient_of
+from ..latent_guidance.step_bound import held_to_step
+from .guided_steps import GuidedSteps
 
 
 class LayoutGuidance:
@@ -25,14 +29,19 @@ class LayoutGuidance:
         """conducting: what lives for the run; layout_text: (context, values) of what the layout picture shows."""
         self.conducting, self.settings, self.layout_text = conducting, settings, layout_text
         self._text = None
-        self._done = set()
+        self.steps = GuidedSteps(settings)
 
     def shift(self, step):
-        """What to add to the sampler's latent, or None in steps without guidance."""
-        if not self._due(step):
+        """What to add to the sampler's latent (before `held`), or None in steps without guidance."""
+        if not self.steps.due(step):
+            return None
+        if tuple(step.x.shape[-2:]) != step.run.latent_size:
+            step.run.tell(
+                "layout guidance stops where this sampler changes the size of the latent; enlarge the picture in a "
+                "second pass to keep it"
+            )
             return None
         mm.throw_exception_if_processing_interrupted()
-        self._done.add(step.moment.step)
         gradient = self._gradient(step)
         # The gradient is taken with respect to z = x / root, the latent as the UNet takes it. "vp" moves z by -w g, so
         # x by root times that; "sigma" moves x along its own gradient, which is g / root.
@@ -40,22 +49,26 @@ class LayoutGuidance:
         scale = root if self.settings.gradient_space == "vp" else 1 / root
         return (gradient * (-self.settings.guidance_weight * scale)).to(step.x)
 
-    def _due(self, step):
-        moment, settings = step.moment, self.settings
-        at_entry = moment.step_sigma * (1 - ROUNDING) <= moment.sigma <= moment.step_sigma * (1 + ROUNDING)
-        inside = (
-            moment.step <= settings.guidance_end * step.steps + 1e-6 and not moment.step % settings.guidance_interval
-        )
-        return at_entry and inside and moment.sigma > 0 and moment.step not in self._done
+    def held(self, shift, step):
+        """A shift no larger than the sampler's own step from there; where that acts it is said."""
+        shift, held = held_to_step(shift, step.moment.sigma, step.next_sigma)
+        if held.any():
+            step.run.tell(
+                f"layout guidance of weight {self.settings.guidance_weight:g} would move the latent further than the "
+                "sampler's own steps do, so it is held to their size; a larger guidance_weight changes "
+                "little, lower it if the layout picture's texture shows"
+            )
+        return shift
 
     def _gradient(self, step):
         """Of the layout loss with respect to the latent as the UNet takes it (B, 4, h, w), in float32."""
         base = step.base
         device, dtype = step.x.device, compute_dtype(base)
-        reference = self._reference_keys(step, dtype)
-        image = self._image_inputs(step)
-        if image is None:
+        entry = acting_prompt(step.run.conds(), step.moment.sigma)
+        if entry is None:
             return torch.zeros_like(step.x)
+        hook_as(step, entry)
+        image, reference = processed(entry), self._reference_keys(step, dtype)
         factor = self.settings.custom_factor / max(1, self.conducting.masks.count)
         weights = {None: 1.0} | {path: factor * len(path.concepts) for path in self.conducting.paths if factor}
         texts = {path: self._text_rows(path, image, step.x, device, dtype) for path in weights}
@@ -83,50 +96,38 @@ class LayoutGuidance:
         sigma = torch.full((rows,), step.moment.sigma, device=x.device)
         z = sampling.calculate_input(sigma, x)
         timesteps = sampling.timestep(sigma).float().repeat(many)
-        concat = None
-        if image.concat is not None:
-            concat = comfy.utils.repeat_to_batch_size(image.concat, rows).to(x.device, dtype)
-        foreground = self._foreground(step)
-        with conducting.weights(texts, rows, step.base) as unet, differentiable():
+        more = image.behind(z.to(dtype), channels_of(step.base))
+        with conducting.weights(texts, rows, step.base, unpacking) as unet, differentiable():
             leaf = z.float().clone().requires_grad_(True)
-            inputs = leaf.to(dtype) if concat is None else torch.cat([leaf.to(dtype), concat], 1)
+            inputs = torch.cat([leaf.to(dtype), more], 1)
             batch = text_batch(list(texts.values()), conducting.layers.levels)
             inputs = inputs.repeat(many, 1, 1, 1), timesteps, batch.context, batch.y
-            keys = run_to(conducting.layers.guidance, unet, inputs, self._options(step, batch)).k
+            options = self._options(step, batch, many)
+            seen = run_to(conducting.layers.guidance, unet, inputs, options)
+            foreground = self._foreground(seen.grid, x.device)
             factors = torch.tensor([weights[path] for path in texts], device=x.device)
 
             def loss_of(keys):
                 return layout_loss(keys.unflatten(0, (many, rows)), reference, factors, foreground)
 
-            return gradient_of(loss_of, keys, leaf)
+            return gradient_of(loss_of, seen.k, leaf)
 
-    def _options(self, step, batch):
-        return batch.read_by(differentiable_options(clean_options(step.moment.sigma, step.x.device)))
+    def _options(self, step, batch, texts):
+        rows = len(batch.context) // texts
+        clean = clean_options(step.moment.sigma, step.x.device, texts, rows, step.run.schedule({}))
+        return batch.read_by(differentiable_options(clean), timestep_at(step.moment.sigma, step.base.model_sampling))
 
-    def _foreground(self, step):
-        """How many of the user's masks cover each token: (1, n), or None where all tokens count once."""
+    def _foreground(self, grid, device):
+        """How many of the user's masks cover each token of a grid: (1, n), or None where all tokens count once."""
         if not self.settings.use_loss_mask:
             return None
-        grid = self.conducting.grid_of(self.conducting.layers.guidance)
-        return self.conducting.masks.first_at(grid, step.x.device).sum(0).float()
-
-    def _image_inputs(self, step):
-        """The Inputs of the first positive prompt that acts at this noise level."""
-        for entry in step.run.conds().get("positive") or ():
-            start, end = (entry.get(name) for name in ("timestep_start", "timestep_end"))
-            sigma = step.moment.sigma
-            if (start is None or sigma <= start) and (end is None or sigma >= end):
-                return processed(entry)
-        return None
+        return self.conducting.masks.first_at(grid, device).sum(0).float()
 
     def _text_rows(self, path, image, x, device, dtype):
         like = torch.empty(0, device=device, dtype=dtype)
-        inputs = self.conducting.texts.of(path, "cond") if path is not None else None
-        if inputs is not None:
-            return text_rows(inputs, len(x), like)
-        context = comfy.utils.repeat_to_batch_size(image.context, len(x)).to(like)
-        y = comfy.utils.repeat_to_batch_size(image.y, len(x)).to(like) if image.y is not None else None
-        return TextRows(context, y, image.layers.to(like) if image.layers is not None else None)
+        if path is None:
+            return text_rows(image, len(x), like)
+        return self.conducting.texts.rows(path, COND, len(x), like)
 
     def _fits(self, step, texts, paths):
         lengths = [texts[path].context.shape[1] for path in paths]
@@ -137,21 +138,25 @@ class LayoutGuidance:
         sampling, device = step.base.model_sampling, step.x.device
         sigma = torch.full((1,), step.moment.sigma, device=device)
         timestep = sampling.timestep(sigma).float()
-        latent = self.conducting.layout_latent(step.moment.step, int(timestep[0]))
+        number = timestep_at(step.moment.sigma, sampling)
+        latent = self.conducting.layout_latent(step.moment.step, int(number))
         if self._text is None:
             tensor, values = self.layout_text
             self._text = unet_inputs(step.base, tensor, values, latent.float().cpu())
         block = self.conducting.layers.guidance
+        rows = rows_together(step.base.current_patcher, len(step.x))
         bank, budget, found = bank_of(step.base), self.settings.cache_bytes, None
         if budget:
-            contents = digest(latent, self._text.context, self._text.y, self._text.layers)
-            key = "layout keys", weights_key(step.base.current_patcher), float(timestep[0]), dtype, block, contents
+            contents = digest(latent, self._text.context, self._text.y, self._text.contexts, self._text.values)
+            weights = weights_key(step.base.current_patcher), rows
+            key = "layout keys", *weights, number, dtype, block, contents
             found = bank.get(key, step.run, device)
         if found is None:
-            inputs = self._text.beside(latent.to(device, dtype))
-            batch = one_text(self._text, step.base.diffusion_model, inputs)
-            inputs = inputs, timestep, batch.context, batch.y
-            found = {block: (run_to(block, bare_forward(step.base), inputs, self._options(step, batch)).k[0],)}
+            inputs = self._text.beside(latent.to(device, dtype), channels_of(step.base))
+            batch = one_text(self._text, live_unet(step.base), inputs, rows)
+            inputs = inputs.expand(rows, -1, -1, -1), timestep.expand(rows), batch.context, batch.y
+            options = self._options(step, batch, 1)
+            found = {block: (run_to(block, forward_of(unpacking(live_unet(step.base))), inputs, options).k[0],)}
             if budget:
                 bank.put(key, found, step.run, budget)
         with torch.inference_mode(False):

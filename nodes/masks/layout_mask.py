@@ -7,9 +7,12 @@ from ...kernels.attention_map import head_mean_map
 from ...kernels.kmeans import kmeans
 from ...kernels.mask_pyramid import grid_mask
 from ...kernels.masks import nearest_resize
+from ..host.bare_unet import bare_unet
 from ..host.blocks import shape_block, unet_of
-from ..host.calls import bare_forward, clean_options
+from ..host.calls import bare_forward, channels_of, clean_options, live_unet
+from ..host.compiled import uncompiled
 from ..host.latents import LATENT_STEP, pixels_of
+from ..host.layered_prompts import models_of
 from ..host.messages import input_error
 from ..host.partial_pass import run_to
 from ..host.text_rows import one_text
@@ -45,8 +48,9 @@ def layout_mask(model, vae, pixels, text, point, clusters, cluster=None):
         )
     check_prompt(model, [text], "layout_positive")
     latent = LayoutPicture(pixels, text, vae, 0, 0).latent(model.model, size)
-    mm.load_models_gpu([model], memory_required=model.model.memory_required([1, *latent.shape[1:]]))
-    seen = _seen(model.model, block, latent, text)
+    mm.load_models_gpu([model, *models_of(text)], memory_required=model.model.memory_required([1, *latent.shape[1:]]))
+    with uncompiled(), bare_unet(model.model):
+        seen = _seen(model.model, block, latent, text, model.load_device)
     labels = cluster(head_mean_map(seen.q, seen.k, seen.heads)[0], clusters).to("cpu").view(seen.grid)
     row, column = (min(side - 1, int(part * side)) for part, side in zip(reversed(point), seen.grid, strict=True))
     shape = grid_mask(labels == labels[row, column], size).float()
@@ -54,13 +58,14 @@ def layout_mask(model, vae, pixels, text, point, clusters, cluster=None):
     return nearest_resize(shape, pixels_of(size))[None]
 
 
-def _seen(base, block, latent, text):
+def _seen(base, block, latent, text, device):
     """The SelfAttention at a block on the picture's latent (1, C, h, w), brought to the noise of TIMESTEP."""
     levels = [level_at(base.model_sampling, TIMESTEP * (i + 1) // STEPS) for i in range(STEPS)]
-    noisy = inverted(base, latent, text, levels)[-1:]
-    like = torch.empty(0, device=mm.get_torch_device(), dtype=compute_dtype(base))
+    noisy = inverted(base, latent.to(device), text, levels)[-1:]
+    like = torch.empty(0, device=device, dtype=compute_dtype(base))
     inputs = unet_inputs(base, *text, latent)
-    batch = one_text(inputs, base.diffusion_model, like)
-    timestep = torch.full((1,), float(TIMESTEP), device=like.device)
-    options = batch.read_by(clean_options(levels[-1], like.device))
-    return run_to(block, bare_forward(base), (inputs.beside(noisy).to(like), timestep, batch.context, batch.y), options)
+    batch = one_text(inputs, live_unet(base), like)
+    timestep = torch.full((1,), float(TIMESTEP), device=device)
+    options = batch.read_by(clean_options(levels[-1], device, schedule=levels[::-1]), float(TIMESTEP))
+    noisy = inputs.beside(noisy, channels_of(base), latent.to(device)).to(like)
+    return run_to(block, bare_forward(base), (noisy, timestep, batch.context, batch.y), options)

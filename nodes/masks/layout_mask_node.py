@@ -43,6 +43,7 @@ class LayoutMask(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, vae, layout_image, layout_positive, x, y, clusters) -> io.NodeOutput:
+        schema.check_limits(cls, clusters=clusters)
         pixels, text = picture_of(layout_image, layout_positive, vae)
         return io.NodeOutput(layout_mask(model, vae, pixels, text, (x, y), clusters))
 
