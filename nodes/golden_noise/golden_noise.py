@@ -7,8 +7,10 @@ import comfy.model_management
 import torch
 
 from ...kernels.noise_prompt import TOKENS, canvas_size, centre, for_batch, golden_noise, tiled, with_long_prompt
+from ..host.choices import check_listed
 from ..host.families import OTHER_CHANNELS, PROMPT_WIDTHS
 from ..host.messages import input_error, log_info, warn_user
+from ..host.paired_rows import taken_apart
 from ..host.seeded import seeded_noise
 from .npnet_file import NoisePromptNet
 
@@ -90,7 +92,10 @@ class NoiseImprover:
 
 
 def noise_improver(net, conditioning, strength, size_mode, long_prompt, device):
-    """A NoiseImprover; ValueError for a prompt or a strength it cannot work with."""
+    """A NoiseImprover; ValueError for a prompt, a strength or a choice it cannot work with."""
+    check_listed("size_mode", size_mode, SIZE_MODES)
+    check_listed("long_prompt", long_prompt, LONG_PROMPTS)
+    check_listed("device", device, DEVICES)
     if not math.isfinite(strength):
         raise input_error(f"strength is {strength}; enter a number (0 is off, 1 is as published)")
     return NoiseImprover(net, _prompt_of(conditioning, net), strength, size_mode, long_prompt, device)
@@ -119,8 +124,10 @@ def _prompt_of(conditioning, net):
         raise input_error("conditioning is empty; connect the positive prompt")
     if len(conditioning) > 1:
         warn_user(f"conditioning holds {len(conditioning)} prompts (combined or timed); NPNet reads only the first")
-    prompt = conditioning[0][0]
-    if prompt is None or prompt.ndim != 3:
+    prompt, values = taken_apart(conditioning[0][0])
+    if values is not None:
+        warn_user("conditioning has negative prompt weights, which NPNet does not know: it reads them as positive")
+    if prompt is None or prompt.ndim != 3 or not len(prompt):
         raise input_error("conditioning contains no text; connect the positive prompt straight from CLIP Text Encode")
     width, tokens = prompt.shape[-1], prompt.shape[1]
     if width != net.sizes.prompt:

@@ -6,11 +6,15 @@ import torch
 from ..host.attach import unwrap_runs, wrap_runs
 from ..host.calls import noise_levels, seed_of_run
 from ..host.messages import input_error, log_info, warn_user
+from ..host.node_pictures import running_node
 from .golden_noise import LATENT_CHANNELS
+from .noise_picture import show_change
 
 _KEY = "personalization_npnet"
 # Schedules may round their first noise level; one step of a thousand lies 0.6 % below.
 FULL = 0.998
+# Pictures of one batch, or frames, of which some may be sampled by themselves.
+LONGEST_BATCH = 1024
 
 
 def attach_golden_noise(model, improver):
@@ -39,15 +43,23 @@ class GoldenRuns:
 
     def __init__(self, improver):
         self.improver = improver
+        self.node = running_node()
 
     def __call__(self, executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
-        if torch.any(noise):
-            sampling = executor.class_obj.model_patcher.get_model_object("model_sampling")
-            if begins_at_full_noise(sigmas, sampling):
-                seed = seed_of_run(args, kwargs)
-                noise = self.improver(noise, seed or 0, lambda side: _drawn(noise, seed, side))
-            else:
-                log_info("this run does not start from full noise; Golden Noise leaves it as it is")
+        sampling = executor.class_obj.model_patcher.get_model_object("model_sampling")
+        full, added = begins_at_full_noise(sigmas, sampling), bool(torch.any(noise))
+        if full and added:
+            seed = seed_of_run(args, kwargs)
+            golden = self.improver(noise, seed or 0, lambda side: _drawn(noise, seed, side))
+            show_change(noise, golden, self.node)
+            noise = golden
+        elif full:
+            warn_user(
+                "this sampler brings its own noise in the latent, so Golden Noise changes nothing; use a sampler that "
+                "adds the noise, or the node Golden Noise before SamplerCustomAdvanced"
+            )
+        elif added:
+            log_info("this run does not start from full noise; Golden Noise leaves it as it is")
         return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
 
 
@@ -69,7 +81,27 @@ def begins_at_full_noise(sigmas, sampling):
 
 def _drawn(noise, seed, side):
     """The sampler's noise at another size, or None if it is not what the seed gives."""
-    if seed is not None and torch.equal(comfy.sample.prepare_noise(torch.zeros_like(noise), seed), noise):
-        return comfy.sample.prepare_noise(noise.new_zeros(*noise.shape[:2], side, side), seed)
+    square = noise.new_zeros(*noise.shape[:2], side, side)
+    if seed is not None:
+        if torch.equal(comfy.sample.prepare_noise(torch.zeros_like(noise), seed), noise):
+            return comfy.sample.prepare_noise(square, seed)
+        numbers = _numbers_of(noise, seed)
+        if numbers is not None:
+            return comfy.sample.prepare_noise(square, seed, numbers)
     warn_user('size_mode "resize" needs noise drawn from the sampler\'s own seed; "tile" is used instead')
+    return None
+
+
+def _numbers_of(noise, seed):
+    """Which pictures of a seed's batch the rows (b, 4, h, w) are noise for, as Latent From Batch takes some out of it;
+    None if they are not.
+    """
+    generator, found = torch.Generator().manual_seed(seed), {}
+    for number in range(LONGEST_BATCH):
+        drawn = torch.randn(1, *noise.shape[1:], generator=generator).to(noise)[0]
+        for row in range(len(noise)):
+            if row not in found and torch.equal(drawn, noise[row]):
+                found[row] = number
+        if len(found) == len(noise):
+            return [found[row] for row in range(len(noise))]
     return None

@@ -4,7 +4,9 @@ import comfy.sample
 import torch
 
 from ..host.messages import plain
+from ..host.node_pictures import running_node
 from .golden_noise import LATENT_CHANNELS, check_latent, size_text
+from .noise_picture import show_change
 
 
 class GoldenNoise:
@@ -14,6 +16,7 @@ class GoldenNoise:
         self.noise = noise
         self.improver = improver
         self._known = None
+        self.node = running_node()
 
     @property
     def seed(self):
@@ -25,12 +28,15 @@ class GoldenNoise:
         check_latent(samples)
         plain = self.noise.generate_noise(latent)
         if self._known is not None and torch.equal(plain, self._known[0]):
+            show_change(*self._known, self.node)
             return self._known[1].clone()
 
         def draw(side):
             return self.noise.generate_noise({**latent, "samples": samples.new_zeros(*samples.shape[:2], side, side)})
 
-        return self.improver(plain, self.seed, draw)
+        golden = self.improver(plain, self.seed, draw)
+        show_change(plain, golden, self.node)
+        return golden
 
     def report(self):
         """One sentence: what changes in plain noise of this seed at the network's own size."""

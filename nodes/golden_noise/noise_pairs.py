@@ -2,40 +2,24 @@
 
 import hashlib
 import math
-from pathlib import Path
 
 import comfy.model_management
 import comfy.sample
 import comfy.utils
-import folder_paths
 import torch
 
 from ..files.disk_errors import UnreadableFileError
-from ..files.file_name import folder_name_of
 from ..files.new_files import clear_leftovers, make_folder, write_tensors
 from ..files.safe_files import tensors_in
 from ..host.content_keys import digest
 from ..host.latents import LATENT_STEP
 from ..host.messages import input_error, log_warning
-from .redenoised import Redenoised
+from ..host.paired_rows import taken_apart
+from .redenoised import Redenoised, check_text
 
 # How many seeds the host's widget has.
 SEEDS = 1 << 64
 AGAIN_COLLECT = "delete that pair and run Collect Noise Pairs again"
-
-
-def pairs_folder(name):
-    """A folder below the host's output folder; ValueError for a name that leads out of it."""
-    output = Path(folder_paths.get_output_directory()).resolve()
-    folder = output.joinpath(*folder_name_of(name))
-    try:
-        inside = output in folder.resolve().parents
-    except (OSError, RuntimeError):
-        # links in a circle
-        inside = False
-    if not inside:
-        raise input_error(f'folder is "{name}"; enter the name of a folder inside ComfyUI\'s output folder')
-    return folder
 
 
 def collect_pairs(model, positive, negative, folder, *, seeds, size, settings):
@@ -45,11 +29,11 @@ def collect_pairs(model, positive, negative, folder, *, seeds, size, settings):
 
     pair_<prompt and settings>_<seed>.safetensors holds `noise` and `golden` (1, C, h, w), prompt_<prompt>.safetensors
     the prompt (1, n, D). Returns how many pairs of this prompt and these settings the folder holds now. Raises
-    ValueError for noise that is no number, and where the disk does not take a file.
+    ValueError for an empty prompt, for noise that is no number, and where the disk does not take a file.
     """
+    prompt = _prompt_to_keep(positive, negative)
     make_folder(folder)
     clear_leftovers(folder)
-    prompt = positive[0][0].detach().float().cpu()
     latent = torch.zeros(
         1, model.model.latent_format.latent_channels, *(math.ceil(side / LATENT_STEP) for side in reversed(size))
     )
@@ -57,9 +41,7 @@ def collect_pairs(model, positive, negative, folder, *, seeds, size, settings):
     numbers = torch.tensor([*guidances, settings.steps, *latent.shape], dtype=torch.float64)
     words = digest(prompt).hex()
     name = f"pair_{words}_{digest(numbers, *(c[0] for c in negative)).hex()[:8]}"
-    if not torch.isfinite(prompt).all():
-        raise input_error("positive has NaN or infinite values; start ComfyUI with --fp32-text-enc")
-    write_tensors(folder / f"prompt_{words}.safetensors", {"prompt": prompt})
+    write_tensors(folder / f"prompt_{words}.safetensors", {"prompt": taken_apart(prompt)[0].contiguous()})
     progress = comfy.utils.ProgressBar(len(seeds))
     for number in seeds:
         comfy.model_management.throw_exception_if_processing_interrupted()
@@ -78,6 +60,15 @@ def collect_pairs(model, positive, negative, folder, *, seeds, size, settings):
             write_tensors(path, {"noise": noise, "golden": golden})
         progress.update(1)
     return len(list(folder.glob(f"{name}_*.safetensors")))
+
+
+def _prompt_to_keep(positive, negative):
+    check_text(positive, "positive")
+    check_text(negative, "negative")
+    prompt = positive[0][0].detach().float().cpu()
+    if not torch.isfinite(prompt).all():
+        raise input_error("positive has NaN or infinite values; start ComfyUI with --fp32-text-enc")
+    return prompt
 
 
 def read_pairs(folder):

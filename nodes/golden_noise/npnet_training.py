@@ -12,11 +12,12 @@ from ..files.disk_errors import UnreadableFileError
 from ..files.file_name import file_name_of
 from ..files.new_files import clear_leftovers, in_folder, try_writing, write_tensors
 from ..files.safe_files import sha256_of, tensors_in
+from ..files.training_state import TrainingState, started_anew
 from ..host.content_keys import digest
+from ..host.loss_curve import LossCurve
 from ..host.messages import input_error, plain, warn_user
 from .noise_pairs import pairs_digest, read_pairs
 from .npnet_file import NPNET_KINDS, net_from
-from .npnet_state import TrainingState, started_anew
 
 # Swin-Tiny and the hidden widths of the published networks.
 PUBLISHED_SIZES = {"width": 96, "depths": (2, 2, 6, 2), "heads": (3, 6, 12, 24), "vectors": 64, "values": 1024}
@@ -43,7 +44,7 @@ def train(folder, file_name, start, *, steps, batch_size, learning_rate, seed):
     # nodes run in inference mode, whose tensors cannot be trained
     with torch.inference_mode(False), torch.enable_grad():
         pairs = read_pairs(folder)
-        held = pairs[HELD_OUT - 1 :: HELD_OUT] or pairs
+        judged = (held := pairs[HELD_OUT - 1 :: HELD_OUT]) or pairs
         shown = [pair for i, pair in enumerate(pairs) if i % HELD_OUT != HELD_OUT - 1]
         first = _first_weights(pairs, start, seed)
         identity = {
@@ -55,29 +56,30 @@ def train(folder, file_name, start, *, steps, batch_size, learning_rate, seed):
         weights = {key: t.clone().to(device).requires_grad_() for key, t in first.items()}
         optimizer = torch.optim.AdamW(list(weights.values()), lr=learning_rate)
         state = TrainingState(folder / f"{path.stem}.training", weights, optimizer, identity)
-        before = torch.stack([(noise - golden).square().mean() for noise, golden, _ in held]).mean()
+        before = torch.stack([(noise - golden).square().mean() for noise, golden, _ in judged]).mean()
         done = state.read()
         _check_target(path, state)
         if done < steps:
             _check_disk(path, state)
-        done = _trained(state, done, steps, lambda step: _batch(shown, batch_size, seed, step))
-        after = torch.stack([_loss(weights, [pair]).detach() for pair in held]).mean().cpu()
+        done = _trained(state, done, steps, lambda step: _batch(shown, batch_size, seed, step), LossCurve(before))
+        after = torch.stack([_loss(weights, [pair]).detach() for pair in judged]).mean().cpu()
         net = net_from({key: t.detach().cpu() for key, t in weights.items()}, path.name)
         _write_network(path, net, state, done)
+    on = f"{len(held)} held out" if held else f"the same (too few to hold any out: collect {HELD_OUT} or more)"
     name = f"{path.name}{started_anew(state)}"
-    report = f"{name}, {done} steps, {len(shown)} pairs: loss on {len(held)} held out {before:.5f} -> {after:.5f}"
+    report = f"{name}, {done} steps, {len(shown)} pairs{state.where()}: loss on {on} {before:.5f} -> {after:.5f}"
     if after >= before:
         warn_user(f"{report}; this is no better than plain noise: train longer or collect more pairs")
     return net, str(path), plain(report)
 
 
-def _trained(state, done, steps, batch):
+def _trained(state, done, steps, batch, curve):
     """Trains up to a number of steps and returns how many were done; the state is kept where it ends before."""
     progress = comfy.utils.ProgressBar(steps)
     try:
         while done < steps:
             comfy.model_management.throw_exception_if_processing_interrupted()
-            _one_step(state.weights, state.optimizer, batch(done), done)
+            curve.add(done, _one_step(state.weights, state.optimizer, batch(done), done))
             done += 1
             progress.update_absolute(done, steps)
             if done % SAVE_EVERY == 0:
@@ -85,6 +87,7 @@ def _trained(state, done, steps, batch):
     except BaseException:
         state.keep(done)
         raise
+    curve.show()
     return done
 
 
@@ -171,9 +174,11 @@ def _loss(weights, batch):
 
 
 def _one_step(weights, optimizer, batch, step):
+    """The loss before the step; ValueError if it is no number."""
     optimizer.zero_grad(set_to_none=True)
     loss = _loss(weights, batch)
-    if not math.isfinite(loss.item()):
+    if not math.isfinite(found := loss.item()):
         raise input_error(f"the loss at step {step} is not a number; lower learning_rate and choose another file_name")
     loss.backward()
     optimizer.step()
+    return found

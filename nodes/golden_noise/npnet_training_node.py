@@ -3,7 +3,9 @@
 from comfy_api.latest import io
 
 from .. import schema
-from .noise_pairs import collect_pairs, pairs_folder
+from ..files.output_folder import output_folder
+from ..widgets import whole
+from .noise_pairs import collect_pairs
 from .npnet_training import train
 from .npnet_wire import NPNet
 from .redenoised import RedenoiseSettings
@@ -13,10 +15,6 @@ def _folder():
     return io.String.Input(
         "folder", default="npnet_pairs", tooltip="A folder inside ComfyUI's output folder; one per model and size."
     )
-
-
-def _number(name, default, least, most, tooltip, **more):
-    return io.Int.Input(name, default=default, min=least, max=most, tooltip=tooltip, **more)
 
 
 class NoisePairs(io.ComfyNode):
@@ -35,20 +33,20 @@ class NoisePairs(io.ComfyNode):
                 io.Conditioning.Input("positive", tooltip="The prompt."),
                 io.Conditioning.Input("negative", tooltip="The negative prompt."),
                 _folder(),
-                _number(
+                whole(
                     "seed", 0, 0, 0xFFFFFFFFFFFFFFFF, "Seed of the first pair; the next ones count up from it.",
                     control_after_generate=False,
                 ),
-                _number("count", 16, 1, 100000, "How many pairs; each costs three UNet calls."),
-                _number("width", 1024, 64, 4096, "Width of the pictures; a network learns one square size."),
-                _number("height", 1024, 64, 4096, "Height of the pictures; a network learns one square size."),
+                whole("count", 16, 1, 100000, "How many pairs; each costs three UNet calls."),
+                whole("width", 1024, 64, 4096, "Width of the pictures; a network learns one square size."),
+                whole("height", 1024, 64, 4096, "Height of the pictures; a network learns one square size."),
                 io.Float.Input(
                     "guidance", default=5.5, min=0.0, max=30.0, step=0.1, tooltip="CFG of the step forward."
                 ),
                 io.Float.Input(
                     "inverse_guidance", default=1.0, min=0.0, max=30.0, step=0.1, tooltip="CFG of the step back."
                 ),
-                _number("steps", 50, 2, 1000, "Step size as 1/steps of the schedule."),
+                whole("steps", 50, 2, 1000, "Step size as 1/steps of the schedule."),
             ],
             outputs=[io.String.Output(display_name="pairs", tooltip="The folder, for Train NPNet.")],
         )  # fmt: skip
@@ -57,10 +55,11 @@ class NoisePairs(io.ComfyNode):
     def execute(
         cls, model, positive, negative, folder, seed, count, width, height, guidance, inverse_guidance, steps
     ) -> io.NodeOutput:
+        schema.check_limits(cls, seed=seed, count=count, width=width, height=height, steps=steps)
         settings = RedenoiseSettings(guidance, inverse_guidance, steps)
         seeds = range(seed, seed + count)
         collect_pairs(
-            model, positive, negative, pairs_folder(folder), seeds=seeds, size=(width, height), settings=settings
+            model, positive, negative, output_folder(folder), seeds=seeds, size=(width, height), settings=settings
         )
         return io.NodeOutput(folder)
 
@@ -79,13 +78,13 @@ class TrainNPNet(io.ComfyNode):
             inputs=[
                 _folder(),
                 io.String.Input("file_name", default="my_npnet", tooltip="Name of the new file in models/npnet."),
-                _number("steps", 1000, 1, 10000000, "Training steps in total, including those before an interruption."),
-                _number("batch_size", 16, 1, 4096, "Pairs per step; 64 as published."),
+                whole("steps", 1000, 1, 10000000, "Training steps in total, including those before an interruption."),
+                whole("batch_size", 16, 1, 4096, "Pairs per step; 64 as published."),
                 io.Float.Input(
                     "learning_rate", default=1e-4, min=1e-8, max=1.0, step=1e-6, round=1e-8,
                     tooltip="1e-4 as published.",
                 ),
-                _number(
+                whole(
                     "seed", 0, 0, 0xFFFFFFFFFFFFFFFF, "Chooses the pairs of each step and the initial weights.",
                     control_after_generate=False,
                 ),
@@ -101,8 +100,9 @@ class TrainNPNet(io.ComfyNode):
 
     @classmethod
     def execute(cls, folder, file_name, steps, batch_size, learning_rate, seed, npnet=None) -> io.NodeOutput:
+        schema.check_limits(cls, steps=steps, batch_size=batch_size, seed=seed)
         settings = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
-        net, path, report = train(pairs_folder(folder), file_name, npnet, **settings)
+        net, path, report = train(output_folder(folder), file_name, npnet, **settings)
         return io.NodeOutput(net, report)
 
 

@@ -10,7 +10,9 @@ import torch
 from ...kernels.noise_prompt import redenoised
 from ..host.calls import noise_levels
 from ..host.messages import input_error, warn_user
+from ..host.node_pictures import running_node
 from .golden_noise_model import without_golden_noise
+from .noise_picture import show_change
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,13 @@ class Redenoised:
         """noise: a NOISE; model: a MODEL; positive, negative: CONDITIONINGs. Raises ValueError for an empty prompt and
         for a model that does not predict noise or v.
         """
-        if not positive:
-            raise input_error("positive is empty; connect the positive prompt")
+        check_text(positive, "positive")
+        check_text(negative, "negative")
         self.noise, self.settings = noise, settings
         self.model = without_golden_noise(model)
         self.conds = positive, negative
         self.sigmas = _first_levels(model, settings.steps)
+        self.node = running_node()
 
     @property
     def seed(self):
@@ -69,6 +72,7 @@ class Redenoised:
                 "--fp32-unet, and check the prompts"
             )
             return plain
+        show_change(plain, golden, self.node)
         return golden
 
     def golden(self, plain):
@@ -119,3 +123,10 @@ def _first_levels(model, steps):
             "SDXL checkpoint"
         )
     return comfy.samplers.calculate_sigmas(sampling, "ddim_uniform", steps)[:2]
+
+
+def check_text(conditioning, label):
+    """ValueError, naming the prompt by its label, for a CONDITIONING without a text."""
+    tensor = conditioning[0][0] if conditioning else None
+    if tensor is None or 0 in tensor.shape:
+        raise input_error(f"{label} is empty; connect a CLIP Text Encode")

@@ -5,7 +5,7 @@ from pathlib import PurePath
 
 import torch
 
-from ..files.model_files import choices, file_names, not_found, path_of, register, stamp
+from ..files.model_files import choices, file_names, listed, not_found, path_of, register, stamp
 from ..files.safe_files import read_tensors, sha256_of
 from ..host.messages import input_error
 from .published_sets import BY_HASH, PUBLISHED_SETS
@@ -64,12 +64,13 @@ def check_choice(choice):
     """True, or the sentence to answer with: for the host's validation. A linked choice is not known there."""
     # a workflow file may hold anything, which a list can be asked about and a dict cannot
     sets = list(_sets())
-    return True if choice is None or choice in sets else not_found("adapter_set", choice, sets, SET_KIND)
+    return True if listed(choice, sets) in (None, *sets) else not_found("adapter_set", choice, sets, SET_KIND)
 
 
 def set_changed(choice):
     """A value that changes when a file of the set does."""
-    return stamp(_sets().get(choice, ()) if isinstance(choice, str) else (), SET_KIND)
+    sets = _sets()
+    return stamp(sets.get(listed(choice, list(sets)), ()) if isinstance(choice, str) else (), SET_KIND)
 
 
 def read_set(choice):
@@ -78,6 +79,7 @@ def read_set(choice):
     Raises ValueError for a set that is not there, cannot be read or is no ResAdapter.
     """
     sets = _sets()
+    choice = listed(choice, list(sets))
     if choice not in list(sets):
         raise input_error(not_found("adapter_set", choice, list(sets), SET_KIND))
     convs, norms, known, notes = {}, {}, set(), []

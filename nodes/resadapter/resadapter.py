@@ -5,6 +5,8 @@ import math
 import comfy.lora
 
 from ..files.lora_names import PART_NAMES
+from ..host.bare_unet import on_bare_unet
+from ..host.choices import check_listed
 from ..host.families import family_of
 from ..host.messages import input_error, plain, warn_user
 from .adapter_sets import read_set
@@ -13,6 +15,7 @@ from .set_fit import fitted
 NORMS = ("auto", "on", "off")
 
 
+@on_bare_unet
 def attach_resadapter(model, choice, *, alpha, norms, norm_strength, link_norms):
     """(the MODEL with a set of the model folder in its weights, the report of what was done).
 
@@ -22,6 +25,7 @@ def attach_resadapter(model, choice, *, alpha, norms, norm_strength, link_norms)
     for name, value in {"alpha": alpha, "norm_strength": norm_strength}.items():
         if not math.isfinite(value):
             raise input_error(f"{name} is {value}; enter a number")
+    check_listed("norms", norms, NORMS)
     adapter = read_set(choice)
     lora, file_norms = fitted(adapter, model)
     if link_norms:
@@ -64,8 +68,9 @@ def _collisions(model, norms):
     added_to = [key for key in norms if key in model.patches and key not in replaced]
     if replaced:
         yield (
-            f"{len(replaced)} norms of this model were already replaced, probably by another ResAdapter: the LoRAs add "
-            "up, the norms of this node win"
+            f"{len(replaced)} norms of this model were already replaced, by a model merge or another ResAdapter: the "
+            "LoRAs add up, the norms of this node win. Behind a merge that is right, since before it the set would "
+            "only act by its checkpoint's share; of two ResAdapters remove one"
         )
     if added_to:
         yield f"an earlier LoRA changes {len(added_to)} of these norms and is overridden there: put ResAdapter first"

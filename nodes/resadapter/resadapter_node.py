@@ -126,7 +126,7 @@ class Resolution(io.ComfyNode):
 
         return schema.Schema(
             node_id="PersonalizationResolution",
-            display_name="Resolution",
+            display_name="ResAdapter Resolution",
             category=_CATEGORY,
             description="A size that suits the checkpoint's family, with an empty latent, the alpha for ResAdapter, "
             "and a warning outside the set's range.",
@@ -173,6 +173,9 @@ class Resolution(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, adapter_set, aspect, megapixels, custom_width, custom_height, batch_size) -> io.NodeOutput:
+        # smaller sides are rounded up, and said
+        sides = {"custom_width": max(16, custom_width), "custom_height": max(16, custom_height)}
+        schema.check_limits(cls, batch_size=batch_size, **sides)
         width, height, alpha, warning = sized(
             model, adapter_set, aspect=aspect, megapixels=megapixels, width=custom_width, height=custom_height
         )

@@ -5,6 +5,7 @@ import math
 import comfy.model_management
 import torch
 
+from ..host.choices import check_listed
 from ..host.families import MULTIPLE, native_side
 from ..host.messages import input_error, plain, warn_user
 from .adapter_sets import read_set
@@ -23,7 +24,8 @@ ALONE = 1.25
 
 def sized(model, choice, *, aspect, megapixels, width, height):
     """(width, height, the suggested alpha, a warning or "") for a MODEL and a set of the model folder or "none"."""
-    family = check_model(model, "Resolution")
+    check_listed("aspect", aspect, ASPECTS)
+    family = check_model(model, "ResAdapter Resolution")
     multiple = MULTIPLE[family]
     if aspect != "custom":
         width, height = _of_area(aspect, megapixels)
@@ -40,7 +42,7 @@ def sized(model, choice, *, aspect, megapixels, width, height):
         check_family(adapter, model)
         warnings += _outside(PUBLISHED_SETS[adapter.like or GENERAL[family]], choice, *rounded)
     if warnings:
-        warn_user(f"Resolution: {'; '.join(warnings)}")
+        warn_user(f"ResAdapter Resolution: {'; '.join(warnings)}")
     return *rounded, suggested_alpha(model, *rounded), plain("; ".join(warnings))
 
 

@@ -5,11 +5,13 @@ from safetensors.torch import save
 from ..files.file_name import file_name_of
 from ..files.lora_names import PART_NAMES
 from ..files.new_files import in_folder, write_new
+from ..host.bare_unet import on_bare_unet
 from ..host.messages import warn_user
 from .adapter_sets import SET_KIND, read_set
 from .set_fit import diffusers_names, fitted
 
 
+@on_bare_unet
 def export_resadapter(model, choice, file_name):
     """Writes the file into the first of the host's loras folders and returns its path.
 
