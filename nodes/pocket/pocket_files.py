@@ -1,6 +1,7 @@
 """The pocket model's weight files: read, checked, and widened to the shapes that SD1.5's prompts have."""
 
 import json
+import math
 from pathlib import Path
 
 import torch
@@ -12,11 +13,13 @@ from ..host.seeded import seeded_noise
 FOLDER = Path(__file__).parent
 # the width of SD1.5's prompts, and CLIP's vocabulary
 WIDTH, VOCABULARY = 768, 49408
-# what the metadata of each file must say
-SAID = {
-    "unet": ("config", "groups"),
-    "text_encoder": ("config", "deviation"),
-    "autoencoder": ("config", "groups"),
+# what the metadata of each file must say beside the network's config: one number, which a function reads
+SAID = {"unet": ("groups", int), "text_encoder": ("deviation", float), "autoencoder": ("groups", int)}
+# numbers of the config that we read ourselves
+COUNTS = {
+    "unet": ("context_dim", "num_heads"),
+    "text_encoder": ("hidden_size", "num_attention_heads"),
+    "autoencoder": (),
 }
 TABLE = "text_model.embeddings.token_embedding.weight"
 
@@ -27,9 +30,17 @@ def read_part(name, folder=FOLDER):
     if not path.is_file():
         raise input_error(f"the pocket model's file {path} is missing; reinstall the pack, which contains it")
     tensors, metadata = read_tensors(path)
-    if not set(SAID[name]) <= set(metadata):
+    key, kind = SAID[name]
+    if not {"config", key} <= set(metadata):
         raise input_error(f"{path.name} does not say what network it is for; reinstall the pack")
-    return tensors, json.loads(metadata["config"]), metadata
+    try:
+        config, number = json.loads(metadata["config"]), kind(metadata[key])
+    except (ValueError, RecursionError):
+        config, number = None, 0
+    counts = [config.get(one) for one in COUNTS[name]] if isinstance(config, dict) else [0]
+    if not all(isinstance(count, int) and count > 0 for count in counts) or not (math.isfinite(number) and number > 0):
+        raise input_error(f"the metadata of {path.name} is damaged; reinstall the pack")
+    return tensors, config, metadata
 
 
 def check(module, tensors, name):
@@ -48,9 +59,14 @@ def check(module, tensors, name):
 
 
 def regroup(module, groups):
-    """Gives all group norms of a network so many groups; the host's 32 are too many for its few channels."""
+    """Gives all group norms of a network so many groups; the host's 32 are too many for its few channels.
+
+    Raises ValueError for a number that does not divide their channels.
+    """
     for part in module.modules():
         if isinstance(part, torch.nn.GroupNorm):
+            if part.num_channels % groups:
+                raise input_error(f"{groups} groups do not fit the pocket model's networks; reinstall the pack")
             part.num_groups = groups
 
 

@@ -14,6 +14,7 @@ from comfy.supported_models import SD15
 from comfy.supported_models_base import ClipTarget
 from comfy.utils import calculate_parameters
 
+from ..host.devices import with_factory
 from .pocket_files import FOLDER, all_tokens, check, read_part, regroup, widen_text_encoder, widen_unet
 
 # the side of the pictures that it was trained on
@@ -39,7 +40,8 @@ def load_pocket(folder=FOLDER):
     return pocket.model.clone(), pocket.clip.clone(), pocket.vae
 
 
-def _model(folder):
+def _model(folder, **settings):
+    # settings: in what form a host that makes copies wants it; there is but one
     tensors, unet_config, metadata = read_part("unet", folder)
     tensors, unet_config = widen_unet(tensors, unet_config)
     config = SD15(unet_config)
@@ -54,13 +56,10 @@ def _model(folder):
     regroup(model.diffusion_model, int(metadata["groups"]))
     model.load_model_weights(tensors, "")
     model.native_side = NATIVE_SIDE
-    patcher = ModelPatcher(model, load_device=device, offload_device=offload)
-    # how the host makes another one on another device; older hosts know nothing of it
-    patcher.cached_patcher_init = (_model, (folder,))
-    return patcher
+    return with_factory(ModelPatcher(model, load_device=device, offload_device=offload), _model, folder)
 
 
-def _clip(folder):
+def _clip(folder, **settings):
     tensors, config, metadata = read_part("text_encoder", folder)
     tensors, config = widen_text_encoder(all_tokens(tensors, float(metadata["deviation"])), config)
     target = ClipTarget(SD1Tokenizer, SD1ClipModel)
@@ -71,10 +70,16 @@ def _clip(folder):
         target,
         embedding_directory=folder_paths.get_folder_paths("embeddings"),
         parameters=calculate_parameters(tensors),
+        **settings,
     )
     check(clip.cond_stage_model.clip_l.transformer, tensors, "text_encoder")
     clip.load_sd(tensors)
+    with_factory(clip.patcher, _clip_patcher, folder)
     return clip
+
+
+def _clip_patcher(folder, **settings):
+    return _clip(folder, **settings).patcher
 
 
 def _vae(folder):
@@ -83,4 +88,9 @@ def _vae(folder):
     check(AutoencoderKL(**copy.deepcopy(config)), tensors, "autoencoder")
     vae = comfy.sd.VAE(sd=dict(tensors), config={"params": config})
     regroup(vae.first_stage_model, int(metadata["groups"]))
+    with_factory(vae.patcher, _vae_patcher, folder)
     return vae
+
+
+def _vae_patcher(folder, **settings):
+    return _vae(folder).patcher
