@@ -1,0 +1,1 @@
+"""Training: what the pack's techniques read, made from pictures inside the graph."""

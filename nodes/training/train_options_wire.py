@@ -1,0 +1,31 @@
+"""Settings of a training beside those of its method. The wire."""
+
+from dataclasses import dataclass, field
+
+from comfy_api.latest import io
+
+TrainingOptionsSocket = io.Custom("PERSONALIZATION_TRAINING_OPTIONS")
+# A widget with this choice leaves a setting to the method.
+AS_METHOD = "method"
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingOptions:
+    """{name of a setting: value}, of those that the user sets."""
+
+    changes: dict = field(default_factory=dict)
+
+
+def options_of(values):
+    """The TrainingOptions of the widgets' values: what is 0, -1, empty or left to the method is not in them."""
+    changes = {}
+    for name, value in values.items():
+        if value in (AS_METHOD, "", -1) or (value == 0 and name in _ZERO_IS_METHOD):
+            continue
+        changes[name] = {"on": True, "off": False}.get(value, value) if name in _SWITCHES else value
+    return TrainingOptions(changes)
+
+
+# Of these 0 would be no training; of the others it is a value.
+_ZERO_IS_METHOD = ("lr_words", "lr_unet", "lr_text", "lr_words_first", "batch_size", "rank", "vectors")
+_SWITCHES = ("balance", "flip")

@@ -1,0 +1,116 @@
+"""What a user asks of a training, and what is refused before anything is loaded."""
+
+import inspect
+import json
+from dataclasses import asdict, dataclass, field, replace
+
+import torch
+
+from ..files.file_name import file_name_of
+from ..host.blocks import unet_of
+from ..host.calls import channels_of
+from ..host.clip_text import check_clip
+from ..host.content_keys import digest
+from ..host.families import family_of
+from ..host.messages import input_error
+from .methods import settings_of
+from .pictures_wire import TrainingScene
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """The widgets of Train Concept, and the options that came with them, {name: value}."""
+
+    method: str = "word"
+    file_name: str = "my_cat"
+    steps: int = 0
+    size: int = 0
+    seed: int = 0
+    save_every: int = 100
+    preview_every: int = 100
+    preview_prompt: str = "a photo of {}"
+    prior_weight: float = 1.0
+    options: dict = field(default_factory=dict)
+
+    @property
+    def stem(self):
+        """The name of its files without an ending; ValueError for one that is more than a name."""
+        return file_name_of(self.file_name, "my_cat").removesuffix(".safetensors")
+
+    def settings(self, class_pictures):
+        """The TrainingSettings asked for. Raises ValueError for values there are none of, and where pictures of the
+        class are needed and none came.
+        """
+        made = settings_of(self.method, self.options, self.steps)
+        wanted = made.prior_weight > 0
+        if wanted and self.prior_weight > 0 and class_pictures is None:
+            raise input_error(
+                f"prior_weight is {self.prior_weight} but class_pictures is empty; connect Class Pictures, or set "
+                "prior_weight to 0"
+            )
+        return replace(made, prior_weight=self.prior_weight if class_pictures is not None else 0.0)
+
+
+def plain_model(model, clip, method):
+    """The MODEL and CLIP whose weights lie where a training can read them. ValueError for what cannot be trained."""
+    unet_of(model, "Train Concept")
+    check_clip(clip)
+    family = family_of(model)
+    if family not in ("SD1.5", "SD2.x", "SDXL") or (method == "ED-LoRA" and family == "SD2.x"):
+        wanted = "SD1.5 and SDXL" if method == "ED-LoRA" else "SD1.5, SD2.x and SDXL"
+        raise input_error(f"{method} trains {wanted}; this model is {family}: connect a checkpoint of these families")
+    if channels_of(model.model) != 4:
+        raise input_error(
+            f"this model takes {channels_of(model.model)} channels, as those for inpainting do; connect the ordinary "
+            "checkpoint of its family"
+        )
+    return _static(model, model, "model"), _static(clip, clip.patcher, "clip")
+
+
+def _static(owner, patcher, name):
+    """A clone whose weights are in one place: newer hosts may stream them."""
+    if not getattr(patcher, "is_dynamic", lambda: False)():
+        return owner.clone()
+    if "disable_dynamic" in inspect.signature(owner.clone).parameters:
+        try:
+            return owner.clone(disable_dynamic=True)
+        except RuntimeError as error:
+            reason = str(error)
+    else:
+        reason = "this ComfyUI cannot"
+    raise input_error(
+        f"{name} streams its weights from a loader that cannot hold them in one place ({reason}); load it with "
+        "Load Checkpoint, or start ComfyUI with --disable-dynamic-vram"
+    )
+
+
+def identity_of(request, settings, names, side, pictures, class_pictures, networks):
+    """{what it is: its digest} of all that decides a training; networks: loaded. Steps of a constant pace do not."""
+    decides = asdict(settings) | {"seed": request.seed, "side": side, "words": names, "method": request.method}
+    if settings.schedule == "constant":
+        decides.pop("steps")
+    # how it is computed and where it is kept changes nothing
+    for name in ("checkpoint", "cache_mb"):
+        decides.pop(name)
+    class_tensors = () if class_pictures is None else (class_pictures.latents,)
+    shown, said = _pictures(pictures)
+    said += () if class_pictures is None else (class_pictures.prompt,)
+    weights = [tensor for network in networks for tensor in network.state_dict().values() if tensor.numel()]
+    return {
+        "settings": json.dumps(decides, sort_keys=True),
+        "pictures": digest(*shown, *class_tensors, text_bytes(json.dumps(said))).hex(),
+        "model": digest(*weights).hex(),
+    }
+
+
+def text_bytes(text):
+    """A text as a tensor, for a digest."""
+    return torch.tensor(list(text.encode()), dtype=torch.uint8)
+
+
+def _pictures(pictures):
+    """(tensors, texts) of what is learned from."""
+    if isinstance(pictures, TrainingScene):
+        return (pictures.image, pictures.masks), (*pictures.words, *pictures.class_words)
+    tensors = tuple(t for one in pictures.subjects for t in (one.images, one.masks))
+    return tensors, tuple((one.word, one.class_word, one.captions, one.templates) for one in pictures.subjects)

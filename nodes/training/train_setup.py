@@ -1,0 +1,73 @@
+"""The Trainer of a training that begins: networks loaded, words and LoRA at their start."""
+
+from dataclasses import replace
+
+import comfy.model_management as mm
+import torch
+
+from ..host.calls import live_unet
+from ..host.families import family_of
+from ..host.messages import input_error
+from ..host.unet_inputs import compute_dtype
+from .lora_layers import check_width
+from .train_memory import chosen_checkpoint, kept_bytes
+from .train_optimizer import TrainOptimizer
+from .train_subjects import fresh_learned
+from .trainer import Trainer
+from .unet_calls import TrainedUNet
+from .word_starts import context_width, norm_to_stop_at
+
+
+def prepared(model, clip, names, classes, settings, steps, side, seed):
+    """(the Trainer of a new training, the function that loads its networks). ValueError as its parts have it."""
+    base = model.model
+
+    def load():
+        needed = kept_bytes(base, settings.batch_size, side // 8, True)
+        mm.load_models_gpu([model, clip.patcher], memory_required=needed, force_full_load=True)
+
+    load()
+    check_width(model, context_width(clip))
+    unet = live_unet(base)
+    learned, layers = fresh_learned(model, unet, clip, names, classes, settings, seed)
+    if settings.norm_limit < 0:
+        settings = replace(settings, norm_limit=norm_to_stop_at(clip))
+    optimizer = TrainOptimizer(learned, settings.pace(steps), half=compute_dtype(base) == torch.float16)
+    called = TrainedUNet(base, unet, model.get_model_object("model_sampling"), model.load_device)
+    checkpoint = chosen_checkpoint(settings.checkpoint, base, settings.batch_size, side // 8, model.load_device)
+    return Trainer(called, clip, learned, layers, settings.losses(), optimizer, checkpoint), load
+
+
+def class_latents(model, class_pictures, side):
+    """(latents in the model's units, prompt) of ClassPictures, None without. ValueError for those of another model."""
+    if class_pictures is None:
+        return None
+    latents, size = class_pictures.latents, side // 8
+    if tuple(latents.shape[1:]) != (4, size, size):
+        raise input_error(
+            f"the class pictures are latents of {tuple(latents.shape[1:])}, the training's are (4, {size}, {size}); "
+            f"draw Class Pictures of {side} x {side}, or set size"
+        )
+    if class_pictures.family not in ("", family_of(model)):
+        raise input_error(
+            f"the class pictures were drawn by {class_pictures.family}, this model is {family_of(model)}; draw Class "
+            "Pictures with it, in another folder"
+        )
+    with torch.inference_mode(False):
+        return model.model.process_latent_in(latents.detach().clone().float()), class_pictures.prompt
+
+
+def references_of(settings, names, classes):
+    """[(prompt with a word, the same with its class word, the word)] that keep the rest of a prompt as it was.
+
+    Raises ValueError where there are none to choose from.
+    """
+    if not settings.context:
+        return []
+    lines = [line.strip() for line in settings.context_prompts.splitlines() if "{}" in line]
+    if not lines:
+        raise input_error("context_prompts has no line with {}; enter prompts such as: {} in the desert")
+    pairs = [(name, kind) for own, kinds in zip(names, classes) for name, kind in zip(own, kinds)]
+    return [
+        (line.replace("{}", name), line.replace("{}", kind), name) for line in lines for name, kind in pairs if kind
+    ]
