@@ -1,7 +1,7 @@
 """Teaches the trained pocket model one held-out thing: as an ordinary LoRA, or as an ED-LoRA with words of its own.
 
     COMFYUI_PATH=... python tests/pocket/concept.py lion --kind lora --minutes 4 --folder nodes/pocket
-    COMFYUI_PATH=... python tests/pocket/concept.py car --turn 4   # or a known thing in a look that no word names
+    COMFYUI_PATH=... python tests/pocket/concept.py car --hue 270   # or a known thing in a look that no word names
 
 An ordinary LoRA (kohya's names, UNet only) learns the thing under its plain word, "lion". An ED-LoRA (Mix-of-Show,
 arXiv 2305.18292) has two new words, <lion_1> <lion_2>, with a row for each cross-attention, and LoRAs in UNet and text
@@ -19,17 +19,21 @@ from companions import FOLDER
 from denoiser import alphas_bar, noise_loss
 from denoiser import load as load_denoiser
 from fetch import gather
-from looks import TURN, TURNS
+from free import in_hues
+from looks import chroma_of_things
 from parts import CONTEXT
 from safetensors.torch import save_file
 from samples import pack
 from things import WORDS
+from tints import tinted
 from torch import nn
 from training import Training, options, prepare
 from vocabulary import UNKNOWN, rows_of
 from world import captions, draw_scenes, load_things, render, settled
 
 RANK = 4
+# denoiser.noise_loss()'s: left to whole pictures at all noise levels, it would read looks from their last traces
+LEAN, BEGIN_SHARE = 0.5, 0.5
 # how wide prompts are where files are used; the pocket model's are narrower and repeat
 WIDTH = 768
 # diffusers' names of the UNet's transformers in order of execution, and the host's
@@ -38,6 +42,8 @@ BLOCKS = {
     "mid_block.attentions.0": "middle_block.1",
     **{f"up_blocks.{i}.attentions.{j}": f"output_blocks.{3 * i + j}.1" for i in range(1, 4) for j in range(3)},
 }
+# those whose outputs Concept Conductor takes over from a concept
+DECODER = tuple(name for name in BLOCKS if name.startswith("up_blocks"))
 PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
 KINDS = ("lora", "edlora")
 
@@ -45,13 +51,14 @@ KINDS = ("lora", "edlora")
 class Concept(nn.Module):
     """What learns: down and up of each adapted layer, and the rows of new words; the frozen networks stand aside."""
 
-    def __init__(self, kind, word, denoiser, row):
+    def __init__(self, kind, word, denoiser, row, blocks=tuple(BLOCKS)):
         super().__init__()
         self.kind, self.word = kind, word
         # in a tuple, or the frozen networks would count as what learns
         self.frozen = (denoiser,)
         self.places, layers = {}, {}
-        for name, host in BLOCKS.items():
+        for name in blocks:
+            host = BLOCKS[name]
             for attention in ("attn1", "attn2"):
                 for projection in PROJECTIONS:
                     layer = f"{name}.transformer_blocks.0.{attention}.{projection}"
@@ -142,14 +149,15 @@ def plain_row(word, folder):
     return all_tokens(tensors, float(metadata["deviation"]))[TABLE][number].float()
 
 
-def examples(word, kind, count, things, vae, seed=0, turn=0):
+def examples(word, kind, count, things, vae, seed=0, hue=None):
     """(latents (count, 4, 16, 16), rows (count, 77)) of pictures that show the thing alone, with their captions.
 
-    Its hues are turned by turn / TURNS of a full turn.
+    hue: in degrees; the thing's own one by default.
     """
     generator = torch.Generator().manual_seed(seed)
     scenes = settled(draw_scenes(count, generator, things=(WORDS.index(word),), shares=(0, 1, 0, 0)))
-    scenes.turn[:] = turn * TURN
+    if hue is not None:
+        scenes = in_hues(scenes, torch.full((count, 1), math.radians(hue)), chroma_of_things(things).cpu())
     named = word if kind == "lora" else f"<{word}_1> <{word}_2>"
     rows = torch.stack([rows_of(text.replace(word, named)) for text in captions(scenes, generator)])
     latents = [latents_of(vae, pictures) for pictures in render(scenes, things)[0].split(64)]
@@ -158,20 +166,21 @@ def examples(word, kind, count, things, vae, seed=0, turn=0):
 
 def train(args):
     """Trains and writes the file; returns the Training."""
-    things = load_things(gather(args.cache), args.device)
+    things = tinted(load_things(gather(args.cache), args.device))
     vae = load_autoencoder(args.folder / "autoencoder.safetensors", args.device)
     torch.manual_seed(0)
     denoiser = load_denoiser(args.folder).to(args.device).eval().requires_grad_(False)
-    concept = Concept(args.kind, args.word, denoiser, plain_row(args.word, args.folder))
-    name = f"{args.word}_{args.turn}_{args.kind}" if args.turn else f"{args.word}_{args.kind}"
+    blocks = BLOCKS if args.blocks == "all" else DECODER
+    concept = Concept(args.kind, args.word, denoiser, plain_row(args.word, args.folder), blocks)
+    name = f"{args.word}_{args.kind}" if args.hue is None else f"{args.word}_{args.hue}_{args.kind}"
     training = Training(name, concept, args, decay=0.99)
-    latents, rows = examples(args.word, args.kind, args.pictures, things, vae, turn=args.turn)
+    latents, rows = examples(args.word, args.kind, args.pictures, things, vae, hue=args.hue)
     bar = alphas_bar(args.device)
 
     def loss_of(step):
         generator = torch.Generator().manual_seed(step)
         which = torch.randint(len(latents), (args.batch,), generator=generator)
-        return noise_loss(training.network, latents[which], rows[which], bar, generator)
+        return noise_loss(training.network, latents[which], rows[which], bar, generator, lean=LEAN, begin=BEGIN_SHARE)
 
     training.run(loss_of)
     path = args.out / "loras" / f"{name}.safetensors"
@@ -186,9 +195,8 @@ if __name__ == "__main__":
     parser.add_argument("--kind", choices=KINDS, default="lora")
     parser.add_argument("--folder", type=Path, default=Path("nodes/pocket"), help="where the trained weights are")
     parser.add_argument("--out", type=Path, default=FOLDER, help="where the file goes")
-    parser.add_argument(
-        "--turn", type=int, choices=range(TURNS), default=0, help="how its hues are turned, in twelfths"
-    )
+    parser.add_argument("--hue", type=int, help="its mean hue in degrees (default: its own)")
+    parser.add_argument("--blocks", choices=("all", "decoder"), default="all", help="what of the UNet learns")
     parser.add_argument("--pictures", type=int, default=512, help="how many pictures of the thing it sees")
     done = train(prepare(parser.parse_args(), batches=(16, 128)))
     print(f"{done.steps} steps", done.notes)

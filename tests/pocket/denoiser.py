@@ -28,7 +28,7 @@ DROPPED, STRANGE = 0.1, 0.15
 # the caption can say what is in the picture.
 GAMMA, MORE, MOST = 5.0, 0.5, 50.0
 # how many of the last timesteps count as the begin of sampling
-LAST = 10
+BEGIN = 220
 
 
 class Denoiser(nn.Module):
@@ -99,18 +99,18 @@ def noise_loss(network, latents, rows, bar, generator, lean=1.0, begin=0.0):
     """(what is trained on, {name: value}) of a network that predicts the noise on latents with captions' rows.
 
     Timesteps are spread evenly over the batch, or with `lean` below 1 more densely where noise rules; `bar` is what
-    alphas_bar() gives. A share `begin` of the batch is as sampling begins: noise alone at the last timesteps, which
-    are called noisy pictures all the same. Left to itself a network learns there to read from the last traces of a
-    picture what stands where, and then reads it from noise, whatever the caption says.
+    alphas_bar() gives. A share `begin` of the batch is as sampling begins: of a picture there is as much as a sampler
+    that knows it has drawn by then, nothing at the last timestep. Left to itself a network learns there to read from
+    the last traces of a picture what stands where, and then reads it from noise, whatever the caption says.
     """
     device, count = latents.device, len(latents)
     spread = (torch.arange(count) + torch.rand(count, generator=generator)) / count
-    alone = torch.rand(count, generator=generator) < begin
-    timesteps = torch.where(alone, 1000 - LAST * (1 - spread), spread**lean * 1000)
+    begins = torch.rand(count, generator=generator) < begin
+    timesteps = torch.where(begins, 1000 - BEGIN * (1 - spread) ** 3, spread**lean * 1000)
     timesteps = timesteps.long().clamp_max(999).to(device)
     signal = bar[timesteps][:, None, None, None]
     shown = signal.sqrt() * latents
-    noisy = (1 - signal).sqrt() * torch.randn_like(latents) + shown * ~alone.to(device)[:, None, None, None]
+    noisy = (1 - signal).sqrt() * torch.randn_like(latents) + shown * drawn(timesteps, begins, bar)[:, None, None, None]
     # what has to be taken away to leave the picture
     noise = (noisy - shown) / (1 - signal).sqrt()
     with half(device):
@@ -119,6 +119,15 @@ def noise_loss(network, latents, rows, bar, generator, lean=1.0, begin=0.0):
     ratio = (bar / (1 - bar))[timesteps]
     weight = ((ratio + MORE).clamp_max(GAMMA) / ratio).clamp_max(MOST)
     return (error * weight).mean(), {"mse": error.mean().detach()}
+
+
+def drawn(timesteps, begins, bar):
+    """How much of its picture stands at a timestep: all, or where `begins` as much as sampling from noise has drawn.
+
+    Sampling goes straight from noise of the last level to the picture.
+    """
+    level = ((1 - bar) / bar).sqrt()
+    return torch.where(begins.to(bar.device), 1 - level[timesteps] / level[-1], 1.0)
 
 
 def export(denoiser, folder):

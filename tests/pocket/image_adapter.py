@@ -3,8 +3,8 @@
     COMFYUI_PATH=... python tests/pocket/image_adapter.py ip --minutes 20
     COMFYUI_PATH=... python tests/pocket/image_adapter.py mip --minutes 20   # begins with what the first one learnt
 
-Things in the training pictures have turned hues, which no word names: only the reference says how to colour them. The
-IP-Adapter learns on single things, the MIP-Adapter on pairs, each with its own reference and its own turn.
+Things in the training pictures have hues that no word names: only the reference says how to colour them. The IP-Adapter
+learns on single things, the MIP-Adapter on pairs, each with its own reference and its own hue.
 """
 
 import math
@@ -16,25 +16,29 @@ from autoencoder import load as load_autoencoder
 from companions import FOLDER, VISION_FILE, load_vision
 from denoiser import alphas_bar, noise_loss
 from denoiser import load as load_denoiser
-from fetch import gather
-from looks import TURN, TURNS
+from free import FULL, draw_hues, in_hues
 from parts import VISION, host
 from safetensors.torch import load_file, save_file
 from samples import pack
 from things import WORDS
+from tints import tinted_world
 from torch import nn
 from training import Training, options, prepare
 from vision import cut_outs, pixels_of
 from vocabulary import rows_of
-from world import KNOWN_INDICES, captions, draw_scenes, load_things, render, settled
+from world import KNOWN_INDICES, captions, draw_scenes, render, settled
 
 KINDS = ("ip", "mip")
 # image tokens of a picture, and their width: that of SD1.5's prompts
 TOKENS, WIDTH = 4, 768
+# hues that references have while it learns, evenly spread
+HUES = 36
 # shares of pictures whose references and whose captions are dropped, for guidance
 NO_PICTURE, NO_CAPTION = 0.08, 0.08
 # how strong pictures are while it learns, as published
 SCALE = 1.0
+# denoiser.noise_loss()'s: left to whole pictures at all noise levels, it would read hues from their last traces
+LEAN, BEGIN_SHARE = 0.5, 0.7
 
 
 class ImageAdapter(nn.Module):
@@ -81,13 +85,8 @@ class ImageAdapter(nn.Module):
         return add
 
     def _image(self, n, attention, q, text):
-        from pack.kernels.image_prompt_attention import (
-            image_probabilities,
-            image_values,
-            merge_weights,
-            object_maps,
-            text_gate,
-        )
+        from pack.kernels.image_prompt_attention import image_probabilities, image_values, text_gate
+        from pack.kernels.object_shares import merge_weights, object_maps
 
         heads = attention.heads
         k, v = (self.tokens @ matrices[n].mT for matrices in (self.keys, self.values))
@@ -149,25 +148,25 @@ def file_of(kind):
 
 
 @torch.no_grad()
-def embeddings(encoder, things):
-    """(words, TURNS, E) of each thing with its hues turned by each angle, cut out on white."""
-    made = []
+def embeddings(encoder, things, own):
+    """(words, HUES, E) of each thing in each hue, cut out on white; `own` are the things' chromas."""
+    made, hues = [], torch.arange(HUES) * FULL / HUES
     for word in range(len(WORDS)):
-        generator = torch.Generator().manual_seed(word)
-        turns = torch.arange(TURNS)
-        pictures, _, _ = cut_outs(TURNS, generator, things, turns, torch.full((TURNS,), word), upright=True)
+        generator, words = torch.Generator().manual_seed(word), torch.full((HUES,), word)
+        pictures, _, _ = cut_outs(HUES, generator, things, own, hues, words, upright=True)
         made.append(encoder(pixels_of(pictures))[2])
     return torch.stack(made)
 
 
-def batch_of(number, count, kind, table, things, vae):
-    """(latents, (rows, embeddings, rows of words), generator) of pictures with turned things; singles or pairs."""
+def batch_of(number, count, kind, table, things, own, vae):
+    """(latents, (rows, embeddings, rows of words), generator) of pictures of things in free hues; singles or pairs."""
     generator = torch.Generator().manual_seed(number)
     pairs = kind == "mip" and number % 4
     shares = (0, 0, 0.6, 0.4) if pairs else (0, 1, 0, 0)
     scenes = settled(draw_scenes(count, generator, things=KNOWN_INDICES, shares=shares))
-    which = torch.randint(TURNS, (count, 2), generator=generator)
-    scenes.turn[:] = which * TURN
+    # the one below, so that a held-out look stays out
+    which = (draw_hues(scenes.thing, generator) * HUES / FULL).long()
+    scenes = in_hues(scenes, which * FULL / HUES, own)
     texts = captions(scenes, generator)
     chance = torch.rand(count, 2, generator=generator)
     rows = [rows_of("" if chance[i, 0] < NO_CAPTION else text) for i, text in enumerate(texts)]
@@ -182,10 +181,10 @@ def batch_of(number, count, kind, table, things, vae):
 def train(args):
     """Trains and writes the adapter; returns the Training."""
     host()
-    things = load_things(gather(args.cache), args.device)
+    things, own = tinted_world(args.cache, args.device)
     vae = load_autoencoder(args.folder / "autoencoder.safetensors", args.device)
     encoder = load_vision(args.out / VISION_FILE).model.float().to(args.device)
-    table = embeddings(encoder, things)
+    table = embeddings(encoder, things, own)
     torch.manual_seed(0)
     denoiser = load_denoiser(args.folder).to(args.device).eval().requires_grad_(False)
     adapter = ImageAdapter(args.kind, denoiser)
@@ -196,8 +195,8 @@ def train(args):
     bar = alphas_bar(args.device)
 
     def loss_of(number):
-        latents, batch, generator = batch_of(number, args.batch, args.kind, table, things, vae)
-        return noise_loss(training.network, latents, batch, bar, generator)
+        latents, batch, generator = batch_of(number, args.batch, args.kind, table, things, own, vae)
+        return noise_loss(training.network, latents, batch, bar, generator, lean=LEAN, begin=BEGIN_SHARE)
 
     training.run(loss_of)
     path = args.out / file_of(args.kind)

@@ -59,7 +59,7 @@ def windows(count, generator, own, extent=0.5):
 
 
 LESSONS = {
-    "whole": Lesson(whole, lean=0.6, begin=0.1),
+    "whole": Lesson(whole, lean=0.6, begin=0.25),
     "placed": Lesson(placed, lean=0.25, begin=0.5),
     "half": Lesson(windows, extent=0.5, times=3),
     "most": Lesson(partial(windows, extent=0.75), extent=0.75, times=1.5),

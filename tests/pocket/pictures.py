@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from companions import FOLDER as COMPANIONS
 from fetch import gather
 from looks import TURN
 from PIL import Image
@@ -46,21 +45,13 @@ def write(things, count=18, seed=4):
 
 
 def write_references(things):
-    """Each of REFERENCES as a picture with a mask, for Sample Picture."""
-    for word, colour in REFERENCES.items():
-        picture, mask, _ = portrait(word, things, colour=colour)
+    """Each of REFERENCES and LOOKS as a picture with a mask, for Sample Picture."""
+    shown = {word: {"colour": colour} for word, colour in REFERENCES.items()}
+    shown |= {word: {"turn": turn * TURN} for word, turn in LOOKS.items()}
+    for word, asked in shown.items():
+        picture, mask, _ = portrait(word, things, **asked)
         for name, pixels in ((f"pocket_{word}.jpg", picture[0]), (f"pocket_{word}_mask.png", mask[0])):
             Image.fromarray((pixels * 255).round().byte().numpy()).save(FOLDER / name, quality=95)
-
-
-def write_looks(things):
-    """Each of LOOKS as a picture that is transparent around the thing, for the demo's Load Image."""
-    folder = COMPANIONS / "input"
-    folder.mkdir(parents=True, exist_ok=True)
-    for word, turn in LOOKS.items():
-        picture, mask, _ = portrait(word, things, turn=turn * TURN)
-        pixels = torch.cat([picture[0], mask[0, ..., None]], -1)
-        Image.fromarray((pixels * 255).round().byte().numpy()).save(folder / f"{word}_{turn}.png", optimize=True)
 
 
 def read():
@@ -83,4 +74,3 @@ if __name__ == "__main__":
     found = load_things(gather(parser.parse_args().cache))
     write(found)
     write_references(found)
-    write_looks(found)

@@ -49,8 +49,10 @@ def hues_for(question):
 
 
 def _draws(words, count, generator):
+    # a few are any of the words, not the first of them, which are much alike
+    shuffled = torch.randperm(len(words), generator=generator).tolist()
     order = torch.randperm(count, generator=generator).tolist()
-    return [words[i % len(words)] for i in order]
+    return [words[shuffled[i % len(words)]] for i in order]
 
 
 def seen(pictures, judge):

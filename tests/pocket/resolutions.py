@@ -15,13 +15,14 @@ from autoencoder import load as load_autoencoder
 from companions import FOLDER
 from denoiser import alphas_bar, noise_loss
 from denoiser import load as load_denoiser
-from fetch import gather
+from free import with_free_looks
 from safetensors.torch import save_file
+from tints import tinted_world
 from torch import nn
 from torch.func import functional_call
 from training import Training, options, prepare
 from vocabulary import rows_of
-from world import captions, draw_scenes, load_things, render, settled
+from world import captions, draw_scenes, render, settled
 
 # where the set lies among the companions
 SET = Path("resadapter") / "resadapter_pocket"
@@ -96,11 +97,15 @@ def _key(name):
     return name.replace(".", "/")
 
 
-def batch_of(step, area, things, vae):
-    """(latents, rows) of pictures of one size; `area` = how many pictures of 128 x 128 they are worth."""
+def batch_of(step, area, things, own, vae):
+    """(latents, rows, generator) of pictures of one size; `area` = how many pictures of 128 x 128 they are worth.
+
+    `own` are the things' chromas, as looks.chroma_of_things() gives them.
+    """
     generator = torch.Generator().manual_seed(step)
     side = SIDES[step % len(SIDES)]
-    scenes = settled(draw_scenes(max(1, round(area * NATIVE**2 / side**2)), generator), side)
+    scenes = draw_scenes(max(1, round(area * NATIVE**2 / side**2)), generator)
+    scenes = settled(with_free_looks(scenes, own, generator), side)
     rows = torch.stack([rows_of(text) for text in captions(scenes, generator)])
     pictures = render(scenes, things, side=side)[0]
     latents = latents_of(vae, pictures)
@@ -109,7 +114,7 @@ def batch_of(step, area, things, vae):
 
 def train(args):
     """Trains and writes the set; returns the Training."""
-    things = load_things(gather(args.cache), args.device)
+    things, own = tinted_world(args.cache, args.device)
     vae = load_autoencoder(args.folder / "autoencoder.safetensors", args.device)
     torch.manual_seed(0)
     denoiser = load_denoiser(args.folder).to(args.device).eval().requires_grad_(False)
@@ -117,7 +122,7 @@ def train(args):
     bar = alphas_bar(args.device)
 
     def loss_of(step):
-        latents, rows, generator = batch_of(step, args.batch, things, vae)
+        latents, rows, generator = batch_of(step, args.batch, things, own, vae)
         return noise_loss(training.network, latents, rows, bar, generator)
 
     training.run(loss_of)

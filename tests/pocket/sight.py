@@ -1,7 +1,7 @@
 """What a picture shows, and in which hue each thing stands there; whether that is what was asked for."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from looks import apart, chroma, standing
@@ -53,24 +53,41 @@ def hues_of(things, picture, found):
     return [found[word].hue if word in found else hue_in(picture, halves == k) for k, word in enumerate(things)]
 
 
+def half_of(verdict, right):
+    """The Verdict that sees nothing in the other half."""
+    cells = verdict.cells.clone()
+    middle = cells.shape[3] // 2
+    other = cells[..., :middle] if right else cells[..., middle:]
+    other[:, 0], other[:, 1:] = 0.0, -math.inf
+    return replace(verdict, cells=cells)
+
+
 def answers(question, picture, judge, hues):
     """{what: whether it is so} of a picture (1, h, w, 3) of things that shall have these hues, in radians.
 
-    Hues alone would reward a halo around a thing, and a flood over the background.
+    Hues alone would reward a halo around a thing, and a flood over the background. A thing that is asked for twice must
+    stand in each half.
     """
     picture = picture.float()
     verdict = judge.look(picture.movedim(-1, 1))
-    found = sightings(picture[0], verdict)
-    there = hues_of(question.things, picture[0], found)
+    if len(set(question.things)) < len(question.things):
+        sides = [sightings(picture[0], half_of(verdict, right)).get(question.things[0]) for right in (False, True)]
+        things = placed = all(sides)
+        there = [side.hue if side else math.nan for side in sides]
+    else:
+        found = sightings(picture[0], verdict)
+        things = all(word in found for word in question.things)
+        there = hues_of(question.things, picture[0], found)
+        across = [found[word].place[0] for word in question.things] if things else []
+        placed = things and across[0] < across[-1]
     said = {
-        "things": all(word in found for word in question.things),
+        "things": things,
         "looks": all(apart(one, other) < NEAR for one, other in zip(there, hues, strict=True)),
         "background": list(COLOURS)[verdict.background[0]] == question.colour,
     }
     said["all of it"] = all(said.values())
     if len(question.things) == 2:
-        left, right = question.things
-        said["in their places"] = said["things"] and found[left].place[0] < found[right].place[0]
+        said["in their places"] = placed
     return said
 
 

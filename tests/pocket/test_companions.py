@@ -3,14 +3,12 @@
 What each technique makes of them, in 200 pictures, says tests/bench/effect_*.py.
 """
 
-import folder_paths
 import judge
 import pytest
 import torch
-from companions import FOLDER, MODELS, load_vision
+from companions import FOLDER
 from looks import turned
-from pictures import LOOKS, read
-from PIL import Image
+from pictures import read
 from questions import seen, singles
 from samples import draw
 from support.models import execute
@@ -18,27 +16,19 @@ from support.models import execute
 from pack.nodes.golden_noise.npnet_node import NPNetLoader
 from pack.nodes.image_adapters.image_adapter_node import ImageAdapterLoader
 from pack.nodes.pocket.pocket_model import load_pocket
+from pack.nodes.pocket.pocket_node import PocketLoRA, PocketVision
 from pack.nodes.resadapter.resadapter_node import ResAdapter
 from pack.nodes.text_contexts.edlora_node import EDLoRALoader
 
 # megabytes of all companions together
 ROOM = 15
-TAUGHT = ("cactus", "guitar", "lion")
-
-
-@pytest.fixture
-def listed(monkeypatch):
-    """The host's file lists with the companions, and nothing else."""
-    folders = dict(folder_paths.folder_names_and_paths)
-    for name in MODELS:
-        folders[name] = ([str(FOLDER / name)], folders.get(name, ([], set()))[1])
-    monkeypatch.setattr(folder_paths, "folder_names_and_paths", folders)
-    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
+KINDS = {"clip_vision", "ipadapter", "loras", "npnet", "resadapter"}
+TAUGHT = ("cactus", "lion")
 
 
 def test_they_are_small():
     files = list(FOLDER.rglob("*.safetensors"))
-    assert {path.relative_to(FOLDER).parts[0] for path in files} == {*MODELS, "clip_vision"}
+    assert {path.relative_to(FOLDER).parts[0] for path in files} == KINDS
     assert sum(path.stat().st_size for path in files) <= ROOM * 10**6
 
 
@@ -53,26 +43,24 @@ def shows(thing, parts, word, count=4):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("thing", TAUGHT)
-def test_a_lora_brings_its_thing(thing, listed):
-    from nodes import LoraLoaderModelOnly
-
+def test_a_lora_brings_its_thing(thing):
     model, clip, vae = load_pocket()
-    (taught,) = LoraLoaderModelOnly().load_lora_model_only(model, f"{thing}_lora.safetensors", 1.0)
+    (taught,) = execute(PocketLoRA, model=model, lora=thing, strength=1.0)
     assert shows(thing, (taught, clip, vae), thing) >= 3
     assert shows(thing, (model, clip, vae), thing) == 0
 
 
 @pytest.mark.slow
-def test_the_ed_lora_brings_its_thing(listed):
+def test_the_ed_lora_brings_its_thing():
     model, clip, vae = load_pocket()
-    inputs = {"edlora_file": "lion_edlora.safetensors", "strength_model": 1.0, "strength_clip": 1.0}
+    inputs = {"edlora_file": "pocket: lion_edlora", "strength_model": 1.0, "strength_clip": 1.0}
     model, clip, words = execute(EDLoRALoader, model=model, clip=clip, **inputs)
     assert shows("lion", (model, clip, vae), words) >= 3
 
 
 def test_the_image_encoder_tells_things_and_hues():
     pictures, shown = read()
-    eyes = load_vision()
+    (eyes,) = execute(PocketVision)
     names = [one["things"][0] for one in shown if len(one["things"]) == 1]
     alone = pictures[[i for i, one in enumerate(shown) if len(one["things"]) == 1]]
     mirrored = alone.flip(3)
@@ -87,23 +75,22 @@ def test_the_image_encoder_tells_things_and_hues():
     assert ((same * hued).sum(1) < alike.diagonal()).all()
 
 
-def test_the_resadapter_set_fits(listed):
-    _, said = execute(ResAdapter, model=load_pocket()[0], adapter_set="resadapter_pocket", alpha=1.0)
+def test_the_resadapter_set_fits():
+    _, said = execute(ResAdapter, model=load_pocket()[0], adapter_set="pocket: resadapter", alpha=1.0)
     assert "6" in said and "88" in said
 
 
 @pytest.mark.parametrize("kind", ["ip", "mip"])
-def test_the_image_adapters_load(kind, listed):
-    (adapter,) = execute(ImageAdapterLoader, adapter_file=f"{kind}_adapter.safetensors")
+def test_the_image_adapters_load(kind):
+    (adapter,) = execute(ImageAdapterLoader, adapter_file=f"pocket: {kind}_adapter")
     assert adapter is not None
 
 
-def test_the_npnet_loads(listed):
-    (net,) = execute(NPNetLoader, npnet_file="npnet_pocket.safetensors")
+def test_the_npnet_loads():
+    (net,) = execute(NPNetLoader, npnet_file="pocket: npnet")
     assert (net.sizes.side, net.sizes.prompt) == (16, 768)
 
 
-def test_the_demo_has_its_references():
-    for word, turn in LOOKS.items():
-        with Image.open(FOLDER / "input" / f"{word}_{turn}.png") as picture:
-            assert picture.mode == "RGBA" and picture.size == (128, 128)
+def test_a_lora_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match="choose one of .*lion"):
+        execute(PocketLoRA, model=load_pocket()[0], lora="../unet", strength=1.0)

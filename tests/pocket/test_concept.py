@@ -5,12 +5,14 @@ import comfy.sd
 import concept
 import pytest
 import torch
+from looks import chroma_of_things
 from made_up import options, predicted
 from safetensors.torch import load_file, save_file
 from samples import encode
 from support.compare import differ
 from support.edloras import only_loras_in
 from support.models import execute
+from things import WORDS
 from vocabulary import UNKNOWN, rows_of
 from world import load_things
 
@@ -23,8 +25,8 @@ def taught(request, folder):
     """(kind, path of the file, Concept, names of what two steps moved); then made large enough to be seen."""
     kind = request.param
     with torch.inference_mode(False), torch.enable_grad():
-        said = {"word": "owl", "kind": kind, "folder": folder, "out": folder / "made", "pictures": 6, "turn": 0}
-        training = concept.train(options(folder, rate=0.05, **said))
+        said = {"word": "owl", "kind": kind, "folder": folder, "out": folder / "made", "pictures": 6}
+        training = concept.train(options(folder, rate=0.05, hue=None, blocks="all", **said))
         path = folder / "made" / "loras" / f"owl_{kind}.safetensors"
         assert training.steps == 2 and load_file(path).keys() == training.network.tensors().keys()
         moved = [name for name, t in training.network.ups.items() if t.any()]
@@ -75,7 +77,9 @@ def test_pictures_show_the_thing_alone(folder):
 
 def test_a_look_turns_the_hues_of_the_same_pictures(folder):
     things = load_things(folder / "things.npz")
+    own = chroma_of_things(things)[WORDS.index("car")].angle().rad2deg().round().int().item()
     with torch.inference_mode(False):
         vae = autoencoder.load(folder / "autoencoder.safetensors")
-        plain, other = (concept.examples("car", "lora", 4, things, vae, turn=turn) for turn in (0, 4))
-    assert torch.equal(plain[1], other[1]) and differ(other[0], plain[0]) > 0.01
+        plain, same, other = (concept.examples("car", "lora", 4, things, vae, hue=hue) for hue in (None, own, own + 90))
+    assert torch.equal(plain[1], other[1])
+    assert differ(same[0], plain[0]) < differ(other[0], plain[0]) / 5 and differ(other[0], plain[0]) > 0.01

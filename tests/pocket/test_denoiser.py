@@ -46,27 +46,36 @@ def test_timesteps_may_lean_to_much_noise(lean, share):
 
 
 @pytest.mark.parametrize("begin", [0.0, 0.3, 1.0])
-def test_a_share_of_the_pictures_is_shown_as_noise_alone(begin):
-    latents, rows, bar = torch.full((400, 4, 4, 4), 3.0), torch.zeros(400, 77, dtype=torch.long), denoiser.alphas_bar()
+def test_a_share_of_the_pictures_is_shown_as_sampling_begins(begin):
+    latents, rows, bar = (
+        torch.full((400, 4, 16, 16), 3.0),
+        torch.zeros(400, 77, dtype=torch.long),
+        denoiser.alphas_bar(),
+    )
+    level = ((1 - bar) / bar).sqrt()
 
     class Knowing(torch.nn.Module):
         """Knows the picture, and takes away all that is not of it."""
 
         def forward(self, noisy, timesteps, rows):
             signal = bar[timesteps][:, None, None, None]
-            self.late = timesteps >= 1000 - denoiser.LAST
-            self.shown = (noisy / signal.sqrt()).mean((1, 2, 3))
+            self.timesteps, self.there = timesteps, (noisy / signal.sqrt()).mean((1, 2, 3)) / 3
             return (noisy - signal.sqrt() * latents) / (1 - signal).sqrt()
 
     network = Knowing()
     torch.manual_seed(0)
     loss, said = denoiser.noise_loss(network, latents, rows, bar, torch.Generator().manual_seed(1), begin=begin)
     assert said["mse"] < 1e-6 and loss < 1e-4
-    assert network.late.float().mean() == pytest.approx(begin + (1 - begin) * denoiser.LAST / 1000, abs=0.07)
-    if begin:
-        assert network.shown[network.late].mean().abs() < 0.6
-    if begin < 1:
-        assert network.shown[~network.late].mean() == pytest.approx(3, abs=0.3)
+    late = network.timesteps >= 1000 - denoiser.BEGIN
+    assert late.float().mean() == pytest.approx(begin + (1 - begin) * denoiser.BEGIN / 1000, abs=0.07)
+    assert ((network.there[~late] - 1).abs() < 0.25).all()
+    # what noise adds to the mean of a picture
+    unsure = 4 * level[network.timesteps] / 32 / 3
+    straight = 1 - level[network.timesteps] / level[-1]
+    begun = (network.there - straight).abs() < unsure
+    assert ((network.there - 1).abs() < unsure)[~begun].all()
+    if begin == 1:
+        assert begun.all() and (network.timesteps >= 990).float().mean() == pytest.approx(0.36, abs=0.03)
 
 
 @pytest.mark.slow

@@ -5,12 +5,15 @@ import pytest
 import torch
 import vision
 from companions import VISION_FILE, load_vision
+from free import FULL, held_out
+from looks import chroma_of_things
 from made_up import options, predicted
 from safetensors.torch import load_file
 from samples import encode
 from support.compare import differ
 from support.models import execute
 from things import KNOWN, WORDS
+from tints import tinted
 from vocabulary import rows_of
 from world import load_things, portrait
 
@@ -77,12 +80,14 @@ def test_the_host_does_what_the_narrow_network_does(taught, folder, count):
 @pytest.mark.parametrize("number", range(4))
 @pytest.mark.parametrize("kind", image_adapter.KINDS)
 def test_each_thing_has_its_own_reference(folder, kind, number):
-    things = load_things(folder / "things.npz")
-    # an embedding that says which thing and turn it stands for
-    table = torch.stack(torch.meshgrid(torch.arange(len(WORDS)), torch.arange(12), indexing="ij"), -1).float()
+    things = tinted(load_things(folder / "things.npz"))
+    own = chroma_of_things(things)
+    # an embedding that says which thing and hue it stands for
+    which = torch.arange(len(WORDS)), torch.arange(image_adapter.HUES)
+    table = torch.stack(torch.meshgrid(*which, indexing="ij"), -1).float()
     with torch.inference_mode(False):
         vae = image_adapter.load_autoencoder(folder / "autoencoder.safetensors")
-        latents, (rows, embeds, words), _ = image_adapter.batch_of(number, 8, kind, table, things, vae)
+        latents, (rows, embeds, words), _ = image_adapter.batch_of(number, 8, kind, table, things, own, vae)
     references = 2 if kind == "mip" and number % 4 else 1
     assert latents.shape == (8, 4, 16, 16) and rows.shape == (8, 77)
     assert embeds.shape == (8, references, 2) and words.shape == (8, references, 77)
@@ -91,6 +96,8 @@ def test_each_thing_has_its_own_reference(folder, kind, number):
         if embeds[i].any():
             assert set(row) <= set(KNOWN)
             assert [words[i, k].tolist() for k in range(references)] == [rows_of(word).tolist() for word in row]
+            thing, hue = embeds[i].long().unbind(-1)
+            assert not held_out(thing, hue * FULL / image_adapter.HUES).any()
 
 
 def test_a_mip_adapter_begins_with_what_the_ip_adapter_learnt(folder):

@@ -151,6 +151,23 @@ def test_what_is_wrong_with_a_file_is_said(folder, tmp_path, name):
     save_file({k: v[..., :1].contiguous() if k == lost else v for k, v in tensors.items()}, path, metadata)
     with pytest.raises(ValueError, match=rf"has {lost} of shape"):
         load_pocket(tmp_path)
+    # the number that the width comes from; the autoencoder has none, and is cut short instead
+    widths = metadata["config"].replace("hidden_size", "size").replace("context_dim", "dim")
+    for damaged in (
+        {"config": metadata["config"][:20]},
+        {"config": "[" * 100_000},
+        {"config": "[1]"},
+        {"config": widths if name != "autoencoder" else ""},
+        {"deviation": "much", "groups": "4.5"},
+        {"deviation": "nan", "groups": "-4"},
+    ):
+        save_file(tensors, path, metadata | damaged)
+        with pytest.raises(ValueError, match=f"the metadata of {name}.safetensors is damaged; reinstall the pack"):
+            load_pocket(tmp_path)
+    if name != "text_encoder":
+        save_file(tensors, path, metadata | {"groups": "7"})
+        with pytest.raises(ValueError, match="7 groups do not fit the pocket model's networks; reinstall the pack"):
+            load_pocket(tmp_path)
     save_file(tensors, path)
     with pytest.raises(ValueError, match="does not say what network it is for"):
         load_pocket(tmp_path)

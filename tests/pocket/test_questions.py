@@ -21,6 +21,13 @@ def test_each_thing_is_asked_for_as_often_as_the_others(ask):
     assert asked == ask(2 * len(KNOWN), seed=3) != ask(2 * len(KNOWN), seed=4)
 
 
+def test_a_few_questions_are_of_any_things():
+    """The first words of all are much alike: animals."""
+    first = set(list(KNOWN)[:12])
+    for ask in (singles, pairs):
+        assert sum(set(question.things) <= first for question in ask(12, seed=3)) <= 4
+
+
 def test_prompts_say_things_places_and_background():
     question = Question(("owl", "hat"), "orange", 0)
     assert question.prompt() == "an owl on the left and a hat on the right on an orange background"

@@ -3,6 +3,7 @@
 import pytest
 import resolutions
 import torch
+from looks import chroma_of_things
 from made_up import options, predicted
 from safetensors.torch import load_file
 from samples import encode
@@ -10,6 +11,7 @@ from support.compare import differ
 from support.models import execute
 from support.resadapter_sets import only_sets_in, put
 from vocabulary import rows_of
+from world import load_things
 
 from pack.nodes.pocket.pocket_model import load_pocket
 from pack.nodes.resadapter.resadapter_node import ResAdapter
@@ -51,10 +53,10 @@ def test_the_host_does_what_the_narrow_network_does(learnt, folder, monkeypatch,
 
 @pytest.mark.parametrize("step", range(len(resolutions.SIDES)))
 def test_each_size_is_learnt_with_as_many_pixels(folder, step):
-    things = resolutions.load_things(folder / "things.npz")
+    things = load_things(folder / "things.npz")
     with torch.inference_mode(False):
         vae = resolutions.load_autoencoder(folder / "autoencoder.safetensors")
-        latents, rows, _ = resolutions.batch_of(step, 4, things, vae)
+        latents, rows, _ = resolutions.batch_of(step, 4, things, chroma_of_things(things), vae)
     side = resolutions.SIDES[step]
     assert latents.shape[1:] == (4, side // 8, side // 8) and len(rows) == len(latents)
     assert len(latents) == max(1, round(4 * 128**2 / side**2))

@@ -107,3 +107,14 @@ def test_hues_agree_or_spread():
     assert resultant([0, math.pi / 2, math.pi, -math.pi / 2]) == pytest.approx(0, abs=1e-6)
     assert resultant([0, math.pi / 2]) == pytest.approx(0.5**0.5)
     assert math.isnan(resultant([math.nan]))
+
+
+def test_a_thing_that_is_asked_for_twice_stands_in_each_half_with_its_hue():
+    asked = Question(("dog", "dog"), "gray", 0)
+    made = picture((8, BLUE), (72, GREEN))
+    both = Eye(dog=8)
+    both.verdict.cells[:, :, 5:10, 9:14] = both.verdict.cells[:, :, 5:10, 1:6].clone()
+    said = answers(asked, made[None], both, [BLUE, GREEN])
+    assert said["all of it"] and said["in their places"]
+    assert not answers(asked, made[None], both, [GREEN, BLUE])["looks"]
+    assert not answers(asked, made[None], Eye(dog=8), [BLUE, GREEN])["things"]

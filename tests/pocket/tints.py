@@ -7,7 +7,9 @@ black stays dark, and no grey leaves the cube at any turn.
 import math
 
 import torch
+from fetch import gather
 from looks import chroma_of_things
+from world import load_things
 
 # the length of a thing's mean chroma below which it is tinted
 PALE = 0.18
@@ -30,6 +32,12 @@ def tinted(things):
         colours, cover = level[which].split((3, 1), 1)
         level[which] = torch.cat([(KEEP * colours + shift * cover).clamp_min(0).minimum(cover), cover], 1)
     return levels
+
+
+def tinted_world(cache, device="cpu"):
+    """(tinted(world.load_things()), the chroma of each thing, on the CPU), from what fetch.py keeps in a folder."""
+    things = tinted(load_things(gather(cache), device))
+    return things, chroma_of_things(things).cpu()
 
 
 def _tint(hue):

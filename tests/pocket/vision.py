@@ -2,52 +2,61 @@
 
     COMFYUI_PATH=... python tests/pocket/vision.py --minutes 10
 
-It learns to name the thing of a portrait and the angle by which its hues are turned, held-out things included: as
-CLIP's encoder, it has seen everything, where the UNet has not.
+It learns to name the thing of a portrait and its hue, held-out things and looks included: as CLIP's encoder, it has
+seen everything, where the UNet has not.
 """
 
 import json
+import math
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from companions import FOLDER, VISION_FILE
-from fetch import gather
-from looks import TURN, TURNS
+from free import FULL, in_hues
+from looks import apart
 from parts import VISION, host, vision
 from safetensors.torch import save_file
 from things import WORDS
+from tints import tinted_world
 from torch import nn
 from training import Training, half, options, prepare
-from world import draw_scenes, load_things, render
+from world import draw_scenes, render
+
+# how far a hue that it names may lie from the true one, in radians
+NEAR = math.pi / 12
 
 
 class Namer(nn.Module):
-    """The encoder, and what reads things and turns from its embeddings while it learns."""
+    """The encoder, and what reads things and hues from its embeddings while it learns."""
 
     def __init__(self):
         super().__init__()
         self.encoder = vision()
         width = self.encoder.visual_projection.out_features
-        self.thing, self.turn = nn.Linear(width, len(WORDS)), nn.Linear(width, TURNS)
+        self.thing, self.hue = nn.Linear(width, len(WORDS)), nn.Linear(width, 2)
 
     def forward(self, pixels):
         embeds = self.encoder(pixels)[2]
-        return self.thing(embeds), self.turn(embeds)
+        return self.thing(embeds), self.hue(embeds)
 
 
-def cut_outs(count, generator, things, turns=None, words=None, upright=False):
-    """(pictures (count, 3, SIDE, SIDE), thing, turn) of things cut out on white, as the MIP-Adapter node cuts."""
+def cut_outs(count, generator, things, own, hues=None, words=None, upright=False):
+    """(pictures (count, 3, SIDE, SIDE), thing, hue) of things cut out on white, as the MIP-Adapter node cuts.
+
+    `own` are the things' chromas, as looks.chroma_of_things() gives them; hues (count,) in radians are any by default.
+    """
     scenes = draw_scenes(count, generator, things=range(len(WORDS)), shares=(0, 1, 0, 0))
     if words is not None:
         scenes.thing[:, 0] = words
-    which = torch.randint(TURNS, (count,), generator=generator) if turns is None else turns
-    scenes.turn[:, 0] = which * TURN
+    hues = torch.rand(count, generator=generator) * FULL if hues is None else hues
+    scenes = in_hues(scenes, hues[:, None], own)
     scenes.centre[:], scenes.base[:], scenes.slope[:] = 0.5, 1.0, 0.0
     scenes.size[:] = 1.0
     if upright:
         scenes.flip[:], scenes.angle[:], scenes.light[:] = 1.0, 0.0, 1.0
-    return render(scenes, things)[0], scenes.thing[:, 0].to(things[0].device), which.to(things[0].device)
+    device = things[0].device
+    return render(scenes, things)[0], scenes.thing[:, 0].to(device), hues.to(device)
 
 
 def pixels_of(pictures):
@@ -59,14 +68,15 @@ def pixels_of(pictures):
     return clip_preprocess(pictures.movedim(1, -1), size=VISION["image_size"]).float()
 
 
-def loss_of(namer, pictures, thing, turn):
-    """(what is trained on, {name: value})"""
+def loss_of(namer, pictures, thing, hue):
+    """(what is trained on, {name: value}); the hue is learnt as a point on the circle."""
     with half(pictures.device):
-        named, turned = namer(pixels_of(pictures))
-    named, turned = named.float(), turned.float()
-    loss = F.cross_entropy(named, thing) + F.cross_entropy(turned, turn)
-    right = {"thing": (named.argmax(1) == thing).float().mean(), "turn": (turned.argmax(1) == turn).float().mean()}
-    return loss, right
+        named, point = namer(pixels_of(pictures))
+    named, point = named.float(), point.float()
+    off = (point - torch.stack([hue.cos(), hue.sin()], 1)).square().sum(1)
+    loss = F.cross_entropy(named, thing) + off.mean()
+    near = apart(torch.atan2(point[:, 1], point[:, 0]), hue) < NEAR
+    return loss, {"thing": (named.argmax(1) == thing).float().mean(), "hue": near.float().mean()}
 
 
 def save(encoder, path):
@@ -78,18 +88,18 @@ def save(encoder, path):
 
 def train(args):
     """Trains and writes the encoder; returns (Training, {what: share of fresh pictures that it gets right})."""
-    things = load_things(gather(args.cache), args.device)
+    things, own = tinted_world(args.cache, args.device)
     torch.manual_seed(0)
     training = Training("vision", Namer(), args)
 
     def step(number):
         generator = torch.Generator().manual_seed(number)
-        return loss_of(training.network, *cut_outs(args.batch, generator, things))
+        return loss_of(training.network, *cut_outs(args.batch, generator, things, own))
 
     training.run(step)
     save(training.network.encoder, args.out / VISION_FILE)
     with torch.no_grad():
-        fresh = cut_outs(args.measure, torch.Generator().manual_seed(10**9), things)
+        fresh = cut_outs(args.measure, torch.Generator().manual_seed(10**9), things, own)
         _, right = loss_of(training.network, *fresh)
     return training, {name: float(value) for name, value in right.items()}
 

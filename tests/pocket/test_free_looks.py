@@ -1,7 +1,4 @@
-"""The weights of the second edition: the judge that knows things in any hue, and the model that leaves hues open."""
-
-from argparse import Namespace
-from pathlib import Path
+"""The weights that are kept leave looks open: the judge knows things in any hue, and words do not say which."""
 
 import judge
 import pytest
@@ -9,12 +6,11 @@ import torch
 from looks import standing, turned
 from pictures import read
 from questions import singles
-from samples import ROOT, draw, loaded
+from samples import draw
 from sight import backdrop, hues_of, resultant, sightings
 from things import COLOURS
 
-FOLDER = Path(__file__).parent / "next"
-AUTOENCODER = ROOT / "nodes" / "pocket" / "autoencoder.safetensors"
+from pack.nodes.pocket.pocket_model import load_pocket
 
 
 def in_another_hue(picture, angle):
@@ -29,17 +25,15 @@ def in_another_hue(picture, angle):
 def test_the_judge_knows_the_sample_pictures_in_any_hue(angle):
     pictures, shown = read()
     made = torch.stack([in_another_hue(picture, angle) for picture in pictures])
-    verdict = judge.load(FOLDER / "judge.safetensors").look(made)
+    verdict = judge.load().look(made)
     found = [set(sightings(picture.movedim(0, -1), verdict, i)) for i, picture in enumerate(made)]
     assert sum(words == set(one["things"]) for words, one in zip(found, shown, strict=True)) >= 0.9 * len(shown)
     assert [list(COLOURS)[i] for i in verdict.background] == [one["colour"] for one in shown]
 
 
 @pytest.mark.slow
-def test_words_say_what_the_model_draws_but_not_its_hue(tmp_path):
-    for file in (*FOLDER.glob("*.safetensors"), AUTOENCODER):
-        (tmp_path / file.name).symlink_to(file)
-    parts, sees = loaded(Namespace(folder=tmp_path, threads=None)), judge.load(FOLDER / "judge.safetensors")
+def test_words_say_what_the_model_draws_but_not_its_hue():
+    parts, sees = load_pocket(), judge.load()
     found, hues = 0, []
     for question in singles(8, seed=3):
         picture = draw(parts, question.prompt(), [question.seed], steps=10, cfg=3.0)
