@@ -189,8 +189,9 @@ def main():
 
     with torch.inference_mode():
         times = measured(options)
+        # the attention that was timed: FLOPs are counted with another one
+        setting = timing.setting(options, ", FLOPs of the true UNet")
         counts, plain_flops = counted(options)
-    setting = timing.setting(options, ", FLOPs of the true UNet")
     print(f"{setting}\n\n{table(times, counts, plain_flops)}")
     if options.json:
         result = {"setting": setting, "plain_flops": plain_flops, "times": times, "flops_and_floor": counts}

@@ -61,12 +61,15 @@ class OwnTime:
     def __enter__(self):
         from pack.nodes.image_prompts.image_branch import ImageBranch
 
-        self.branch, self.image = ImageBranch, ImageBranch._image
-        ImageBranch._image = lambda *args: self.watch(self.image, *args)
+        self.branch = ImageBranch
+        self.parts = {name: getattr(ImageBranch, name) for name in ("prepare", "_add")}
+        for name, part in self.parts.items():
+            setattr(ImageBranch, name, lambda *args, part=part: self.watch(part, *args))
         return self
 
     def __exit__(self, *error):
-        self.branch._image = self.image
+        for name, part in self.parts.items():
+            setattr(self.branch, name, part)
 
     @property
     def seconds(self):

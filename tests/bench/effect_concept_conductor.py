@@ -4,94 +4,126 @@
 
 Always two subjects side by side, for Concept Conductor each with a prompt of its own in its half.
 1. Known things, no LoRA.
-2. The same with a layout picture besides, which the plain model draws for the same prompt.
-3. Known things in looks of their own, their hues turned, as a user's dog is a dog: a LoRA for each.
-4. Held-out things, a LoRA for each (all of tests/pocket/companions/loras). The picture's own prompt has known words.
-Stacked: both LoRAs on the model, one prompt that names both.
+2. The same with a layout picture, which the plain model draws for the same prompt. Masks come from Layout Mask, at a
+   point of each thing in that picture.
+3. Known things in looks of their own, as a user's dog is a dog: a LoRA for each, which knows the thing in one hue.
+4. The same thing twice, in two such looks, as two dogs of one user.
+5. Held-out things, a LoRA for each (all of nodes/pocket/companions/loras). The picture's own prompt has known words.
+Stacked: both LoRAs on the model, one prompt that names both. Masks as they come adapt to the shapes that emerge; kept
+ones do not.
 """
 
+import itertools
+import math
 import re
 
 import effects
 
-NAMED = re.compile(r"(?P<thing>[a-z]+?)(_(?P<turn>\d+))?_lora")
+NAMED = re.compile(r"(?P<thing>[a-z]+?)(_(?P<hue>\d+))?_lora")
+KEPT = {"refine_start": 1.0, "refine_end": 0.0}
 
 
 def main():
     parser = effects.parser(__doc__)
-    parser.add_argument("--guidance", type=float, default=3.0, help="guidance_weight with the layout picture")
+    parser.add_argument("--guidance", type=float, default=10.0, help="guidance_weight with the layout picture")
     options = effects.parsed(parser)
-    import binding
     import comfy.sd
-    import judge
+    import sight
     import torch
-    from fetch import gather
-    from looks import TURN, chroma_of_things
-    from questions import Question, pairs
+    from questions import Question, pairs, seen
     from safetensors.torch import load_file
     from samples import draw, encode
     from support.models import execute
     from things import KIN, KNOWN
-    from world import load_things
 
     from pack.nodes.concept_conductor.concept_conductor_node import ConceptConductor
     from pack.nodes.concept_conductor.concepts_node import AddConcept
     from pack.nodes.masks.box_mask_node import BoxMask
-    from pack.nodes.pocket.pocket_model import load_pocket
+    from pack.nodes.masks.layout_mask_node import LayoutMask
 
-    parts = load_pocket()
+    parts = effects.pocket(options)
     model, clip, vae = parts
-    own = chroma_of_things(load_things(gather(options.cache)))
-    loras, turns = {}, {}
+    # {thing: [(hue or None, LoRA)]}
+    loras = {}
     for path in sorted((options.companions / "loras").glob("*_lora.safetensors")):
         named = NAMED.fullmatch(path.stem)
-        loras[named["thing"]] = load_file(path)
-        if named["turn"]:
-            turns[named["thing"]] = int(named["turn"]) * TURN
-    halves = [execute(BoxMask, x=x, y=0.1, width=0.46, height=0.8)[0] for x in (0.02, 0.52)]
+        hue = math.radians(int(named["hue"])) if named["hue"] else None
+        loras.setdefault(named["thing"], []).append((hue, load_file(path)))
+    looks = {thing: found for thing, found in loras.items() if found[0][0] is not None}
+    judge = effects.judge_of(options)
+    halves = [execute(BoxMask, x=x, y=0.0, width=0.5, height=1.0)[0] for x in (0.0, 0.5)]
 
-    def taught(base, thing):
-        return comfy.sd.load_lora_for_models(base, None, loras[thing], 1.0, 0.0)[0] if thing in loras else base
+    def of(question):
+        """(hue, LoRA) of each thing of a question; of one that stands there twice, the first and the second."""
+        times = [question.things[:i].count(thing) for i, thing in enumerate(question.things)]
+        return [loras.get(t, [(None, None)])[n] for t, n in zip(question.things, times, strict=True)]
+
+    def taught(base, lora):
+        return base if lora is None else comfy.sd.load_lora_for_models(base, None, lora, 1.0, 0.0)[0]
+
+    def drawn(question, patched, text=None):
+        asked = question.prompt() if text is None else text
+        return draw((patched, clip, vae), asked, [question.seed], steps=options.steps, cfg=options.cfg)
 
     def stacked(question):
         both = model
-        for thing in question.things:
-            both = taught(both, thing)
-        return draw((both, clip, vae), question.prompt(), [question.seed], steps=options.steps)
+        for _, lora in of(question):
+            both = taught(both, lora)
+        return drawn(question, both)
 
     def prompted(question):
-        return draw(parts, question.prompt(), [question.seed], steps=options.steps)
+        return drawn(question, model)
+
+    def pointed(question, layout, positive):
+        """A mask for each thing, from a point of it in the layout picture; where it is not, from its half's middle."""
+        ((_, _, places),) = seen(layout, judge)
+        masks = []
+        for thing, x in zip(question.things, (0.25, 0.75), strict=True):
+            point = dict(zip("xy", places.get(thing, (x, 0.5)), strict=True))
+            shown = {"model": model, "vae": vae, "layout_image": layout, "layout_positive": positive}
+            masks.append(execute(LayoutMask, **shown, **point)[0])
+        return masks
 
     @torch.inference_mode()
-    def conducted(question, layout=False):
-        chain = ()
-        for thing, half in zip(question.things, halves, strict=True):
-            # its word in the place of every subject
-            text = Question((thing, thing), question.colour, 0).prompt()
-            inputs = {"model": taught(model, thing), "positive": encode(clip, text), "word": thing, "mask": half}
-            (chain,) = execute(AddConcept, concepts=chain, **inputs)
-        said, text = {"guidance_weight": 0.0}, question.prompt(KIN)
+    def conducted(question, layout=False, **said):
+        masks, text = halves, question.prompt(KIN)
+        settings = {"guidance_weight": 0.0}
         if layout:
-            plain = draw(parts, text, [question.seed], steps=options.steps)
-            said = {"guidance_weight": options.guidance, "layout_image": plain, "vae": vae}
-            said["layout_positive"] = encode(clip, text)
-        (patched,) = execute(ConceptConductor, model=model, concepts=chain, **said)
-        return draw((patched, clip, vae), text, [question.seed], steps=options.steps)
+            plain, positive = drawn(question, model, text), encode(clip, text)
+            settings = {"guidance_weight": options.guidance, "layout_image": plain, "vae": vae}
+            settings["layout_positive"] = positive
+            masks = pointed(question, plain, positive)
+        chain = ()
+        for thing, (_, lora), mask in zip(question.things, of(question), masks, strict=True):
+            # its word in the place of every subject
+            asked = Question((thing, thing), question.colour, 0).prompt()
+            inputs = {"model": taught(model, lora), "positive": encode(clip, asked), "word": thing, "mask": mask}
+            (chain,) = execute(AddConcept, concepts=chain, **inputs)
+        (patched,) = execute(ConceptConductor, model=model, concepts=chain, **settings, **said)
+        return drawn(question, patched, text)
 
-    def looks(question, picture, judge):
-        return binding.answers(question, picture, judge, [turns[thing] for thing in question.things], own)
+    def looking(question, picture, judge):
+        return sight.answers(question, picture, judge, [hue for hue, _ in of(question)])
 
-    sees = judge.load()
-    free = tuple(thing for thing in KNOWN if thing not in turns)
-    arms = {"one prompt": prompted, "Concept Conductor, masks": conducted}
-    effects.compare(options, "two known things", arms, pairs(options.count, things=free), sees)
+    def kept(question):
+        return conducted(question, **KEPT)
+
+    masks = {"Concept Conductor, masks": conducted, "Concept Conductor, masks kept": kept}
+    free = tuple(thing for thing in KNOWN if thing not in looks)
+    arms = {"one prompt": prompted, **masks}
+    effects.compare(options, "two known things", arms, pairs(options.count, things=free))
     arms = {"one prompt": prompted, "Concept Conductor, layout": lambda question: conducted(question, layout=True)}
-    effects.compare(options, "two things and a layout picture", arms, pairs(options.count, things=free), sees)
-    arms = {"LoRAs stacked": stacked, "Concept Conductor, masks": conducted}
-    known = pairs(options.count, things=tuple(turns))
-    effects.compare(options, "two things in taught looks", arms, known, sees, looks)
-    held = pairs(options.count, things=tuple(thing for thing in loras if thing not in turns))
-    effects.compare(options, "two taught held-out things", arms, held, sees)
+    effects.compare(options, "two things and a layout picture", arms, pairs(options.count, things=free))
+    arms = {"LoRAs stacked": stacked, **masks}
+    effects.compare(options, "two things in taught looks", arms, pairs(options.count, things=tuple(looks)), looking)
+    twice = [thing for thing, found in looks.items() if len(found) > 1]
+    twins = [
+        Question((thing, thing), question.colour, question.seed)
+        for thing, question in zip(itertools.cycle(twice), pairs(options.count, seed=2), strict=False)
+    ]
+    effects.compare(options, "one thing twice in two taught looks", arms, twins, looking)
+    held = pairs(options.count, things=tuple(thing for thing in loras if thing not in looks))
+    effects.compare(options, "two taught held-out things", arms, held)
 
 
 if __name__ == "__main__":

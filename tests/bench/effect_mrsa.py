@@ -11,26 +11,24 @@ import effects
 
 def main():
     options = effects.parsed(effects.parser(__doc__))
-    import judge
     import torch
-    from fetch import gather
     from questions import answers, pairs, singles
     from samples import draw
     from support.models import execute
     from things import HELD_OUT, KIN, WORDS
-    from world import load_things, one_of, portrait
+    from tints import tinted_world
+    from world import one_of, portrait
 
     from pack.nodes.masks.box_mask_node import BoxMask
-    from pack.nodes.pocket.pocket_model import load_pocket
     from pack.nodes.reference_attention.mrsa_node import MultiReferenceSelfAttention
     from pack.nodes.references.references_node import AddReference
 
-    parts, things = load_pocket(), load_things(gather(options.cache))
+    parts, (things, _) = effects.pocket(options), tinted_world(options.cache)
     model, clip, vae = parts
     halves = [execute(BoxMask, x=x, y=0.0, width=0.5, height=1.0)[0] for x in (0.0, 0.5)]
 
     def plain(question):
-        return draw(parts, question.prompt(KIN), [question.seed], steps=options.steps)
+        return draw(parts, question.prompt(KIN), [question.seed], steps=options.steps, cfg=options.cfg)
 
     @torch.inference_mode()
     def referred(question, regions=False, **settings):
@@ -43,7 +41,7 @@ def main():
             (chain,) = execute(AddReference, image=picture, mask=mask, references=chain, **said, **more)
         inputs = {"model": model, "clip": clip, "vae": vae, "references": chain}
         (patched,) = execute(MultiReferenceSelfAttention, **inputs, **settings)
-        return draw((patched, clip, vae), question.prompt(KIN), [question.seed], steps=options.steps)
+        return draw((patched, clip, vae), question.prompt(KIN), [question.seed], steps=options.steps, cfg=options.cfg)
 
     def said(question, picture, judge):
         """As answers(), and whether the judge sees more of each thing than of what its word means."""
@@ -58,9 +56,9 @@ def main():
         "references": referred,
         "references, all up, weight 2": lambda question: referred(question, blocks="all up", weight=2.0),
     }
-    effects.compare(options, "one thing", arms, singles(options.count, things=held), judge.load(), said)
+    effects.compare(options, "one thing", arms, singles(options.count, things=held), said)
     arms = {"prompt only": plain, "references with regions": lambda question: referred(question, regions=True)}
-    effects.compare(options, "two things", arms, pairs(options.count, things=held), judge.load(), said)
+    effects.compare(options, "two things", arms, pairs(options.count, things=held), said)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ or a flood. A held-out thing is called by the known thing that is most like it; 
 model has never seen the thing.
 """
 
-from pathlib import Path
-
 import effects
 
 # blocks, weight, style_fidelity of each arm
@@ -17,39 +15,29 @@ SETTINGS = (("published", 3.0, 1.0), ("published", 3.0, 0.0), ("all", 1.1, 0.0))
 
 
 def nodes():
-    """(function that loads the pocket model, the nodes that this needs)"""
+    """The nodes that this needs."""
     from pack.nodes.masks.box_mask_node import BoxMask
-    from pack.nodes.pocket.pocket_model import load_pocket
     from pack.nodes.reference_attention.mrsa_node import MultiReferenceSelfAttention
     from pack.nodes.references.references_node import AddReference
 
-    return load_pocket, BoxMask, MultiReferenceSelfAttention, AddReference
+    return BoxMask, MultiReferenceSelfAttention, AddReference
 
 
 def main():
-    parser = effects.parser(__doc__)
-    parser.add_argument("--folder", type=Path, help="where the model's weights are (default: the pack's)")
-    parser.add_argument("--judge", type=Path, help="the judge's weights (default: the pack's)")
-    parser.add_argument("--cfg", type=float, default=3.0)
-    options = effects.parsed(parser)
-    import judge
+    options = effects.parsed(effects.parser(__doc__))
     import sight
     import torch
-    from fetch import gather
     from free import ARC, EVERY
-    from looks import chroma_of_things
     from questions import hues_for, pairs, singles
     from samples import draw
     from support.models import execute
-    from things import HELD_OUT, KIN, KNOWN, WORDS
-    from tints import tinted
-    from world import load_things, one_of, portrait
+    from things import HELD_OUT, KIN, KNOWN
+    from tints import tinted_world
+    from world import one_of
 
-    load_pocket, BoxMask, MRSA, AddReference = nodes()
-    parts = load_pocket(options.folder) if options.folder else load_pocket()
-    plain = load_things(gather(options.cache))
-    own, things = chroma_of_things(plain), tinted(plain)
-    model, clip, vae = parts
+    BoxMask, MRSA, AddReference = nodes()
+    model, clip, vae = effects.pocket(options)
+    world = tinted_world(options.cache)
     halves = [execute(BoxMask, x=x, y=0.0, width=0.5, height=1.0)[0] for x in (0.0, 0.5)]
 
     def prompted(question, model=model):
@@ -60,8 +48,7 @@ def main():
     def referred(question, hues, blocks, weight, fidelity):
         chain = ()
         for thing, hue, half in zip(question.things, hues, halves, strict=False):
-            turn = hue - own[WORDS.index(thing)].angle().item()
-            picture, mask, _ = portrait(thing, things, seed=question.seed, colour="gray", turn=turn)
+            picture, mask = effects.shown(thing, hue, world, question.seed)
             word = KIN.get(thing, thing)
             said = {"word": word, "prompt": f"{one_of(word)} on a gray background"}
             more = {"region": half} if len(question.things) == 2 else {}
@@ -81,7 +68,7 @@ def main():
         def said(question, picture, judge):
             return sight.answers(question, picture, judge, hues_of(question))
 
-        effects.compare(options, kind, arms, questions, judge.load(options.judge or judge.WEIGHTS), said)
+        effects.compare(options, kind, arms, questions, said)
 
     def held_out_hues(question):
         g = torch.Generator().manual_seed(question.seed)

@@ -11,7 +11,6 @@ import effects
 
 def main():
     options = effects.parsed(effects.parser(__doc__))
-    import judge
     import torch
     from comfy_extras.nodes_custom_sampler import Noise_RandomNoise
     from golden_noise import FILE
@@ -23,24 +22,23 @@ def main():
     from pack.nodes.golden_noise.golden_noise_node import GoldenNoiseNode
     from pack.nodes.golden_noise.npnet_file import net_from
     from pack.nodes.golden_noise.redenoise_node import Redenoise
-    from pack.nodes.pocket.pocket_model import load_pocket
 
-    parts = load_pocket()
+    parts = effects.pocket(options)
     empty = encode(parts[1], "")
 
     def plain(question, more=0):
-        return draw(parts, question.prompt(), [question.seed], steps=options.steps + more)
+        return draw(parts, question.prompt(), [question.seed], steps=options.steps + more, cfg=options.cfg)
 
     @torch.inference_mode()
     def from_noise(question, node, **inputs):
         noise = Noise_RandomNoise(question.seed)
         found = execute(node, noise=noise, **inputs)[0]
         made = found.generate_noise({"samples": torch.zeros(1, 4, 16, 16)})
-        return draw(parts, question.prompt(), [question.seed], steps=options.steps, noise=made)
+        return draw(parts, question.prompt(), [question.seed], steps=options.steps, cfg=options.cfg, noise=made)
 
     def redenoised(question):
         positive = encode(parts[1], question.prompt())
-        return from_noise(question, Redenoise, model=parts[0], positive=positive, negative=empty, guidance=4.0)
+        return from_noise(question, Redenoise, model=parts[0], positive=positive, negative=empty, guidance=options.cfg)
 
     def golden(question):
         return from_noise(question, GoldenNoiseNode, npnet=net, conditioning=encode(parts[1], question.prompt()))
@@ -53,9 +51,8 @@ def main():
         "Re-denoise": redenoised,
         "Golden Noise": golden,
     }
-    sees = judge.load()
     for kind, asked in (("one thing", singles(options.count)), ("two things", pairs(options.count))):
-        effects.compare(options, kind, arms, asked, sees)
+        effects.compare(options, kind, arms, asked)
 
 
 if __name__ == "__main__":

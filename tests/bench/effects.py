@@ -11,7 +11,10 @@ from pathlib import Path
 
 # pictures of each arm on the sheet
 COLUMNS = 12
+# the guidance at which the pocket model's pictures are right most often while the looks of a prompt still spread
+CFG = 3.0
 POCKET = Path(__file__).parents[1] / "pocket"
+COMPANIONS = Path(__file__).parents[2] / "nodes" / "pocket" / "companions"
 
 
 def parser(description):
@@ -20,8 +23,11 @@ def parser(description):
     found.add_argument("--comfyui", metavar="PATH", default=os.environ.get("COMFYUI_PATH"), help="ComfyUI's folder")
     found.add_argument("--cache", type=Path, default=Path("output/pocket"), help="folder with the things' pictures")
     found.add_argument(
-        "--companions", type=Path, default=POCKET / "companions", help="folder of what was trained for the pocket model"
+        "--companions", type=Path, default=COMPANIONS, help="folder of what was trained for the pocket model"
     )
+    found.add_argument("--folder", type=Path, help="where the model's weights are (default: the pack's)")
+    found.add_argument("--judge", type=Path, default=POCKET / "judge.safetensors", help="the judge's weights")
+    found.add_argument("--cfg", type=float, default=CFG, help="guidance of all pictures")
     found.add_argument("--count", type=int, default=200, help="questions of each kind")
     found.add_argument("--steps", type=int, default=12, help="sampling steps; more change these pictures little")
     found.add_argument(
@@ -46,6 +52,31 @@ def parsed(parser):
     if options.threads:
         torch.set_num_threads(options.threads)
     return options
+
+
+def pocket(options):
+    """(MODEL, CLIP, VAE) of the pocket model that is asked for."""
+    from pack.nodes.pocket import pocket_model
+
+    return pocket_model.load_pocket(options.folder) if options.folder else pocket_model.load_pocket()
+
+
+def shown(word, hue, world, seed):
+    """(picture (1, h, w, 3) of a thing in a hue on grey, its mask (1, h, w)); world: of tints.tinted_world()."""
+    from things import WORDS
+    from world import portrait
+
+    things, own = world
+    turn = hue - own[WORDS.index(word)].angle().item()
+    picture, mask, _ = portrait(word, things, seed=seed, colour="gray", turn=turn)
+    return picture, mask
+
+
+def judge_of(options):
+    """The judge that is asked for."""
+    import judge
+
+    return judge.load(options.judge)
 
 
 def run(arms, questions, judge, answers):
@@ -86,7 +117,7 @@ def _rounded(p):
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def compare(options, kind, arms, questions, judge, answers=None):
+def compare(options, kind, arms, questions, answers=None):
     """Runs all arms on the questions of one kind; prints and writes their table. The first arm is the plain one.
 
     `answers(question, picture, judge)` gives {what: whether}; if left out, what is asked of any picture.
@@ -98,7 +129,7 @@ def compare(options, kind, arms, questions, judge, answers=None):
     if options.only not in kind:
         return
 
-    results, pictures = run(arms, questions, judge, answers or asking.answers)
+    results, pictures = run(arms, questions, judge_of(options), answers or asking.answers)
     text = f"### {kind}, {len(questions)} pictures\n\n{table(results, next(iter(arms)))}\n"
     print(text)
     if options.table:
