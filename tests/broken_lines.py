@@ -6,6 +6,10 @@ CONDUCTOR_NODE = "tests/concept_conductor/test_concept_conductor_node.py"
 CONCEPTS = "tests/composition/test_concepts.py"
 MRSA = "tests/reference_attention/test_mrsa.py"
 STATE = "tests/composition/test_state.py"
+EVALUATIONS = "tests/composition/test_evaluations.py"
+DEVICES = "tests/composition/test_devices.py"
+FLAT_ENTRIES = "tests/host/test_flat_entries.py"
+CHOSEN = "tests/composition/test_chosen_device.py"
 PROMPTS = "tests/image_prompts/test_mip_adapter.py"
 PHRASES = "tests/image_prompts/test_phrases.py"
 TOKENS = "tests/image_adapters/test_image_tokens.py"
@@ -84,24 +88,24 @@ KERNELS = [
     ),
     (
         "kernels/image_prompt_attention.py",
-        "gate / gate.mean(1, keepdim=True)",
+        "gate / gate.mean(1, keepdim=True, dtype=torch.float32)",
         "gate / gate.mean()",
         "tests/kernels/test_image_prompt_attention.py",
     ),
     (
-        "kernels/image_prompt_attention.py",
+        "kernels/object_shares.py",
         ".softmax(1) * regions.amax(0)",
         ".softmax(1) * regions.mean(0)",
         "tests/kernels/test_image_prompt_attention.py",
     ),
     (
-        "kernels/image_prompt_attention.py",
+        "kernels/object_shares.py",
         "regions.sum(0).clamp(min=torch.finfo(torch.float32).tiny)",
         "regions.sum(0)",
         "tests/kernels/test_image_prompt_attention.py",
     ),
     (
-        "kernels/image_prompt_attention.py",
+        "kernels/object_shares.py",
         "regions.log().clamp(min=_NEVER)).softmax",
         "regions.log()).softmax",
         "tests/kernels/test_image_prompt_attention.py",
@@ -179,7 +183,7 @@ HOST = [
         f"{STATE} -k cached_keys_are_those_of_the_modules",
     ),
     (
-        "nodes/host/content_keys.py",
+        "nodes/host/hooked_weights.py",
         "(hook.hook_ref, hook.strength) for",
         "hook.hook_ref for",
         "tests/host/test_content_keys.py",
@@ -191,7 +195,7 @@ HOST = [
         "tests/host/test_attach.py",
     ),
     (
-        "nodes/host/attach.py",
+        "nodes/host/moved_latents.py",
         "shift * (ratio / (1 - ratio))",
         "shift * ratio",
         "tests/concept_conductor/test_concept_state.py -k mask",
@@ -202,8 +206,30 @@ HOST = [
         "for technique in self.techniques:",
         "tests/host/test_attach.py",
     ),
-    ("nodes/host/bank.py", "        held.run = run\n", "", "tests/host/test_bank.py"),
+    ("nodes/host/attach.py", "Innermost(attached.around_conds)", "attached.around_conds", EVALUATIONS),
+    (
+        "nodes/host/innermost.py",
+        "{key: standing[key], **standing}",
+        "standing",
+        EVALUATIONS,
+    ),
+    ("nodes/host/bank.py", "                held.run = run\n", "", "tests/host/test_bank.py"),
     ("nodes/host/bank.py", "key not in self._held and self", "self", "tests/host/test_bank.py"),
+    ("nodes/host/flat_entries.py", "            mark.hold_back()\n", "            pass\n", FLAT_ENTRIES),
+    (
+        "nodes/host/flat_entries.py",
+        "            if other is not lane:\n                mark.wait()\n",
+        "            pass\n",
+        FLAT_ENTRIES,
+    ),
+    ("nodes/host/flat_entries.py", "    for mark in list(marks.values()):\n        mark.wait()\n", "", FLAT_ENTRIES),
+    ("nodes/host/flat_entries.py", "parts.sort(key=lambda one: one[0])", "pass", FLAT_ENTRIES),
+    (
+        "nodes/reference_attention/kept_steps.py",
+        "if not one.bank.holds(name)",
+        "if one.bank.holds(name)",
+        "tests/reference_attention/test_kept_references.py -k does_not_fit",
+    ),
     ("nodes/host/blocks.py", "-(-side // 2) for side", "side // 2 for side", "tests/host/test_blocks.py"),
     ("nodes/host/blocks.py", "keys[(len(keys) - 1) // 2]", "keys[len(keys) // 2]", "tests/host/test_blocks.py"),
     ("nodes/host/blocks.py", "max(first, last) >= count", "max(first, last) > count", "tests/host/test_blocks.py"),
@@ -234,9 +260,21 @@ HOST = [
     ),
     (
         "nodes/host/layered_prompts.py",
-        "context.shape[1] // own.shape[0], 1",
+        "into.shape[1] // own.shape[0], 1",
         "1, 1",
         f"{EDLORA} -k other_lengths",
+    ),
+    (
+        "nodes/host/contexts.py",
+        "bisect_right(self.borders, timestep)",
+        "bisect_right(self.borders, timestep + 1)",
+        "tests/text_contexts/test_layer_contexts.py -k plain_context",
+    ),
+    (
+        "nodes/host/contexts.py",
+        "return self.keys, self.borders, self.values",
+        "return self.keys, self.values",
+        "tests/text_contexts/test_layer_contexts.py -k told_apart",
     ),
     ("nodes/host/rows.py", "if _role(name) == role and entry", "if entry", "tests/host/test_rows.py"),
     (
@@ -283,10 +321,58 @@ HOST = [
 
 CONCEPT_CONDUCTOR = [
     (
-        "nodes/concept_conductor/layout_steps.py",
-        " and moment.step not in self._done",
+        "nodes/concept_conductor/guided_steps.py",
+        " or number in self._done",
         "",
-        f"{CONDUCTOR} -k guided_once",
+        "tests/latent_guidance/test_own_steps.py -k other_packs",
+    ),
+    (
+        "nodes/host/picture_rows.py",
+        "    if dimension == 0 and",
+        "    if dimension == 7 and",
+        "tests/host/test_picture_rows.py -k windows",
+    ),
+    (
+        "nodes/concept_conductor/concept_masks.py",
+        "found[:, self._pictures]",
+        "found[:, : len(self._pictures)]",
+        "tests/composition/test_windows.py -k belong_to_frames",
+    ),
+    (
+        "nodes/concept_conductor/concept_masks.py",
+        "self._custom.clone(), self._base.clone()",
+        "self._custom, self._base",
+        "tests/concept_conductor/test_concept_masks.py -k goes_on",
+    ),
+    (
+        "nodes/concept_conductor/concept_masks.py",
+        "self._masks.first[:, None] if unknown else current",
+        "current[:, :1] if unknown else current",
+        "tests/concept_conductor/test_concept_masks.py -k unknown_pictures",
+    ),
+    (
+        "nodes/host/progress.py",
+        "0.0 if whole else scale.share(schedule[0])",
+        "0.0",
+        "tests/host/test_progress.py -k half_denoise",
+    ),
+    (
+        "nodes/concept_conductor/concept_conductor.py",
+        "conducting.masks.go_on(before.state)",
+        "pass",
+        "tests/composition/test_parts.py -k masks_go_on",
+    ),
+    (
+        "nodes/latent_guidance/own_steps.py",
+        "if one[1] is x]",
+        "]",
+        "tests/latent_guidance/test_own_steps.py -k uni_pc",
+    ),
+    (
+        "nodes/latent_guidance/step_bound.py",
+        "flatten(1)",
+        "flatten(0)[None]",
+        "tests/latent_guidance/test_step_bound.py -k by_itself",
     ),
     (
         "nodes/concept_conductor/layout_steps.py",
@@ -295,15 +381,15 @@ CONCEPT_CONDUCTOR = [
         f"{CONDUCTOR_GOLDEN} -k guidance_and_injection",
     ),
     (
-        "nodes/concept_conductor/layout_steps.py",
+        "nodes/host/rows.py",
         "sigma <= start) and",
         "sigma >= start) and",
         f"{CONDUCTOR} -k prompt_that_acts",
     ),
     (
         "nodes/concept_conductor/layout_steps.py",
-        "masks.first_at(grid, step.x.device).sum(0).float()",
-        "masks.first_at(grid, step.x.device).any(0).float()",
+        "masks.first_at(grid, device).sum(0).float()",
+        "masks.first_at(grid, device).any(0).float()",
         f"{CONDUCTOR} -k several_masks",
     ),
     (
@@ -320,14 +406,14 @@ CONCEPT_CONDUCTOR = [
     ),
     (
         "nodes/concept_conductor/conductor_run.py",
-        "and not step % interval and cond",
-        "and cond",
+        "inside and not (progress.before + step) % max(1, round(settings.refine_interval * progress.total))",
+        "inside",
         f"{CONDUCTOR} -k published_200",
     ),
     (
         "nodes/concept_conductor/conductor_run.py",
-        "settings.refine_start * steps - 1e-6 <= step",
-        "settings.refine_start * steps < step",
+        "settings.refine_start - SHARE_ROUNDING <= done",
+        "settings.refine_start < done",
         f"{CONDUCTOR} -k windows",
     ),
     (
@@ -406,13 +492,13 @@ REFERENCES = [
         f"{STATE} -k two_nodes",
     ),
     (
-        "nodes/reference_attention/mrsa.py",
-        "max(0.0, min(1.0, settings.style_fidelity))",
-        "settings.style_fidelity",
+        "nodes/reference_attention/reference_settings.py",
+        "max(0.0, min(1.0, self.style_fidelity))",
+        "self.style_fidelity",
         f"{MRSA} -k is_a_share",
     ),
     (
-        "nodes/reference_attention/mrsa.py",
+        "nodes/reference_attention/mrsa_settings.py",
         "weight = max(-WEIGHT_LIMIT, min(WEIGHT_LIMIT, settings.weight))",
         "weight = settings.weight",
         f"{MRSA} -k beyond_all_sense",
@@ -425,23 +511,106 @@ REFERENCES = [
     ),
     (
         "nodes/reference_attention/reference_branch.py",
-        "(1 - fidelity) * (self",
-        "fidelity * (self",
+        "(1 - fidelity) * (attend",
+        "fidelity * (attend",
         f"{MRSA} -k fidelity",
+    ),
+]
+
+ON_DEVICES = [
+    (
+        "nodes/host/run.py",
+        "options[RUNNING].base if RUNNING in options else",
+        "",
+        f"{DEVICES} -k weights_of_its_own and cards",
+    ),
+    (
+        "nodes/host/run.py",
+        "if (name, base) not in self._states",
+        "base = None\n            if (name, base) not in self._states",
+        f"{DEVICES} -k image_prompts and cards",
+    ),
+    (
+        "nodes/host/attach.py",
+        "[beside(model, one) for t in attached",
+        "[one for t in attached",
+        f"{CHOSEN} -k further or comes_along",
+    ),
+    ("nodes/host/attach.py", "[beside(model, one) for one in", "[one for one in", f"{CHOSEN} -k on_the_cpu"),
+    ("nodes/host/bank.py", "_OF_COPIES.get(origin) or Bank()", "Bank()", f"{DEVICES} -k one_bank"),
+    (
+        "nodes/host/innermost.py",
+        "if all(getattr",
+        "if any(getattr",
+        "tests/composition/test_outer_samplings.py -k schedule",
+    ),
+    (
+        "nodes/row_adapters/batch_adapters.py",
+        "own_of(running, self._patcher)",
+        "self._patcher",
+        f"{DEVICES} -k concepts_with_loras and cards and sd15",
+    ),
+    (
+        "nodes/row_adapters/own_weights.py",
+        "own_of(running, self._other)",
+        "self._other",
+        f"{DEVICES} -k another_checkpoint and cards",
+    ),
+    (
+        "nodes/row_adapters/concept_deltas.py",
+        '        model.remove_additional_models("multigpu")\n',
+        "",
+        f"{DEVICES} -k another_checkpoint and keys",
+    ),
+    (
+        "nodes/row_adapters/concept_deltas.py",
+        "    if not related(concept, base):\n        reasons",
+        "    if concept.model is not base.model:\n        reasons",
+        f"{CHOSEN} -k behind_and_before",
+    ),
+    (
+        "nodes/concept_conductor/conductor_run.py",
+        "min(place for place, _, _ in noted)",
+        "noted[0][0]",
+        f"{DEVICES} -k thread_is_first",
+    ),
+    (
+        "nodes/concept_conductor/concept_passes.py",
+        "min(positives, key=lambda chunk: place_of(chunk, self.call.run.conds()), default=None)",
+        "positives[0] if positives else None",
+        f"{DEVICES} -k first_prompt",
+    ),
+    (
+        "nodes/concept_conductor/concept_control.py",
+        "        net = net.get_instance_for_device(x.device)\n",
+        "        pass\n",
+        f"{DEVICES} -k controlnet and cards",
+    ),
+    (
+        "nodes/text_contexts/layer_contexts.py",
+        "self.name, dict, call.base",
+        "self.name, dict",
+        f"{DEVICES} -k all_techniques and cards",
+    ),
+    (
+        "nodes/masks/layout_mask.py",
+        "latent, text, model.load_device)",
+        "latent, text, mm.get_torch_device())",
+        f"{CHOSEN} -k layout_picture",
     ),
 ]
 
 IMAGE_PROMPTS = [
     (
         "nodes/image_prompts/image_run.py",
-        " or (chunk is not None and chunk.uuid is None)",
+        " or not (chunk is None or reads_one_text(chunk, call.run.conds()))",
         "",
         f"{PROMPTS} -k nobody_names",
     ),
     (
         "nodes/image_prompts/image_run.py",
-        "self._shares[key] = total + shares, count + 1",
-        "self._shares[key] = total + shares, 1",
+        "self._held = [self.total()]",
+        "self._held = []",
         f"{PROMPTS} -k shares",
     ),
     (
@@ -450,8 +619,13 @@ IMAGE_PROMPTS = [
         "max(p.positions) <= context.shape[1]",
         f"{PROMPTS} -k positions",
     ),
-    ("nodes/image_prompts/phrases.py", "number * PROMPT_CHUNK + 1 + start", "number * PROMPT_CHUNK + start", PHRASES),
-    ("nodes/image_prompts/phrases.py", "_ids(chunks[0])[:LONGEST]", "_ids(chunks[0])[: LONGEST - 1]", PHRASES),
+    ("nodes/image_prompts/phrases.py", "number * PART_TOKENS + 1 + start", "number * PART_TOKENS + start", PHRASES),
+    (
+        "nodes/image_prompts/phrases.py",
+        "tokens_between(chunks[0])[:LONGEST]",
+        "tokens_between(chunks[0])[: LONGEST - 1]",
+        PHRASES,
+    ),
     (
         "nodes/image_prompts/heat_maps.py",
         "images[i if len(images) > 1 else 0]",
@@ -460,8 +634,8 @@ IMAGE_PROMPTS = [
     ),
     (
         "nodes/image_prompts/image_branch.py",
-        "gate * factor * scales",
-        "factor * scales",
+        "_product(shares, None if gate is None else gate[:, None])",
+        "shares",
         f"{PROMPTS} -k gate",
     ),
     (
@@ -481,13 +655,79 @@ IMAGE_PROMPTS = [
 
 TEXTS_AND_WEIGHTS = [
     (
-        "nodes/text_contexts/concept_words.py",
+        "nodes/text_contexts/word_tokenizer.py",
         "sorted(self._embeddings, key=len, reverse=True)",
         "sorted(self._embeddings, key=len)",
         WORDS,
     ),
     ("nodes/text_contexts/concept_words.py", "        known.pop(word.name, None)\n", "", WORDS),
-    ("nodes/text_contexts/concept_words.py", "ranks.index(max(ranks))", "ranks.index(min(ranks))", WORDS),
+    ("nodes/text_contexts/word_encoding.py", "ranks.index(max(ranks))", "ranks.index(min(ranks))", WORDS),
+    (
+        "nodes/text_contexts/made_contexts.py",
+        "            self._last.clear()\n",
+        "",
+        "tests/text_contexts/test_made_contexts.py -k keep_nothing",
+    ),
+    (
+        "nodes/text_contexts/made_contexts.py",
+        "patches_digest(self.patcher.patches)",
+        "None",
+        "tests/text_contexts/test_made_contexts.py -k contents",
+    ),
+    (
+        "kernels/word_mapper.py",
+        "norm * o / o.norm(dim=1, keepdim=True)",
+        "o",
+        "tests/text_contexts/test_concept_golden.py -k neti_contexts",
+    ),
+    (
+        "kernels/gated_edit.py",
+        "% outputs.shape[1]",
+        "* 0",
+        "tests/text_contexts/test_concept_golden.py -k perfusion_by_position",
+    ),
+    (
+        "kernels/row_adapters.py",
+        'torch.einsum("i q, p j -> p q i j", down, up)',
+        'torch.einsum("i q, p j -> q p i j", down, up)',
+        "tests/weight_deltas/test_krona.py -k product",
+    ),
+    (
+        "nodes/files/object_files.py",
+        "if last >= len(values) or",
+        "if",
+        "tests/files/test_object_files.py -k fit_their",
+    ),
+    (
+        "nodes/files/standins.py",
+        "isinstance(key, int) and abs(key) < _SMALL",
+        "isinstance(key, int)",
+        "tests/files/test_object_files.py -k hash",
+    ),
+    (
+        "nodes/text_contexts/alignit.py",
+        "moved += len(ordinary) - len(phrase)",
+        "moved += 0",
+        "tests/text_contexts/test_alignit.py -k several_places",
+    ),
+    (
+        "nodes/text_contexts/stage_prompts.py",
+        "(lowest - _BELOW) / 999",
+        "lowest / 999",
+        "tests/text_contexts/test_stage_prompts.py -k noise_level",
+    ),
+    (
+        "nodes/weight_deltas/custom_diffusion.py",
+        "change = value.float() - weight",
+        "change = value.float()",
+        "tests/weight_deltas/test_custom_diffusion.py -k strengths",
+    ),
+    (
+        "nodes/text_contexts/readings.py",
+        "return read[: len(part)]",
+        "return read",
+        "tests/text_contexts/test_concept_words.py -k keys_read",
+    ),
     (
         "nodes/text_contexts/layer_contexts.py",
         "key = chunk.uuid, chunk.role",
@@ -495,15 +735,15 @@ TEXTS_AND_WEIGHTS = [
         f"{EDLORA} -k combined or both_sides",
     ),
     (
-        "nodes/row_adapters/layer_deltas.py",
+        "nodes/row_adapters/layer_products.py",
         "part.up.float() * part.scale",
         "part.up.float()",
         f"{ADAPTERS} -k each_kind",
     ),
     (
         "nodes/row_adapters/own_weights.py",
-        "[*shared, *self._patches[key]]",
-        "[*self._patches[key]]",
+        "[*shared, *hooked, *self._patches[key]]",
+        "[*hooked, *self._patches[key]]",
         f"{ADAPTERS} {CONCEPTS} -k own_forward or need_the_weights or behind_the_conductor",
     ),
     (
@@ -535,8 +775,8 @@ TEXTS_AND_WEIGHTS = [
     ),
     (
         "nodes/files/new_files.py",
-        "            path.unlink(missing_ok=True)\n        raise",
-        "            pass\n        raise",
+        "        _remove(written)\n        raise",
+        "        raise",
         "tests/text_contexts/test_edlora_node.py tests/files",
     ),
     (
@@ -609,9 +849,21 @@ NOISE_AND_LAYOUTS = [
     ),
     (
         "nodes/latent_guidance/latent_gradient.py",
-        "per_pixel * rows * math.prod",
-        "per_pixel * math.prod",
+        "rows * bytes_kept(",
+        "bytes_kept(",
         "tests/latent_guidance/test_latent_gradient.py",
+    ),
+    (
+        "nodes/reference_attention/reference_branch.py",
+        "elif joining == REPLACE:",
+        "elif joining is REPLACE and len(some) > 1:",
+        "tests/editing/test_visctrl_golden.py",
+    ),
+    (
+        "nodes/inversion/guided_inversion.py",
+        "seen = x * _root(level) / _root(before)",
+        "seen = x",
+        "tests/editing/test_visctrl_golden.py",
     ),
     (
         "nodes/masks/mask_of_box.py",
@@ -633,12 +885,77 @@ NOISE_AND_LAYOUTS = [
     ),
 ]
 
+PEOPLE = [
+    (
+        "kernels/face_alignment.py",
+        "signs = torch.stack([torch.ones(()).double(), torch.linalg.det(u @ v).sign()])",
+        "signs = torch.ones(2).double()",
+        "tests/kernels/test_face_alignment.py -k mirrored",
+    ),
+    (
+        "kernels/keypoint_picture.py",
+        "error = list(start), length - 2 * width",
+        "error = list(start), length - width",
+        "tests/kernels/test_keypoint_picture.py",
+    ),
+    (
+        "nodes/faces/analysis.py",
+        "return picture.flip(-1).contiguous().numpy()",
+        "return picture.contiguous().numpy()",
+        "tests/faces/test_face_networks.py -k told_apart",
+    ),
+    (
+        "nodes/faces/face_views.py",
+        "face = max(faces, key=area_of)",
+        "face = faces[-1]",
+        "tests/faces/test_face_views.py -k largest",
+    ),
+    (
+        "nodes/image_adapters/faceid_tokens.py",
+        "F.normalize(embeddings.float(), dim=-1)",
+        "embeddings.float()",
+        "tests/image_prompts/test_people.py -k faceid_reads_lengths_of_one",
+    ),
+    (
+        "nodes/image_adapters/adapter_lora.py",
+        'for own, module in ((2 * number, cross.removesuffix("2") + "1"), (2 * number + 1, cross)):',
+        'for own, module in ((2 * number + 1, cross.removesuffix("2") + "1"), (2 * number, cross)):',
+        "tests/image_adapters/test_face_adapters.py -k reaches_every",
+    ),
+    (
+        "nodes/image_prompts/identity_passes.py",
+        "found = strengths * regions / regions.sum(0).clamp(min=1)",
+        "found = strengths * regions",
+        "tests/image_prompts/test_instantid.py -k own_region",
+    ),
+    (
+        "nodes/image_prompts/identity_passes.py",
+        "return [None] * (length - len(values)) + list(values)",
+        "return list(values) + [None] * (length - len(values))",
+        "tests/image_prompts/test_instantid.py -k join_what_stands",
+    ),
+    (
+        "nodes/image_prompts/image_branch.py",
+        "return equal_shares(regions)[None]",
+        "return regions[None]",
+        "tests/image_prompts/test_instantid_golden.py -k noise_prediction",
+    ),
+    (
+        "nodes/image_prompts/story_member.py",
+        "for place, (seen, nobody) in enumerate(people):",
+        "for place, (seen, nobody) in enumerate(people, 1 - len(people)):",
+        "tests/image_prompts/test_storymaker_golden.py -k image_tokens",
+    ),
+]
+
 LINES = [
     *KERNELS,
     *HOST,
     *CONCEPT_CONDUCTOR,
+    *ON_DEVICES,
     *REFERENCES,
     *IMAGE_PROMPTS,
+    *PEOPLE,
     *TEXTS_AND_WEIGHTS,
     *NOISE_AND_LAYOUTS,
 ]

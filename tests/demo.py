@@ -3,19 +3,7 @@
 One graph for the server. Each row of the sheet is one technique: what goes in, then the picture without and with it.
 """
 
-import shutil
-from pathlib import Path
-
-SIZE, STEPS, CFG = 128, 20, 4.0
-COMPANIONS = Path(__file__).parent / "pocket" / "companions"
-# what the server needs beside the pack: adapters that were trained for the pocket model
-PACKS = {"pocket-companions": COMPANIONS}
-
-
-def put_pictures(base):
-    """Puts the pictures that the graph loads into a server's input folder."""
-    for path in (COMPANIONS / "input").iterdir():
-        shutil.copy(path, Path(base) / "input" / path.name)
+SIZE, STEPS, CFG = 128, 20, 3.0
 
 
 class Graph:
@@ -104,72 +92,72 @@ def golden_noise(g):
 
 
 def references(g):
-    text, seed = "a tiger on a teal background", 11
-    picture, mask = g.sample_picture("pocket_lion")
+    text, seed = "a heart on a teal background", 3
+    picture, mask = g.sample_picture("pocket_heart")
     chain = g.add(
-        "PersonalizationReference", image=picture, mask=mask, word="tiger", strength=1.0,
-        prompt="a tiger on a purple background",
+        "PersonalizationReference", image=picture, mask=mask, word="heart", strength=1.0,
+        prompt="a heart on a white background",
     )  # fmt: skip
     patched = g.add(
-        "PersonalizationMRSA", model=g.model, clip=g.clip, vae=g.vae, references=chain, weight=2.0,
-        blocks="all up", custom_blocks="", style_fidelity=1.0, start_percent=0.0, end_percent=1.0,
-        reference_noise="fresh", reference_seed=0, cache_mb=1024,
+        "PersonalizationMRSA", model=g.model, clip=g.clip, vae=g.vae, references=chain, weight=1.1, blocks="all",
+        custom_blocks="", style_fidelity=0.0, start_percent=0.0, end_percent=1.0, reference_noise="fresh",
+        reference_seed=0, cache_mb=1024,
     )  # fmt: skip
     g.row(
-        "Multi-Reference Self-Attention: a lion, which the model has never seen",
+        "Multi-Reference Self-Attention: this heart, where the word leaves its colours open",
         reference=picture,
         without=g.sampled(text, seed),
         with_it=g.sampled(text, seed, patched),
     )
 
 
+def half(g, right=False):
+    """The mask of a half of the picture."""
+    return g.add(
+        "PersonalizationBoxMask", x=0.5 if right else 0.0, y=0.0, width=0.5, height=1.0, pixel_width=SIZE,
+        pixel_height=SIZE, feather=0.0,
+    )  # fmt: skip
+
+
 def concepts(g):
-    text, seed = "a fox on the left and a panda on the right on a yellow background", 6
-    chain = {}
-    for word, x in (("fox", 0.02), ("panda", 0.52)):
-        here = g.add(
-            "PersonalizationBoxMask",
-            x=x,
-            y=0.1,
-            width=0.46,
-            height=0.8,
-            pixel_width=SIZE,
-            pixel_height=SIZE,
-            feather=0.0,
-        )
-        alone = g.encode(text.replace("fox", word).replace("panda", word))
+    text, seed = "a heart on the left and a heart on the right on a yellow background", 6
+    positive, stacked, chain = g.encode(text), g.model, {}
+    for lora, right in (("heart_150", False), ("heart_330", True)):
+        taught = g.add("PersonalizationPocketLoRA", model=g.model, lora=lora, strength=1.0)
+        stacked = g.add("PersonalizationPocketLoRA", model=stacked, lora=lora, strength=1.0)
         made = g.add(
-            "PersonalizationConcept", model=g.model, positive=alone, word=word, strength=1.0, mask=here, **chain
-        )
+            "PersonalizationConcept", model=taught, positive=positive, word="heart", strength=1.0, mask=half(g, right),
+            **chain,
+        )  # fmt: skip
         chain = {"concepts": made}
     conducted = g.add(
         "PersonalizationConceptConductor", model=g.model, guidance_weight=0.0, guidance_end=0.3, guidance_interval=1,
-        custom_factor=1.0, gradient_space="vp", refine_start=0.25, refine_end=0.4, refine_interval=0.025,
+        custom_factor=1.0, gradient_space="vp", refine_start=0.25, refine_end=0.0, refine_interval=0.025,
         iou_threshold=0.0, kmeans_restarts=100, rect_mask=False, use_loss_mask=False, inversion_steps=0,
         unmatched="rectangle", close_seams=False, cache_mb=1024, **chain,
     )  # fmt: skip
     g.row(
-        "Concept Conductor: a prompt and a mask for each subject",
-        one_prompt=g.sampled(text, seed),
-        a_fox_here_a_panda_there=g.sampled(text, seed, conducted),
+        "Concept Conductor: two LoRAs, a green heart and a pink one",
+        both_LoRAs_on_one_model=g.sampled(text, seed, stacked),
+        each_in_its_half=g.sampled(text, seed, conducted),
     )
 
 
 def image_prompts(g):
-    text, seed = "a heart on the left and a star on the right on a white background", 2
+    text, seed = "a heart on the left and a star on the right on a white background", 11
     shown, chain = {}, {}
-    for word, name in (("heart", "heart_8.png"), ("star", "star_4.png")):
-        picture, around = g.add("LoadImage", outputs=2, image=name)
+    for word, right in (("heart", False), ("star", True)):
+        picture, mask = g.sample_picture(f"pocket_{word}")
         shown[f"the_{word}"] = picture
-        mask = g.add("InvertMask", mask=around)
         reference = g.add(
-            "PersonalizationReference", image=picture, mask=mask, word=word, strength=1.0, prompt="", **chain
-        )
+            "PersonalizationReference", image=picture, mask=mask, word=word, strength=1.0, prompt="",
+            region=half(g, right), **chain,
+        )  # fmt: skip
         chain = {"references": reference}
     patched = g.add(
-        "PersonalizationMIPAdapter", model=g.model, clip=g.clip, clip_vision=g.add("PocketVision"),
-        adapter=g.add("PersonalizationImageAdapterLoader", adapter_file="mip_adapter.safetensors"),
-        scale=1.0, merge="weighted", merge_power=1.0, phrase_source="standalone", text_gate=True, prompt="",
+        "PersonalizationMIPAdapter", model=g.model, clip=g.clip, clip_vision=g.add("PersonalizationPocketVision"),
+        adapter=g.add("PersonalizationImageAdapterLoader", adapter_file="pocket: mip_adapter"),
+        scale=0.8, merge="weighted", merge_power=1.0, phrase_source="standalone", text_gate=True, prompt="",
         start_percent=0.0, end_percent=1.0, **chain,
     )  # fmt: skip
     g.row(
@@ -183,7 +171,7 @@ def image_prompts(g):
 def sizes(g):
     text, seed, side = "a pineapple on a blue background", 0, 64
     adapted = g.add(
-        "PersonalizationResAdapter", model=g.model, adapter_set="resadapter_pocket", alpha=1.0, norms="auto",
+        "PersonalizationResAdapter", model=g.model, adapter_set="pocket: resadapter", alpha=1.0, norms="auto",
         norm_strength=1.0, link_norms=False, outputs=2,
     )[0]  # fmt: skip
     g.row(

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import demo as demo_graph
-from setup import browser, environment, hosts, rooms
+from setup import browser, environment, front_ends, hosts, rooms
 from setup.host_server import PromptError, Server, ServerError, pictures
 from setup.steps import SetupError, clean_environment, done, last_lines, locked, mark, run, say, step
 
@@ -77,6 +77,7 @@ def test(options):
     if options.browser:
         with locked(cache):
             browser.install(cache)
+            front_ends.install(cache, python)
     hidden = {"CUDA_VISIBLE_DEVICES": ""} if cpu else {}
     # Tiny tensors: threads would spend their time waiting for each other.
     threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
@@ -121,9 +122,7 @@ def demo(options):
     graph = demo_graph.graph()
     with contextlib.ExitStack() as stack:
         with step("Starting ComfyUI"):
-            packs = {PACK: ROOT, **demo_graph.PACKS}
-            server = stack.enter_context(Server(host, python, base, options.port, cpu, packs))
-            demo_graph.put_pictures(base)
+            server = stack.enter_context(Server(host, python, base, options.port, cpu, {PACK: ROOT}))
         with step(f"Drawing {sum(len(cells) for _, cells in graph.rows)} pictures with the pocket model"):
             try:
                 entry = server.run(graph.nodes)
@@ -177,6 +176,8 @@ def set_up(cache, version):
         environment.install(cache, python, "torch", environment.TORCH, needed_gb=environment.TORCH_GB)
         packages = [*environment.TORCH, *environment.TOOLS]
         environment.install(cache, python, "requirements", packages, newest / "requirements.txt")
+        if sys.version_info >= (3, 11):
+            environment.install(cache, python, "faces", ["--no-deps", *environment.FACES])
         host = hosts.fetch(cache, python, version)
     say(f"The environment in {cache} is ready ({time.monotonic() - start:.1f} s)")
     return python, host

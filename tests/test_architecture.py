@@ -6,20 +6,30 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 import pytest
+from PIL import Image
+from registry_pictures import BANNER, ICON
+from support.canvas import shows
 from support.house import House
 from support.nodes_table import NODES, TECHNIQUES
+from thumbnails import ALONE, ELSEWHERE, SHOWN, SIDE, TOUR
 
 ROOT = Path(__file__).parent.parent
 TOP = {"__init__.py", "nodes", "kernels", "README.md", "pyproject.toml", "workflows", "tests", "LICENSE"}
 # Which room may import which, beside `host`, `files` and the kernels, which all may. No circle may come of it.
 MAY_IMPORT = {
-    "reference_attention": {"references"},
+    "reference_attention": {"inversion", "references"},
+    "faces": {"references"},
     "image_adapters": {"references"},
-    "image_prompts": {"references", "image_adapters"},
+    "image_prompts": {"references", "image_adapters", "faces"},
     "masks": {"inversion"},
+    "panels": {"references"},
+    "editing": {"image_prompts", "inversion", "latent_guidance", "reference_attention", "references"},
     "concept_conductor": {"inversion", "latent_guidance", "row_adapters", "text_contexts"},
+    "weight_deltas": {"row_adapters", "text_contexts"},
+    "training": {"latent_guidance", "text_contexts"},
 }
 # What every room may import, and those two themselves.
 BELOW = {"host": set(), "files": {"host"}}
@@ -382,7 +392,7 @@ def test_the_map_in_readme_is_the_house(house):
 @pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda technique: technique.name)
 def test_each_technique_has_its_files(technique):
     assert [pattern for pattern in technique.files() if not list(ROOT.glob(pattern))] == []
-    assert f"workflows/{technique.name}.json" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"workflows/{quote(technique.template)}.json" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_table_of_nodes_is_the_house(house):
@@ -393,7 +403,27 @@ def test_the_table_of_nodes_is_the_house(house):
 
 def test_every_template_has_its_thumbnail_and_its_twin():
     for path in (ROOT / "workflows").glob("*.json"):
-        assert path.with_suffix(".jpg").is_file() and (path.parent / "api" / path.name).is_file(), path.name
+        assert (path.parent / "api" / path.name).is_file(), path.name
+        # the template browser shows squares
+        with Image.open(path.with_suffix(".jpg")) as picture:
+            assert picture.size == (SIDE, SIDE), path.name
+
+
+def test_thumbnails_are_drawn_for_every_template():
+    assert {*SHOWN, *ALONE, *ELSEWHERE} == {path.stem for path in (ROOT / "workflows").glob("*.json")}
+    titles = {template: titles_of(template) for template in {run for pairs in SHOWN.values() for run, *_ in pairs}}
+    for run, *pair in (pair for pairs in SHOWN.values() for pair in pairs):
+        assert all(titles[run].count(title) == 1 for title in pair), (run, pair)
+
+
+def titles_of(template):
+    graph = json.loads((ROOT / "workflows" / "api" / f"{template}.json").read_text(encoding="utf-8"))
+    return [node["_meta"]["title"] for number, node in graph.items() if number in shows(graph)]
+
+
+def test_the_tour_is_the_first_template():
+    # as a list in the order of names has it; where none is asked for, the order is that of the disk
+    assert min(path.stem for path in (ROOT / "workflows").glob("*.json")) == TOUR
 
 
 def test_every_node_is_used_by_a_workflow(house):
@@ -410,6 +440,46 @@ def test_metadata():
     ignored = (ROOT / ".comfyignore").read_text(encoding="utf-8").split()
     assert "tests/" in ignored
     assert (ROOT / "LICENSE").read_text(encoding="utf-8").lstrip().startswith("GNU GENERAL PUBLIC LICENSE")
+
+
+def test_readme_links_to_what_is_shipped():
+    """Of the repository, what the registry's file holds: all but what .comfyignore names."""
+    left = [line.rstrip("/") for line in (ROOT / ".comfyignore").read_text(encoding="utf-8").split()]
+    for page in (ROOT / "README.md", *(ROOT / "nodes").rglob("*.md"), *(ROOT / "workflows").rglob("*.md")):
+        links = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+        for link in (unquote(link.split("#")[0]) for link in links if "://" not in link):
+            target = (page.parent / link).resolve()
+            assert not link or target.exists(), (page.name, link)
+            assert target.relative_to(ROOT.resolve()).parts[:1] not in [(name,) for name in left], (page.name, link)
+
+
+# Names that nodes of widely used packs have.
+TAKEN = {"Resolution"}
+
+
+def display_names(path):
+    return re.findall(r'display_name="([^"]+)",\n\s+category', path.read_text(encoding="utf-8"))
+
+
+def test_names_of_nodes_are_nobody_elses():
+    names = [name for path in (ROOT / "nodes").rglob("*_node.py") for name in display_names(path)]
+    assert len(names) > 20 and len(set(names)) == len(names)
+    assert not set(names) & TAKEN
+
+
+def test_the_registry_finds_its_pictures():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    for name, size in (("Icon", ICON), ("Banner", BANNER)):
+        (place,) = re.findall(rf'^{name} = "https://raw\.githubusercontent\.com/OWNER/[\w-]+/main/(.+)"$', text, re.M)
+        with Image.open(ROOT / place) as picture:
+            assert picture.size == size
+
+
+def test_placeholders_stand_in_one_place():
+    texts = [path for path in tracked() if path.suffix in (".md", ".toml", ".json", ".py")]
+    named = [path.name for path in texts if "OWNER/" in path.read_text(encoding="utf-8")]
+    assert set(named) == {"pyproject.toml", "test_architecture.py"}
+    assert "replace `OWNER`" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_seeds_of_workflows_are_fixed():

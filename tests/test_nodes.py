@@ -2,12 +2,13 @@
 
 import asyncio
 import inspect
+import re
 import time
 from pathlib import Path
 
 import pytest
 from comfy_api.latest import io
-from support import nodes_table
+from support import help_pages, nodes_table
 
 from pack.nodes import NODES, PersonalizationPack
 
@@ -47,18 +48,115 @@ def test_words(schema):
 
 
 @schemas
+def test_no_node_of_the_host_has_its_name(schema):
+    from nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
+
+    assert schema.display_name not in {*NODE_DISPLAY_NAME_MAPPINGS.values(), *NODE_CLASS_MAPPINGS}
+
+
+@schemas
 def test_help_page(schema):
     page = (ROOT / "nodes" / "web" / "docs" / f"{schema.node_id}.md").read_text(encoding="utf-8")
     assert page.startswith(f"# {schema.display_name}\n")
-    names = [i.id for i in schema.inputs] + [o.display_name for o in schema.outputs if o.display_name]
-    assert [name for name in names if f"`{name}`" not in page] == []
+    # types, defaults and ranges are those of the schema; python tests/help_pages.py writes them
+    assert help_pages.with_tables(page, schema) == page
+
+
+# What a page says of a node, beside its tables; "Good to know" tells faults too.
+FAULTS = ("## If something is wrong", "## If it does not look right", "## Good to know", "## Troubleshooting")
+# Nodes that make, load or show something by nobody's method.
+OF_NO_PAPER = (
+    "BoxMask", "Sample", "PocketModel", "PocketVision", "PocketLoRA", "ConceptConvert", "ConceptLoader",
+    "FaceAnalysisLoader", "FaceKeypoints", "FaceReferences",
+)  # fmt: skip
+
+
+@schemas
+def test_a_help_page_is_complete(schema):
+    page = (ROOT / "nodes" / "web" / "docs" / f"{schema.node_id}.md").read_text(encoding="utf-8")
+    _, what_for, rest = page.split("\n\n", 2)
+    assert len(what_for) > 40 and not what_for.startswith(("#", "|", "-")) and rest
+    assert "\n## What it costs\n\n" in page
+    assert any(f"\n{heading}\n\n" in page for heading in FAULTS)
+    # numbers of papers are links
+    assert re.findall(r"(?<!\[)\barXiv:? ?\d{4}\.\d{5}", page) == []
+    if schema.node_id.removeprefix("Personalization") not in OF_NO_PAPER:
+        assert "](https://arxiv.org/abs/" in page
+
+
+@schemas
+def test_what_can_be_set_has_settings_to_start_from(schema):
+    """Three of them where a node has three numbers or more that a user would turn."""
+    page = (ROOT / "nodes" / "web" / "docs" / f"{schema.node_id}.md").read_text(encoding="utf-8")
+    turned = [one.id for one in schema.inputs if one.get_io_type() == "FLOAT"]
+    if len(turned) >= 3:
+        assert "\n## Three good settings\n\n" in page
+
+
+# Names in model files and of such files, of folders and their like, as the pages and tooltips say them.
+IN_FILES = set(
+    [
+        "my_cat",
+        "to_k",
+        "to_v",
+        "clip_g",
+        "clip_h",
+        "clip_l",
+        "delta_epoch",
+        "emb_params",
+        "embeddings_gs",
+        "key_value_params",
+        "modifier_token",
+        "string_to_param",
+        "target_output",
+        "text_encoders_0",
+        "text_encoders_1",
+        "image_encoder",
+        "sdxl_models",
+        "model_sdxl",
+        "model_sdxl_plus",
+        "buffalo_l",
+        "resadapter_v1_sdxl",
+        "resadapter_v2_sdxl",
+        "npnet_pairs",
+        "my_npnet",
+        "chow_dog_sd15",
+        "class_cat",
+    ]
+)
+SNAKE = r"[a-z]+(?:_[a-z0-9]+)+"
+
+
+def names_that_exist():
+    schemas = [node.GET_SCHEMA() for node in NODES]
+    inputs = [one for schema in schemas for one in schema.inputs]
+    options = {str(option) for one in inputs for option in getattr(one, "options", None) or ()}
+    outputs = {one.display_name for schema in schemas for one in schema.outputs}
+    return {one.id for one in inputs} | options | outputs | IN_FILES
+
+
+@schemas
+def test_named_widgets_exist(schema):
+    """What reads like an input in a help page or a tooltip is one of the pack's."""
+    page = (ROOT / "nodes" / "web" / "docs" / f"{schema.node_id}.md").read_text(encoding="utf-8")
+    words = " ".join([schema.description, *(one.tooltip for one in (*schema.inputs, *schema.outputs))])
+    said = {*re.findall(rf"`({SNAKE})`", page), *re.findall(rf"(?<![/.\w`<])({SNAKE})\b(?![.\w/])", words)}
+    assert said - names_that_exist() == set()
+
+
+def test_widgets_named_in_the_readme_exist():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").split("## Code map")[0]
+    said = set(re.findall(rf"`({SNAKE})`", readme))
+    assert said and said - names_that_exist() - {"bench_mrsa"} == set()
 
 
 @schemas
 def test_execute_takes_the_inputs(schema):
     node = next(node for node in NODES if node.GET_SCHEMA().node_id == schema.node_id)
-    parameters = list(inspect.signature(node.execute).parameters)
-    assert sorted(parameters) == sorted(i.id for i in schema.inputs)
+    parameters = inspect.signature(node.execute).parameters
+    # a node of nothing but settings may take them as they come
+    as_they_come = [one.kind for one in parameters.values()] == [inspect.Parameter.VAR_KEYWORD]
+    assert as_they_come or sorted(parameters) == sorted(i.id for i in schema.inputs)
 
 
 @schemas

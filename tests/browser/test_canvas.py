@@ -16,29 +16,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from setup.browser import found
-from setup.environment import cache_folder
 from setup.host_server import Server
-from setup.steps import SetupError
 from support import canvas
 from support import server_models as tiny_files
 
 ROOT = Path(__file__).parents[2]
 CANVASES = sorted((ROOT / "workflows").glob("*.json"))
 # Model files that other ones stand in for, and where they lie.
-FOLDERS = {"ckpt_name": "checkpoints", "clip_name": "clip_vision"}
+FOLDERS = {"ckpt_name": "checkpoints", "clip_name": "clip_vision", "control_net_name": "controlnet"}
 QUIET = {"missing": [], "marked": [], "overlay": None}
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """The environment for canvas.mjs."""
-    try:
-        return found(cache_folder())
-    except SetupError as missing:
-        pytest.skip(str(missing))
 
 
 @pytest.fixture(scope="module")

@@ -30,8 +30,8 @@ def random(*shape, seed):
 
 
 def same(a, b):
-    """Equal but for rounding, which the tiny UNets amplify to some 1e-6."""
-    return a.shape == b.shape and (not a.numel() or relative(a, b) < 2e-5)
+    """Equal but for rounding, which the tiny UNets amplify to some 1e-6, and for a few draws of noise to 1e-4."""
+    return a.shape == b.shape and (not a.numel() or relative(a, b) < 3e-4)
 
 
 def unlike(a, b):
@@ -156,8 +156,8 @@ class Expectation:
     def _at_unet(self, module, args, kwargs):
         x, t, context, y = args[0], args[1], kwargs["context"], kwargs.get("y")
         options = kwargs["transformer_options"]
-        sigma, schedule = float(options["sigmas"][0]), options["sample_sigmas"].tolist()
-        step = schedule.index(sigma)
+        sigma = float(options["sigmas"][0])
+        step = int(self.scene.model.model.model_sampling.timestep(options["sigmas"][:1]))
         self.planned = {}
         for row, uncond in enumerate(self.scene.uncond_rows(context)):
             share = 1 - self.fidelity if uncond else 1.0

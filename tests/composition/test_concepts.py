@@ -1,18 +1,16 @@
 """Concept Conductor beside other techniques and packs: whose rows see what."""
 
-import comfy.cldm.cldm
-import comfy.controlnet
 import comfy.model_management as mm
-import comfy.ops
 import pytest
 import torch
 from comfy.ldm.modules.attention import BasicTransformerBlock
 from comfy_extras.nodes_model_downscale import PatchModelAddDownscale
 from composition import foreign
 from support.compare import differ
-from support.concepts import conducted, random_concepts, random_lora, strip, with_lora
+from support.concepts import both_kinds, conducted, dora, random_concepts, random_lora, strip, with_lora
+from support.controlnets import controlnet
 from support.image_prompts import with_pictures
-from support.models import execute, random_weights, recording, sample, tiny_model
+from support.models import execute, recording, sample, tiny_model
 from support.references import draw, prompt, references, with_references
 
 from nodes import ConditioningSetArea, ControlNetApplyAdvanced
@@ -128,16 +126,6 @@ def test_controlnet_sees_each_path_s_own_prompt(kind):
     assert differ(evaluation(other, *both), ours) < 1e-3
 
 
-def controlnet(model):
-    config = dict(model.model.model_config.unet_config)
-    for name in ("out_channels", "transformer_depth_output"):
-        config.pop(name, None)
-    config["dtype"] = torch.float32
-    net = comfy.cldm.cldm.ControlNet(hint_channels=3, operations=comfy.ops.disable_weight_init, **config)
-    net.load_state_dict(random_weights(net.state_dict(), seed=77))
-    return comfy.controlnet.ControlNet(net.eval(), load_device=mm.get_torch_device())
-
-
 @pytest.mark.parametrize("order", ["references first", "concepts first"])
 def test_references_belong_to_the_pictures_rows(model, order):
     """MRSA acts on the picture's rows as it does alone, and the concepts' rows know nothing of it."""
@@ -221,7 +209,7 @@ def test_parts_of_the_picture_are_left_alone(model, caplog):
 
     texts = prompt(model, 100), prompt(model, 200)
     assert torch.equal(sample(cut(conducted(model)), *texts, steps=1), sample(cut(model), *texts, steps=1))
-    assert "another patch samples parts of the picture" in caplog.text
+    assert "another node samples parts of the picture" in caplog.text
 
 
 @pytest.mark.parametrize("alone", [False, True])
@@ -244,6 +232,28 @@ def test_prompts_of_lengths_that_the_host_would_not_batch(model, alone):
     assert differ(ours, evaluation(patch(conducted(model, chain(5))), *repeated)) < PATCHED
 
 
+def test_negative_prompt_weights_of_concepts(model):
+    """Two rows for each token, a key and a value, which a patch of the MODEL takes apart; concepts run without it."""
+
+    def paired(conditioning, negative):
+        ((tensor, values),) = conditioning
+        rows = tensor.repeat_interleave(2, 1)
+        rows[:, 2 * negative + 1] *= -1
+        return [[rows, values]]
+
+    texts = [paired(prompt(model, seed, 77), torch.tensor([3, 5])) for seed in range(300, 306)]
+    apart = foreign.by_setter("set_model_attn2_patch", lambda n, k, v, options: (n, k[:, 0::2], v[:, 1::2]))
+    for negatives in (texts[2:4], [None, None]):
+        chain = random_concepts(model, positive=texts[:2], negative=negatives)
+        wanted = random_concepts(model, positive=texts[:2], negative=[own or texts[5] for own in negatives])
+        expected = Expectation(wanted)(apart(model), *texts[4:], patched=apart)
+        assert differ(evaluation(apart(conducted(model, chain)), *texts[4:]), expected) < PATCHED
+        # and the signs count
+        plain = [[[tensor.abs() * tensor[:, 0::2].sign().repeat_interleave(2, 1), {}]] for ((tensor, _),) in texts[:2]]
+        other = random_concepts(model, positive=plain, negative=negatives)
+        assert differ(evaluation(apart(conducted(model, other)), *texts[4:]), expected) > 100 * PATCHED
+
+
 def test_what_a_concept_does_not_take_is_said(model, caplog):
     (area,) = ConditioningSetArea().append(prompt(model, 300), 32, 32, 0, 0, 1.0)
     conducted(model, random_concepts(model, 1))
@@ -263,7 +273,7 @@ def test_an_ed_lora_without_its_words_is_said(model, caplog):
     conducted(taught, chain(prompt(model, 300)))
     assert not caplog.text
     conducted(model, chain(prompt(model, 300)))
-    assert "its model has an ED-LoRA, but its prompt contains none of the words" in caplog.text
+    assert "its model has the words of an ED-LoRA, but its prompt contains none of them" in caplog.text
 
 
 def test_areas_are_refused(model):
@@ -288,14 +298,6 @@ def test_global_loras_act_on_all_paths(model):
     chain = random_concepts(styled)
     assert differ(evaluation(conducted(styled, chain)), Expectation(chain)(styled)) < PATCHED
     assert differ(evaluation(conducted(styled, chain)), evaluation(conducted(model, random_concepts(model)))) > 1e-3
-
-
-def dora(state):
-    """The LoRA with a magnitude for each output, which cannot be added beside the layer."""
-    for name in [key.removesuffix(".lora_up.weight") for key in state if key.endswith(".lora_up.weight")]:
-        rows = state[f"{name}.lora_up.weight"].shape[0]
-        state[f"{name}.dora_scale"] = 0.5 + draw(rows, 1, seed=rows).abs()
-    return state
 
 
 @pytest.mark.parametrize("loaded", [False, True])
@@ -325,17 +327,7 @@ def test_loras_behind_the_conductor_act_on_all_paths(model):
     """Also on those that need the weights."""
     style = random_lora(model, 7)
 
-    def chain(base):
-        (chain,) = execute(
-            AddConcept,
-            model=with_lora(base, dora(random_lora(base, 5)), 1.0),
-            positive=prompt(model, 305),
-            mask=strip(1, 2),
-            concepts=random_concepts(base, 1),
-        )
-        return chain
-
     styled = with_lora(model, style, 0.5)
-    before = evaluation(conducted(styled, chain(styled)))
-    behind = evaluation(with_lora(conducted(model, chain(model)), style, 0.5))
+    before = evaluation(conducted(styled, both_kinds(styled)))
+    behind = evaluation(with_lora(conducted(model, both_kinds(model)), style, 0.5))
     assert differ(behind, before) < PATCHED

@@ -8,10 +8,15 @@ import comfy.ops
 import node_helpers
 import pytest
 import torch
+from comfy_extras import nodes_perpneg
 from composition import foreign
 from composition.foreign import by_setter, override, squashed
 from composition.scene import BLOCKS, ONE_STEP, Expectation, Scene, random, same, unlike
-from support.models import random_weights
+from support.compare import differ
+from support.concepts import conducted
+from support.image_prompts import with_pictures
+from support.models import random_weights, tiny_model
+from support.references import picture, prompt, with_references
 
 from nodes import ConditioningSetArea, ConditioningSetMask, ControlNetApplyAdvanced
 
@@ -29,7 +34,7 @@ def check(scene, keys, positive=None, negative=None, **settings):
     ):
         keys.clear()
         runs.append(scene.run(model, *conds))
-        runs[-1].keys = [tensor for entry in keys for pair in entry.values() for tensor in pair]
+        runs[-1].keys = [tensor for entry in keys for k, v, _ in entry.values() for tensor in (k, v)]
     expected = scene.run(None, positive, negative, expect=Expectation(scene, **settings))
     for call, right in zip(runs[2].calls, expected.calls, strict=True):
         assert same(call.cond, right.cond)
@@ -256,3 +261,18 @@ def test_everything_at_once():
     theirs = scene.run(patched(None), *conds, sigmas=ONE_STEP)
     assert unlike(first(runs[0], "cond"), first(theirs, "cond"))
     assert same(first(runs[0], "uncond"), first(theirs, "uncond"))
+
+
+OURS = {"MRSA": with_references, "MIP-Adapter": with_pictures, "Concept Conductor": conducted}
+
+
+@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("first", ["ours", "theirs"])
+def test_the_empty_prompt_of_the_old_perp_neg_is_no_prompt(name, first):
+    """With an empty prompt that is the negative, Perp-Neg changes nothing; so it must not beside us."""
+    model = tiny_model()
+    old = foreign.by_node(nodes_perpneg.PerpNeg, prompt(model, 200), 1.0)
+    ours = OURS[name]
+    assert differ(picture(old(model)), picture(model)) < 1e-4
+    patched = old(ours(model)) if first == "ours" else ours(old(model))
+    assert differ(picture(patched), picture(ours(model))) < 1e-4

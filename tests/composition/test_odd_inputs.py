@@ -1,7 +1,5 @@
 """Odd inputs of every technique: one sentence where they come in, and nothing is left out without a word."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from support.concepts import conducted, random_concepts, random_lora, strip, with_lora
@@ -11,9 +9,6 @@ from support.references import PixelVAE, prompt, references, with_references
 
 from pack.nodes.concept_conductor.concept_masks_node import ConceptMaskPictures
 from pack.nodes.concept_conductor.concepts_node import AddConcept
-from pack.nodes.host import messages
-from pack.nodes.host.attach import techniques_of
-from pack.nodes.host.run import Run
 from pack.nodes.image_prompts.mip_adapter_node import MIPMaps
 from pack.nodes.inversion.layout_picture import picture_of
 from pack.nodes.masks.layout_mask_node import LayoutMask
@@ -23,14 +18,6 @@ from pack.nodes.references.references_node import AddReference, ReferencePreview
 @pytest.fixture
 def model():
     return tiny_model("sd15")
-
-
-@pytest.fixture
-def said(monkeypatch):
-    """The sentences that are shown on a node."""
-    found = []
-    monkeypatch.setattr(messages, "_show", found.append)
-    return found
 
 
 def picture(model, **kwargs):
@@ -62,6 +49,12 @@ def test_empty_references(model, node, inputs):
             with_pictures(model, references=chain)
 
 
+def test_a_preview_of_no_references():
+    for nothing in ((), None):
+        with pytest.raises(ValueError, match="no references are connected; connect Add Reference"):
+            execute(ReferencePreview, references=nothing)
+
+
 def test_empty_layout_pictures(model):
     text = prompt(model, 1)
     for image in (torch.zeros(0, 64, 64, 3), torch.zeros(1, 64, 0, 3)):
@@ -69,6 +62,12 @@ def test_empty_layout_pictures(model):
             execute(LayoutMask, model=model, vae=PixelVAE(), layout_image=image, layout_positive=text)
         with pytest.raises(ValueError, match="layout_image has no picture"):
             picture_of(image, text, PixelVAE())
+
+
+@pytest.mark.parametrize("mask", [torch.tensor(1.0), torch.ones(3), torch.ones(2, 8, 8), torch.ones(1, 8, 8, 4)])
+def test_masks_of_concepts_that_are_not_one(model, mask):
+    with pytest.raises(ValueError, match=r'concept 1 .*"lion".*; connect a single MASK'):
+        execute(AddConcept, model=model, positive=prompt(model, 1), word="lion", mask=mask)
 
 
 def test_empty_masks_of_concepts(model):
@@ -120,15 +119,45 @@ def test_layout_guidance_on_a_picture_of_nan(model):
         picture(patched, steps=3)
 
 
+@pytest.mark.parametrize("whose", ["of the picture", "of the layout picture", "of a concept"])
+def test_layout_guidance_on_a_prompt_of_nan(model, whose):
+    bad = [[torch.full_like(prompt(model, 1)[0][0], float("nan")), {}]]
+    good, inputs, chain = prompt(model, 100), {}, None
+    if whose == "of the layout picture":
+        inputs["layout_positive"] = bad
+    if whose == "of a concept":
+        (chain,) = execute(AddConcept, model=model, positive=bad, word="lion", mask=strip(0, 2))
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        patched = conducted(model, chain, layout=True, guidance_end=1.0, **inputs)
+        sample(patched, bad if whose == "of the picture" else good, prompt(model, 200), steps=3)
+
+
 # LoRAs that ComfyUI itself skips
 
 
-@pytest.mark.parametrize("half", ["lora_down", "lora_up"])
-def test_a_lora_half_without_axes_is_skipped_as_by_the_host(model, half):
+def without_axes(half):
+    return lambda file: {key: t.flatten()[0].clone() for key, t in file.items() if half in key}
+
+
+def of_rank_0(file):
+    down, up = (next(t for key, t in file.items() if half in key) for half in ("lora_down", "lora_up"))
+    module = next(iter(file)).partition(".")[0]
+    return {
+        f"{module}.lora_down.weight": down[:0],
+        f"{module}.lora_up.weight": up[:, :0],
+        f"{module}.alpha": torch.tensor(4.0),
+    }
+
+
+@pytest.mark.parametrize(
+    "spoil", [without_axes("lora_down"), without_axes("lora_up"), of_rank_0], ids=["down", "up", "rank 0"]
+)
+def test_a_lora_that_the_host_skips_in_part_is_skipped_here_too(model, spoil):
     file = random_lora(model, 7)
-    key = next(key for key in file if half in key)
-    odd = with_lora(model, {**file, key: file[key].flatten()[0].clone()}, 1.0)
-    left = {name: t for name, t in file.items() if not name.startswith(key.partition(".")[0])}
+    module = next(iter(file)).partition(".")[0]
+    first = {key: t for key, t in file.items() if key.startswith(f"{module}.")}
+    left = {key: t for key, t in file.items() if key not in first}
+    odd = with_lora(model, {**file, **spoil(first)}, 1.0)
     text, mask = prompt(model, 300), strip(0, 1)
 
     def conducted_with(concept):
@@ -178,25 +207,3 @@ def test_what_is_connected_is_not_complained_of(model, said):
     with_pictures(model, references=references_of(["a cat"]))
     conducted(model, random_concepts(model, 1))
     assert not said
-
-
-# several devices
-
-
-def split(model):
-    """As the host's MultiGPU CFG Split marks a MODEL: with a clone on another device."""
-    patched = model.clone()
-    patched.set_additional_models("multigpu", [model.clone()])
-    return patched
-
-
-def test_what_cannot_run_on_several_devices_says_so(model):
-    """Whichever node comes first; the loaded weights are never touched."""
-    for make, what in (
-        (lambda m: conducted(m, random_concepts(model, 1)), "Concept Conductor with LoRAs"),
-        (with_pictures, "MIP-Adapter with several references"),
-    ):
-        with pytest.raises(ValueError, match=f"{what} cannot run on a model that is split over several GPUs yet"):
-            picture(make(split(model)))
-        with pytest.raises(ValueError, match=f"{what} cannot run on a model that is split over several GPUs yet"):
-            techniques_of(make(model))[0].begin(Run(SimpleNamespace(model_patcher=split(model), conds={})))

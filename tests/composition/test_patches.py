@@ -99,7 +99,7 @@ def test_patch(kind, batch, fidelity, name, keys):
     equal = [
         torch.equal(k, other[block][0]) and torch.equal(v, other[block][1])
         for entry, other in zip(both.keys, ours.keys, strict=True)
-        for block, (k, v) in entry.items()
+        for block, (k, v, _) in entry.items()
     ]
     assert equal
     assert not any(equal) if weights else all(equal)

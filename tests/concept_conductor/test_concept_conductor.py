@@ -406,7 +406,7 @@ def test_windows_of_the_published_200_steps(model):
     guided, refined = [], []
     for number, sigma in enumerate(levels[:-1]):
         said = {"sample_sigmas": levels, "sigmas": sigma[None], "cond_or_uncond": [1, 0]}
-        if conducting.guidance._due(step_of(run, model.model, draw(1, 4, 8, 8), sigma[None], said)):
+        if conducting.guidance.steps.due(step_of(run, model.model, draw(1, 4, 8, 8), sigma[None], said)):
             guided.append(number)
         if conducting.refines(call_of(run, model.model, None, draw(2, 4, 8, 8), None, None, None, said)):
             refined.append(number)

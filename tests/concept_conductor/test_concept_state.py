@@ -169,3 +169,12 @@ def test_one_guided_step_with_a_mask_is_exact():
 def test_twice_on_one_model_is_refused(model):
     with pytest.raises(ValueError, match="already has a Concept Conductor"):
         conducted(conducted(model))
+
+
+def test_a_guided_step_that_is_held_is_said_once_a_run(model, caplog):
+    patched = conducted(model, layout=True, guidance_weight=1000.0, guidance_end=1.0)
+    assert picture(patched).abs().max() < 1e3
+    assert caplog.text.count("further than the sampler's own steps") == 1
+    caplog.clear()
+    picture(conducted(model, layout=True, guidance_weight=1e-3, guidance_end=1.0))
+    assert "further" not in caplog.text

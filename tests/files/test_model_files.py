@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pack.nodes.files.model_files import choices, file_names, not_found, path_of, register, stamp
+from pack.nodes.files.companions import companions
+from pack.nodes.files.model_files import choices, file_names, not_found, path_of, register, stamp, valid
 
 KIND, ALIAS = "personalization_test", "personalization_older"
 
@@ -77,6 +78,34 @@ def test_sentences_name_folder_and_files(models):
     assert "none found" not in not_found("npnet_file", entry, names, KIND)
 
 
+def test_companions_stand_behind_the_users_files(models):
+    for kind in ("npnet", "ipadapter", "resadapter", "loras"):
+        offered = list(companions(kind))
+        assert offered and all(name.startswith("pocket: ") and path_of(name, kind).is_file() for name in offered)
+        assert file_names(kind)[-len(offered) :] == offered and valid("x", offered[0], kind) is True
+        first, *rest = choices(offered, kind)
+        assert first.startswith("none found") and rest == offered
+        assert "pocket" not in not_found("x", first, offered, kind)
+    assert "pocket: lion_edlora" in companions("loras") and "pocket: lion_lora" not in companions("loras")
+    assert not companions("checkpoints") and not companions("../npnet")
+
+
+def test_a_companions_name_is_no_path(models):
+    for name in ("pocket: ../unet", "pocket: lion_lora", "pocket: "):
+        assert "is not in" in valid("x", name, "loras", "npnet")
+        with pytest.raises(ValueError, match="is not in"):
+            path_of(name, "loras", "npnet")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows writes no colon into a name")
+def test_a_file_called_like_a_companion_is_not_offered(models, caplog):
+    weights(models / "npnet" / "pocket: npnet.safetensors")
+    weights(models / "npnet" / "mine.safetensors")
+    folder_paths.filename_list_cache.pop("npnet", None)
+    assert file_names("npnet") == ["mine.safetensors", *companions("npnet")]
+    assert "rename it" in caplog.text
+
+
 def test_a_file_that_is_gone(models):
     weights(models / KIND / "one.safetensors")
     file_names(KIND)
@@ -95,6 +124,24 @@ def test_a_changed_file_is_seen(models):
     assert len({before, changed, stamp(names, KIND, ALIAS)}) == 3
 
 
+def test_a_file_that_goes_while_it_is_looked_at_is_gone(models, monkeypatch):
+    """The host has just found it; then a sync or a user takes it away."""
+    path = weights(models / ALIAS / "one.safetensors")
+    names = file_names(KIND, ALIAS)
+    there = stamp(names, KIND, ALIAS)
+    found = folder_paths.get_full_path
+
+    def looked_up(kind, name):
+        at = found(kind, name)
+        if at is not None:
+            path.unlink()
+        return at
+
+    monkeypatch.setattr(folder_paths, "get_full_path", looked_up)
+    going = stamp(names, KIND, ALIAS)
+    assert going == stamp(names, KIND, ALIAS) != there
+
+
 def test_a_stamp_tells_no_path(tmp_path, monkeypatch):
     """The host writes it into every picture."""
     (tmp_path / "one.safetensors").write_bytes(b"1")
@@ -103,3 +150,36 @@ def test_a_stamp_tells_no_path(tmp_path, monkeypatch):
     assert str(tmp_path) not in json.dumps(first) and first == stamp(["one.safetensors"], "npnet")
     (tmp_path / "one.safetensors").write_bytes(b"12")
     assert stamp(["one.safetensors"], "npnet") != first
+
+
+def test_names_that_a_page_might_take_for_more_are_not_offered(models, caplog):
+    for name in ("<img src=x onerror=alert(1)>", "a\u202eb", "a\nb", "a & b", "\u732b"):
+        weights(models / KIND / f"{name}.safetensors")
+    weights(models / KIND / "<b>" / "one.safetensors")
+    assert sorted(file_names(KIND)) == ["a & b.safetensors", "\u732b.safetensors"]
+    assert sorted(file_names(KIND)) == ["a & b.safetensors", "\u732b.safetensors"]
+    said = [record.getMessage() for record in caplog.records if "is not offered" in record.getMessage()]
+    assert len(said) == 4 and all(one.isprintable() for one in said)
+
+
+@pytest.mark.parametrize("space", ["\u00a0", "\u2003", "\u202f", "\u3000"], ids=ascii)
+def test_names_with_spaces_of_any_width_are_offered(models, space):
+    """Copied from pages, or typed on Japanese keyboards."""
+    name = f"my{space}cat.safetensors"
+    path = weights(models / KIND / name)
+    assert file_names(KIND) == [name] and valid("file", name, KIND) is True and path_of(name, KIND) == path
+
+
+@pytest.mark.parametrize("name", ["sub/one.safetensors", "sub\\one.safetensors"])
+def test_folders_are_found_with_the_separators_of_any_system(models, name):
+    """A workflow may come from another one, and tools that send it on turn them round."""
+    path = weights(models / KIND / "sub" / "one.safetensors")
+    assert valid("file", name, KIND) is True and path_of(name, KIND) == path
+    assert stamp([name], KIND) == stamp(file_names(KIND), KIND)
+    assert valid("file", name.replace("one", "two"), KIND) is not True
+
+
+@pytest.mark.skipif(os.sep != "/", reason="no file of this system has such a name")
+def test_a_name_that_is_there_is_taken_as_it_is(models):
+    below, flat = (weights(models / KIND / name) for name in ("sub/one.safetensors", "sub\\one.safetensors"))
+    assert path_of("sub/one.safetensors", KIND) == below and path_of("sub\\one.safetensors", KIND) == flat

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from support.harmful import Harmful
 
 from pack.nodes.files import plain_pickles, tensor_table
-from pack.nodes.files.safe_files import read_tensors
+from pack.nodes.files.safe_files import read_tensors, sha256_of
 
 
 def weights(path, **tensors):
@@ -316,3 +316,13 @@ def test_a_file_that_is_gone_or_a_folder(tmp_path):
     refused(tmp_path / "gone.pt", "is no longer in .*; put it there again")
     (tmp_path / "folder.pt").mkdir()
     refused(tmp_path / "folder.pt", "is a folder, not a file")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_or_a_device_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.safetensors")
+    (tmp_path / "x.pt").symlink_to("/dev/zero")
+    for name in ("x.safetensors", "x.pt"):
+        refused(tmp_path / name, "is a pipe or a device, not a file; move it away")
+        with pytest.raises(ValueError, match="is a pipe or a device"):
+            sha256_of(tmp_path / name)

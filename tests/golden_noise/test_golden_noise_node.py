@@ -321,7 +321,7 @@ def test_files_that_are_no_npnet(folder, make, says):
 def test_names_of_files(folder, monkeypatch):
     write(folder, tiny_contents(), "mine.pth")
     options = NPNetLoader.define_schema().inputs[0].options
-    assert options == ["tiny_npnet.pth", "mine.pth"]
+    assert options == ["tiny_npnet.pth", "mine.pth", "pocket: npnet"]
     assert NPNetLoader.validate_inputs(npnet_file="mine.pth") is True
     assert NPNetLoader.validate_inputs() is True
     missing = NPNetLoader.validate_inputs(npnet_file="sdxl.pth")
@@ -333,7 +333,7 @@ def test_names_of_files(folder, monkeypatch):
     for kind in ("npnet", "npnets"):
         monkeypatch.setitem(folder_paths.folder_names_and_paths, kind, ([str(folder / "none")], {".pth"}))
     folder_paths.filename_list_cache.clear()
-    (entry,) = NPNetLoader.define_schema().inputs[0].options
+    entry, _ = NPNetLoader.define_schema().inputs[0].options
     assert "models/npnet" in entry
     assert "nothing is there yet" in NPNetLoader.validate_inputs(npnet_file=entry)
 
@@ -355,6 +355,7 @@ def test_the_folders_are_the_hosts(monkeypatch):
         (torch.zeros(1, 77, 4096), {}, "the prompt's embeddings are 4096 wide: that is a T5 encoder"),
         (torch.zeros(1, 80, 8), {}, "the prompt has 80 tokens"),
         (torch.zeros(1, 0, 8), {}, "the prompt has 0 tokens"),
+        (torch.zeros(0, 77, 8), {}, "conditioning contains no text"),
         (torch.zeros(1, 77, 8), {"strength": math.nan}, "strength is nan"),
     ],
 )

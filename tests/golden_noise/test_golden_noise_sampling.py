@@ -6,6 +6,7 @@ import comfy.samplers
 import pytest
 import torch
 from comfy_extras.nodes_custom_sampler import SamplerCustomAdvanced
+from support.compare import relative
 from support.models import conditioning, execute, recording, sample, tiny_model
 from support.npnets import small_weights
 from support.references import draw, with_references
@@ -15,6 +16,7 @@ from pack.nodes.golden_noise import golden_noise_model as npnet_model
 from pack.nodes.golden_noise.golden_noise_node import GoldenNoiseModel, GoldenNoiseNode
 from pack.nodes.golden_noise.npnet_file import net_from
 from pack.nodes.golden_noise.redenoise_node import Redenoise
+from pack.nodes.host import messages
 
 WIDTH = 32
 
@@ -109,6 +111,22 @@ def test_no_noise_stays_none(model, net, texts):
     assert not torch.any(golden.generate_noise({"samples": latent}))
 
 
+def test_a_sampler_that_brings_noise_of_its_own_is_told(model, net, texts, monkeypatch):
+    """A node that puts the noise into the latent and has the host add none; a second stage does that rightly."""
+    said = []
+    monkeypatch.setattr(messages, "_show", said.append)
+    patched, noise = with_npnet(model, net, texts), draw(1, 4, 8, 8)
+    sampling = model.get_model_object("model_sampling")
+    sigmas = comfy.samplers.calculate_sigmas(sampling, "normal", 3)
+    for start in (0, 1):
+        own = {"noise": torch.zeros_like(noise), "latent": noise * float(sigmas[start]), "sigmas": sigmas[start:]}
+        assert torch.equal(sample(patched, *texts, **own), sample(model, *texts, **own))
+        assert len(said) == 1 and said[0].startswith("this sampler brings its own noise")
+    assert "Golden Noise changes nothing" in said[0]
+    sample(patched, *texts, sigmas=sigmas)
+    assert len(said) == 1
+
+
 def test_full_noise_is_told_from_its_schedule():
     sampling = comfy.model_sampling.ModelSamplingDiscrete()
     for scheduler in ("normal", "karras", "exponential", "sgm_uniform", "simple", "ddim_uniform", "beta", "kl_optimal"):
@@ -125,6 +143,19 @@ def test_the_last_of_two_acts(model, net, texts):
     latent = {"samples": torch.zeros(1, 4, 8, 8)}
     twice = with_npnet(with_npnet(model, net, texts, strength=0.3), net, texts)
     assert torch.equal(ksampler(twice, texts, latent), ksampler(with_npnet(model, net, texts), texts, latent))
+
+
+@pytest.mark.parametrize("numbers", [[2], [3, 1], [1, 1]], ids=str)
+def test_pictures_taken_out_of_a_batch_are_as_in_it(model, net, texts, monkeypatch, numbers):
+    """The host draws the noise of Latent From Batch by the pictures' numbers, at the network's size too."""
+    told = []
+    monkeypatch.setattr(npnet_model, "warn_user", told.append)
+    ours = with_npnet(model, net, texts, size_mode="resize")
+    whole = sample(ours, *texts, latent=(4, 4, 6, 12), seed=5, steps=1)
+    latent = torch.zeros(len(numbers), 4, 6, 12)
+    noise = comfy.sample.prepare_noise(latent, 5, numbers)
+    found = sample(ours, *texts, latent=latent, noise=noise, seed=5, steps=1)
+    assert not told and relative(found, whole[numbers]) < 1e-3
 
 
 def test_resize_needs_the_seeds_own_noise(model, net, texts, monkeypatch):

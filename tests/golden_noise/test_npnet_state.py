@@ -13,9 +13,11 @@ from support.noise_pairs import collect, learn, make_pairs
 from support.npnets import small_weights
 from support.references import draw
 
+from pack.nodes.files import training_state
+from pack.nodes.files.output_folder import output_folder
 from pack.nodes.files.safe_files import read_tensors
-from pack.nodes.golden_noise import npnet_state, npnet_training
-from pack.nodes.golden_noise.noise_pairs import _Seeded, pairs_folder
+from pack.nodes.golden_noise import npnet_training
+from pack.nodes.golden_noise.noise_pairs import _Seeded
 from pack.nodes.golden_noise.npnet_file import net_from
 from pack.nodes.golden_noise.npnet_training_node import TrainNPNet
 from pack.nodes.golden_noise.redenoise_node import Redenoise
@@ -43,7 +45,7 @@ def said(monkeypatch):
     from pack.nodes.golden_noise import redenoised
 
     found = []
-    for module in (npnet_state, npnet_training, redenoised):
+    for module in (training_state, npnet_training, redenoised):
         monkeypatch.setattr(module, "warn_user", found.append)
     return found
 
@@ -267,7 +269,7 @@ def test_a_cancel_on_a_disk_that_filled_up_is_a_cancel(monkeypatch, said):
 
     def last(*args):
         step(*args)
-        monkeypatch.setattr(npnet_state, "put_tensors", full)
+        monkeypatch.setattr(training_state, "put_tensors", full)
         mm.interrupt_current_processing()
 
     with monkeypatch.context() as during:
@@ -366,4 +368,4 @@ def test_a_folder_of_links_in_a_circle(folders):
     (folders / "output" / "out").symlink_to(folders)
     for name in ("circle", "out"):
         with pytest.raises(ValueError, match="inside ComfyUI's output folder"):
-            pairs_folder(f"{name}/x")
+            output_folder(f"{name}/x")

@@ -9,8 +9,9 @@ from support.noise_pairs import collect, learn
 from support.npnets import small_weights
 from support.references import draw
 
+from pack.nodes.files import training_state
 from pack.nodes.files.new_files import write_tensors
-from pack.nodes.golden_noise import npnet_state, npnet_training
+from pack.nodes.golden_noise import npnet_training
 from pack.nodes.golden_noise.npnet_file import net_from
 from pack.nodes.golden_noise.npnet_node import NPNetLoader
 from pack.nodes.golden_noise.npnet_training_node import NoisePairs, TrainNPNet
@@ -22,6 +23,18 @@ pytestmark = pytest.mark.usefixtures("folders")
 @pytest.fixture(scope="module")
 def model():
     return tiny_model()
+
+
+@pytest.mark.parametrize("which", ["positive", "negative"])
+@pytest.mark.parametrize("empty", [[], conditioning(None), conditioning(torch.zeros(1, 0, 32))], ids=len)
+def test_an_empty_prompt_is_said_before_anything_is_written(model, folders, which, empty):
+    text = conditioning(draw(1, 77, 32, seed=1))
+    texts = {"positive": text, "negative": text, which: empty}
+    with pytest.raises(ValueError, match=f"{which} is empty; connect a CLIP Text Encode"):
+        execute(NoisePairs, model=model, width=64, height=64, **texts)
+    assert not list((folders / "output").iterdir())
+    with pytest.raises(ValueError, match=f"{which} is empty; connect a CLIP Text Encode"):
+        execute(Redenoise, noise=None, model=model, **texts)
 
 
 def test_pairs_are_redenoised_noise_and_kept(model, folders):
@@ -107,9 +120,9 @@ def test_what_is_learnt_is_written_now_and_then(model, monkeypatch):
     """A machine that is switched off gives no time to write."""
     collect(model)
     monkeypatch.setattr(npnet_training, "SAVE_EVERY", 2)
-    real, written = npnet_state.TrainingState._write, []
+    real, written = training_state.TrainingState._write, []
     monkeypatch.setattr(
-        npnet_state.TrainingState, "_write", lambda state, done: (written.append(done), real(state, done))[1]
+        training_state.TrainingState, "_write", lambda state, done: (written.append(done), real(state, done))[1]
     )
     learn(5)
     assert written == [2, 4, 5]

@@ -1,14 +1,18 @@
 """How techniques join a MODEL: in an order of their own, immutable, the MODEL that came in left alone."""
 
 import itertools
+import weakref
+from types import SimpleNamespace
 
 import pytest
+import torch
 from support.concepts import conducted
 from support.image_prompts import with_pictures
 from support.models import sample, tiny_model
 from support.references import prompt, with_references
 
 from pack.nodes.host.attach import attach, techniques_of
+from pack.nodes.host.run import Run
 from pack.nodes.host.technique import Technique
 from pack.nodes.text_contexts.layer_contexts import LayerContexts
 
@@ -73,6 +77,18 @@ def test_a_run_changes_no_technique(make):
     for size in ((1, 4, 8, 8), (2, 4, 8, 16)):
         sample(patched, prompt(model, 100), prompt(model, 200), steps=1, latent=size)
     assert [held(technique, 2) for technique in techniques_of(patched)] == before
+
+
+def test_a_run_that_somebody_keeps_holds_nothing_of_the_host():
+    """A pack that copies the options of a running sampler may keep the run in them."""
+    latents = torch.zeros(1, 4, 8, 8)
+    of_the_host = SimpleNamespace(latents=latents)
+    run = Run(of_the_host, latents.shape, sampler=of_the_host, continued=latents)
+    held = weakref.ref(latents)
+    del latents, of_the_host
+    assert held() is not None
+    run.close()
+    assert held() is None
 
 
 @pytest.mark.parametrize("names", [("first", "second"), ("second", "first")])

@@ -1,10 +1,14 @@
 """The bank keeps whole runs within its budget."""
 
 import gc
+from threading import Thread
 
 import torch
+from support.concepts import conducted
 from support.models import tiny_model
+from support.references import picture, with_references
 
+from pack.nodes.host import bank as bank_module
 from pack.nodes.host.bank import Bank, bank_of
 from pack.nodes.host.content_keys import digest
 
@@ -30,6 +34,23 @@ def test_what_is_there_is_not_put_in_twice():
         bank.put("a", contents, 1, MB)
         assert bank.bytes == 256 * 1024
         assert torch.equal(bank.get("a", 1, "cpu")["output", 6, 0][0], stored["output", 6, 0][0])
+
+
+def test_others_ask_while_one_stores(monkeypatch):
+    """Of several cards each has a thread, and the way into main memory takes time."""
+    bank, answers, real = Bank(), [], bank_module.FlatEntry
+    bank.put("known", entry(), 1, MB)
+
+    def slow(stored):
+        thread = Thread(target=lambda: answers.append(bank.get("known", 2, "meta")), daemon=True)
+        thread.start()
+        thread.join(5)
+        return real(stored)
+
+    monkeypatch.setattr(bank_module, "FlatEntry", slow)
+    bank.put("new", entry(), 1, MB)
+    assert len(answers) == 1 and answers[0] is not None
+    assert bank.get("new", 1, "meta") is not None
 
 
 def test_the_least_recently_used_run_goes_as_a_whole():
@@ -112,3 +133,42 @@ def test_digest_tells_contents_shapes_and_dtypes_apart():
         digest(t.T),
     ]
     assert len(set(different)) == len(different)
+
+
+def test_a_smaller_budget_drops_the_oldest_runs():
+    bank = Bank()
+    for run in (1, 2, 3):
+        bank.put(run, entry(), run, MB)
+    bank.shrink(MB // 2)
+    assert [run for run in (1, 2, 3) if bank.get(run, "later", "cpu") is not None] == [2, 3]
+    assert bank.bytes == MB // 2
+    bank.shrink(0)
+    assert bank.bytes == 0
+
+
+def test_a_budget_that_is_lowered_frees_memory_at_the_next_run():
+    model = tiny_model("sd15")
+    bank = bank_of(model.model)
+    wanted = picture(with_references(model, cache_mb=64))
+    full = bank.bytes
+    assert full
+    assert torch.equal(picture(with_references(model, cache_mb=0)), wanted) and bank.bytes == 0
+    picture(with_references(model, cache_mb=64))
+    picture(with_references(model, cache_mb=64, reference_seed=9))
+    assert full < bank.bytes
+    assert torch.equal(picture(with_references(model, cache_mb=1.01 * full / MB)), wanted)
+    assert bank.bytes == full
+    # a run with no bank of its own has no say
+    picture(model)
+    assert bank.bytes == full
+
+
+def test_techniques_of_one_model_share_the_larger_budget(tmp_path, monkeypatch):
+    monkeypatch.setattr("folder_paths.get_user_directory", lambda: str(tmp_path))
+    model = tiny_model("sd15")
+    both = conducted(with_references(model, cache_mb=0), layout=True, cache_mb=1, guidance_weight=0.01)
+    picture(both, steps=1)
+    kept = bank_of(model.model).bytes
+    assert kept
+    picture(both, steps=1)
+    assert bank_of(model.model).bytes == kept

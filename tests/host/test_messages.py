@@ -3,8 +3,10 @@
 import logging
 import sys
 from types import SimpleNamespace
+from uuid import uuid4
 
 import pytest
+from comfy_execution.utils import CurrentNodeContext
 
 from pack.nodes.host import messages
 from pack.nodes.host.messages import input_error, log_info, log_warning, plain, warn_user
@@ -30,8 +32,8 @@ def page(monkeypatch):
     sent = []
     server = SimpleNamespace(send_progress_text=lambda text, node: sent.append(text))
     monkeypatch.setitem(sys.modules, "server", SimpleNamespace(PromptServer=SimpleNamespace(instance=server)))
-    monkeypatch.setattr(messages, "get_executing_context", lambda: SimpleNamespace(node_id="1"))
-    return sent
+    with CurrentNodeContext(str(uuid4()), "1"):
+        yield sent
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=ascii)
@@ -80,3 +82,40 @@ def test_a_quoted_name_keeps_its_ends():
 def test_ordinary_sentences_stay_as_they_are():
     for text in ("a cat", 'the word "a big red hat" is odd; enter another', "\u00fcber \u732b 1024 \u00d7 768"):
         assert plain(text) == text
+
+
+def test_spaces_of_all_widths_stay_as_they_are():
+    """Names of files hold them, as no-break and ideographic spaces; marks that nobody sees go by their codes."""
+    assert plain("my\u00a0cat \u732b\u3000\u72ac") == "my\u00a0cat \u732b\u3000\u72ac"
+    assert plain("a\u200bb\u2028c") == "a\\u200bb\\u2028c"
+
+
+def test_a_node_shows_all_that_it_has_said_in_a_run(page):
+    """The page keeps only the last text that a node sends."""
+    for sentence in ("first", "second", "first", "third"):
+        warn_user(sentence)
+    with pytest.raises(ValueError, match="stop"):
+        raise input_error("stop")
+    both = "first\nsecond"
+    assert page == ["first", both, both, f"{both}\nthird", f"{both}\nthird\nstop"]
+    with CurrentNodeContext("the next run", "1"):
+        warn_user("first")
+    assert page[-1] == "first"
+
+
+def test_each_node_shows_its_own(page):
+    run = str(uuid4())
+    for node, sentence in (("1", "a"), ("2", "b"), ("1", "c")):
+        with CurrentNodeContext(run, node):
+            warn_user(sentence)
+    assert page == ["a", "b", "a\nc"]
+
+
+def test_what_is_remembered_has_a_limit(page):
+    for number in range(100):
+        warn_user(f"sentence {number}")
+    assert page[-1].split("\n") == [f"sentence {number}" for number in range(100 - messages.SHOWN, 100)]
+    for number in range(100):
+        with CurrentNodeContext("many", str(number)):
+            warn_user("short")
+    assert len(messages._SAID) == messages.NODES

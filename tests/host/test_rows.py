@@ -2,7 +2,7 @@
 
 from uuid import uuid4
 
-from pack.nodes.host.rows import COND, LIST_NAMES, UNCOND, chunks_of, coupled_chunks, entry_of, names_of
+from pack.nodes.host.rows import COND, LISTS, UNCOND, Listed, Reading, chunks_of, coupled_chunks, entry_of, named_lists
 
 P, P2, N = uuid4(), uuid4(), uuid4()
 CONDS = {"positive": [{"uuid": P}, {"uuid": P2}], "negative": [{"uuid": N}]}
@@ -34,10 +34,20 @@ def test_an_entry_copied_to_the_other_side_takes_its_index():
 
 def test_a_copied_entry_that_a_node_runs_alone_takes_the_name_of_its_list():
     conds = {"positive": [{"uuid": P}], "negative": [{"uuid": N}, {"uuid": P}]}
-    names = names_of([conds["negative"]], conds)
-    assert names == ("negative",) and names_of([list(conds["negative"]), None], conds) == (None, None)
-    options = {"cond_or_uncond": [0, 0], "uuids": [P, N], LIST_NAMES: names}
+    lists = named_lists([conds["negative"]], conds)
+    assert lists == (Listed("negative"),)
+    assert named_lists([list(conds["negative"]), None], conds) == (Listed(None), Listed(None))
+    options = {"cond_or_uncond": [0, 0], "uuids": [P, N], LISTS: lists}
     assert roles(options, 2, conds) == [(0, 1, UNCOND), (1, 2, UNCOND)]
+
+
+def test_rows_know_what_their_list_reads_of_references():
+    conds = {"positive": [{"uuid": P}], "negative": [{"uuid": N}]}
+    without = Listed("positive without references", Reading(references=False))
+    options = {"cond_or_uncond": [1, 0], "uuids": [P, P], LISTS: (Listed("positive", Reading(shift=-1)), without)}
+    chunks = chunks_of(options, 2, conds)
+    assert [chunk.reading for chunk in chunks] == [Reading(references=False), Reading(shift=-1)]
+    assert [chunk.role for chunk in chunks] == [COND, COND]
 
 
 def test_guiders_of_other_nodes_have_other_names():
@@ -53,6 +63,14 @@ def test_guiders_of_other_nodes_have_other_names():
 def test_without_a_guider_the_index_decides():
     assert roles({"cond_or_uncond": [1, 0], "uuids": [N, P]}, 2, {}) == [(0, 1, UNCOND), (1, 2, COND)]
     assert roles({"cond_or_uncond": [1, 0]}, 2, {}) == [(0, 1, UNCOND), (1, 2, COND)]
+
+
+def test_a_list_that_a_node_brings_itself_is_no_prompt():
+    """The host's old Perp-Neg runs an empty prompt of its own: index 0, and a uuid that no guider holds."""
+    assert roles({"cond_or_uncond": [0], "uuids": [uuid4()]}, 2) == [(0, 2, UNCOND)]
+    # nobody gave a uuid: the index decides
+    assert roles({"cond_or_uncond": [0], "uuids": [None]}, 2) == [(0, 2, COND)]
+    assert roles({"cond_or_uncond": [0, 1]}, 2) == [(0, 1, COND), (1, 2, UNCOND)]
 
 
 def test_rows_that_nobody_explains_are_one_chunk():

@@ -235,26 +235,13 @@ FACE_ID = {
     "image_proj.norm.weight": (768,),
     "image_proj.norm.bias": (768,),
 }
-BUNDLE = {f"ip_adapter.0.to_{p}_lora.{part}.weight": (8, 8) for p in ("q", "k", "v", "out") for part in ("down", "up")}
-PORTRAIT = FACE_ID | {"image_proj.proj.2.weight": (16 * 768, 1024), "image_proj.proj.2.bias": (16 * 768,)}
 RESAMPLED = {name: shape for name, shape in shapes_of_file("sdxl", "plus", 2048, 512).items() if "image_proj" in name}
 KOLORS = {name: s for name, s in shapes_of_file("sdxl", "plus", 2048, 1024, dim=2048).items() if "image_proj" in name}
 OTHERS = [
-    ("ip-adapter-faceid_sd15.bin", "a FaceID file", FACE_ID | pairs_of() | BUNDLE),
-    ("x.bin", "a FaceID file", FACE_ID | pairs_of()),
     (
-        "ip-adapter-faceid-plusv2_sd15.bin",
-        "a FaceID plus file",
-        FACE_ID | {"image_proj.perceiver_resampler.proj_in.weight": (768, 1280)} | pairs_of() | BUNDLE,
-    ),
-    ("ip-adapter-faceid-portrait_sd15.bin", "a FaceID portrait file", PORTRAIT | pairs_of()),
-    ("instantid/ip-adapter.bin", "an InstantID file", RESAMPLED | pairs_of(2048, rows=640)),
-    ("ip-adapter-faceid-portrait_sdxl_unnorm.bin", "a FaceID portrait file", RESAMPLED | pairs_of(2048, rows=640)),
-    ("ip-adapter.bin", "an InstantID or FaceID portrait file", RESAMPLED | pairs_of(2048, rows=640)),
-    (
-        "mask.bin",
-        "a StoryMaker file",
-        RESAMPLED | {"image_proj_model.pos_embed": (3, 20, 2048), "image_proj_model.bg_embed": (1, 20, 2048)} | BUNDLE,
+        "ip-adapter-faceid-plus-kolors.bin",
+        "a Kolors FaceID file",
+        FACE_ID | {"image_proj.perceiver_resampler.proj_in.weight": (4096, 1024)} | pairs_of(),
     ),
     (
         "ms_adapter.bin",

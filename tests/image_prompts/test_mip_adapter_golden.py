@@ -51,6 +51,26 @@ def one_call(model, golden, params, positive=None):
     return call
 
 
+def trajectory(model, golden, cfg):
+    """The latents after each step of the recorded run, repeated by the host's own sampler."""
+    alphas = golden["alphas_cumprod"].double()
+    sigmas = ((1 - alphas) / alphas).sqrt().float()
+    scale = (1 + sigmas**2).sqrt()
+    reached = []
+    sample(
+        model,
+        texts(golden, "cond"),
+        texts(golden, "uncond"),
+        cfg=cfg,
+        noise=golden["latents"] * scale[0] / sigmas[0],
+        latent=tuple(golden["latents"].shape),
+        sigmas=sigmas,
+        callback=lambda step, x0, x, total: reached.append((x / scale[step], x0)),
+    )
+    # the sampler reports x before each step, and what it predicts to be the picture, which the last step reaches
+    return [x for x, _ in reached] + [reached[-1][1]]
+
+
 def host_block(name):
     """The host key of a layer by its diffusers name."""
     parts = name.split(".")
@@ -98,23 +118,8 @@ def test_merge_weights_of_all_layers(name, monkeypatch):
 def test_trajectory(guided, monkeypatch):
     golden, params = case("mip_adapter/traj_sdxl_base_2ref")
     model = tiny_model("sdxl")
-    alphas = golden["alphas_cumprod"].double()
-    sigmas = ((1 - alphas) / alphas).sqrt().float()
-    scale = (1 + sigmas**2).sqrt()
     model = patched(model, golden, params, monkeypatch)
-    reached = []
-    sample(
-        model,
-        texts(golden, "cond"),
-        texts(golden, "uncond"),
-        cfg=params["cfg"] if guided else 1.0,
-        noise=golden["latents"] * scale[0] / sigmas[0],
-        latent=tuple(golden["latents"].shape),
-        sigmas=sigmas,
-        callback=lambda step, x0, x, total: reached.append((x / scale[step], x0)),
-    )
     recorded = golden["traj_cfg_latents" if guided else "traj_nocfg_latents"]
-    # the sampler reports x before each step, and what it predicts to be the picture, which the last step reaches
-    latents = [x for x, _ in reached] + [reached[-1][1]]
+    latents = trajectory(model, golden, params["cfg"] if guided else 1.0)
     for latent, expected in zip(latents, recorded, strict=True):
         assert (latent - expected).abs().max() < 2e-3

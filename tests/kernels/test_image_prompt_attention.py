@@ -7,14 +7,8 @@ import torch
 import torch.nn.functional as F
 from support.golden_data import case
 
-from pack.kernels.image_prompt_attention import (
-    image_probabilities,
-    image_values,
-    merge_weights,
-    object_maps,
-    shared_weight,
-    text_gate,
-)
+from pack.kernels.image_prompt_attention import image_probabilities, image_values, picture_shares, text_gate
+from pack.kernels.object_shares import equal_shares, merge_weights, object_maps, shared_weight
 from pack.kernels.reference_attention import torch_attention
 
 HEADS = 2
@@ -198,3 +192,45 @@ def test_one_layer_of_the_published_code(name, limit):
     for key, value in computed.items():
         assert (value - golden[key]).abs().max() < limit, key
     assert (weights - golden["merge_weight"]).abs().max() < 5 * limit
+
+
+@pytest.mark.parametrize("joint", [False, True])
+@pytest.mark.parametrize("lengths", [[4, 4, 4], [1, 6, 5], [12]])
+def test_pictures_of_unequal_lengths_are_each_for_itself(joint, lengths):
+    """One flat axis of tokens: each picture's part alone, or together with the others', with ln R in the logits."""
+    q, k, v = normal(2, 9, 8), normal(12, 8), normal(12, 8, seed=1)
+    regions = torch.rand(len(lengths), 9, generator=torch.Generator().manual_seed(0))
+    factors = torch.rand(2, len(lengths), 9, generator=torch.Generator().manual_seed(1))
+    log_regions = regions.log() if joint else None
+    probabilities = image_probabilities(q, k, heads=HEADS, lengths=lengths, joint=joint, log_regions=log_regions)
+    out = image_values(probabilities, v, factors, lengths=lengths)
+    expected = torch.zeros(2, 9, 8)
+    first = 0
+    whole = torch.zeros(2, HEADS, 9)
+    split = [t.view(*t.shape[:-1], HEADS, 4) for t in (q, k, v)]
+    scores = torch.einsum("bnhd,mhd->bhnm", split[0], split[1]) / 2
+    if joint:
+        place = torch.tensor([i for i, length in enumerate(lengths) for _ in range(length)])
+        scores = scores + regions.log()[place].mT
+        whole = scores.exp().sum(-1)
+    for i, length in enumerate(lengths):
+        part = scores[..., first : first + length].exp()
+        weights = part / (whole if joint else part.sum(-1))[..., None]
+        torch.testing.assert_close(probabilities[..., first : first + length], weights, rtol=1e-4, atol=1e-6)
+        seen = torch.einsum("bhnm,mhd->bnhd", weights, split[2][first : first + length]).flatten(2)
+        expected += factors[:, i, :, None] * seen
+        first += length
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
+    shares = picture_shares(probabilities, lengths)
+    assert shares.shape == (2, len(lengths), 9)
+    if joint:
+        torch.testing.assert_close(shares.sum(1), torch.ones(2, 9))
+
+
+def test_equal_shares():
+    """R_i max R / sum R; nothing where nobody may be; and what shared tokens get in sum."""
+    regions = torch.tensor([[1.0, 0.5, 0.0, 0.0], [1.0, 0.0, 0.0, 0.25]])
+    found = equal_shares(regions)
+    torch.testing.assert_close(found, torch.tensor([[0.5, 0.5, 0.0, 0.0], [0.5, 0.0, 0.0, 0.25]]))
+    strengths = torch.tensor([0.5, 2.0])
+    torch.testing.assert_close(strengths @ found, shared_weight(strengths, regions))

@@ -2,6 +2,7 @@
 
 import comfy.model_base
 import comfy.model_management
+import comfy.samplers
 import pytest
 import torch
 from support.compare import differ
@@ -164,19 +165,22 @@ def test_each_image_of_a_batch_is_as_alone(model, batch):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("kind", ["sd15", "sdxl"])
 def test_half_precision_unet(kind, dtype):
-    """The patched UNet in half precision errs at most twice as much as the bare one does."""
+    """The patched UNet in half precision errs at most three times as much as the bare one does."""
     errors = {}
-    for name, patch in (("bare", lambda m: m), ("patched", with_references)):
+    for name in ("bare", "patched"):
         outputs = []
         for d in (torch.float32, dtype):
-            model, calls = recording(patch(tiny_model(kind, dtype=d)))
-            # over several draws, since that of one is luck
+            model, found = tiny_model(kind, dtype=d), []
+            # over several draws of both noises, since that of one is luck
             for seed in range(4):
-                picture(model, steps=1, seed=seed)
-            outputs.append(torch.stack([call.cond.double() for call in calls.calls]))
+                patched = model if name == "bare" else with_references(model, reference_seed=seed)
+                recorded, calls = recording(patched)
+                picture(recorded, steps=1, seed=seed)
+                found += [call.cond.double() for call in calls.calls]
+            outputs.append(torch.stack(found))
         assert outputs[1].isfinite().all()
         errors[name] = float((outputs[1] - outputs[0]).norm() / outputs[0].norm())
-    assert errors["patched"] < 2 * errors["bare"]
+    assert errors["patched"] < 3 * errors["bare"]
 
 
 def test_references_of_other_sizes_and_text_lengths(model):
@@ -252,8 +256,9 @@ def test_noise_is_drawn_once_per_step(model, sampler, monkeypatch):
 
     monkeypatch.setattr(mrsa, "reference_noise", noted)
     picture(with_references(model, cache_mb=0, reference_seed=5), sampler=sampler, steps=3)
-    # the first sampling step of a schedule has index 0; two-evaluation samplers add no further step
-    assert {step for _, _, step in drawn} <= {0, 1, 2}
+    # the timesteps at which the three steps begin; two-evaluation samplers add no further step
+    levels = comfy.samplers.KSampler(model, 3, torch.device("cpu"), sampler, "normal").sigmas[:3]
+    assert {step for _, _, step in drawn} <= {int(model.model.model_sampling.timestep(level)) for level in levels}
     assert {seed for seed, _, _ in drawn} == {5} and {index for _, index, _ in drawn} == {0, 1}
 
 
@@ -290,8 +295,8 @@ def test_reference_noise():
 def test_the_sampler_seed_does_not_change_the_references(model, monkeypatch):
     """A second picture with another seed finds all keys and values in the bank."""
     passes = []
-    real = noise_level.caught_keys
-    monkeypatch.setattr(noise_level, "caught_keys", lambda *args: (passes.append(1), real(*args))[1])
+    real = noise_level.caught
+    monkeypatch.setattr(noise_level, "caught", lambda *args: (passes.append(1), real(*args))[1])
     patched = with_references(tiny_model("sd15"))
     first = picture(patched, seed=1)
     assert len(passes) == 3
@@ -316,13 +321,13 @@ def test_sd2_unet():
 def test_inpainting_unet_sees_the_reference_as_unmasked(monkeypatch):
     model = tiny_model("sd15", in_channels=9, seed=4)
     seen = []
-    real = noise_level.caught_keys
+    real = noise_level.caught
 
     def look(call, x, *rest):
         seen.append(x)
         return real(call, x, *rest)
 
-    monkeypatch.setattr(noise_level, "caught_keys", look)
+    monkeypatch.setattr(noise_level, "caught", look)
     vae = PixelVAE()
     chain = references(1)
     patched = with_references(model, chain, vae=vae)

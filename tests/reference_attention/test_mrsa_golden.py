@@ -2,11 +2,12 @@
 
 import math
 
-import comfy.samplers
+import comfy.ldm.modules.attention as attention
 import pytest
 import torch
 from support.golden_data import case
-from support.models import StubCLIP, StubVAE, conditioning, execute, recording, sample, tiny_adm, tiny_model
+from support.golden_runs import repeat_run, schedule_of, texts
+from support.models import StubCLIP, StubVAE, execute, recording, sample, tiny_adm, tiny_model
 
 from pack.nodes.reference_attention import mrsa
 from pack.nodes.reference_attention.mrsa_node import MultiReferenceSelfAttention
@@ -61,17 +62,13 @@ def patched(model, golden, params, monkeypatch, regions=True, noises=None, windo
     return model
 
 
-def texts(golden, name):
-    values = {}
-    if f"pooled_{name}" in golden:
-        values = {"pooled_output": golden[f"pooled_{name}"], "time_ids": golden["time_ids"]}
-    return conditioning(golden[f"context_{name}"], **values)
-
-
+@pytest.mark.parametrize("function", ["attention_sub_quad", "attention_pytorch"])
 @pytest.mark.parametrize(
     ("name", "regions"), [*((name, True) for name in EPS_CASES), ("ext_soft_masks_regions", False)]
 )
-def test_noise_prediction(name, regions, monkeypatch):
+def test_noise_prediction(name, regions, function, monkeypatch):
+    """With the bias in channels, and merged by log-sum-exp where the host's function is PyTorch's own."""
+    monkeypatch.setattr(attention, "optimized_attention", getattr(attention, function))
     golden, params = case(f"mrsa/{name}")
     model = tiny_model(params["unet"].removeprefix("tiny_"))
     sigma = float(model.get_model_object("model_sampling").sigma(golden["timestep"]))
@@ -100,9 +97,7 @@ def test_noise_prediction(name, regions, monkeypatch):
 def test_trajectory(name, monkeypatch):
     golden, params = case(f"mrsa/{name}")
     model = tiny_model("sd15")
-    alpha, alpha_prev = golden["alpha_bar"].double(), golden["alpha_bar_prev"].double()
-    sigmas = ((1 - alpha) / alpha).sqrt().float()
-    last = ((1 - alpha_prev[-1]) / alpha_prev[-1]).sqrt().float()
+    sigmas = schedule_of(model, golden)[:-1]
     start, end = params.get("start_step", 0), params.get("end_step", len(sigmas))
     sampling = model.get_model_object("model_sampling")
     # a window from just above the first active step to just below the last one
@@ -111,34 +106,16 @@ def test_trajectory(name, monkeypatch):
     first = max(p for p, s in zip(percents, reached, strict=True) if s > sigmas[start])
     after = min(p for p, s in zip(percents, reached, strict=True) if s < sigmas[end - 1])
 
-    noises = lambda seed, index, step, like: golden["noise_ref"][step, index][None]  # noqa: E731
+    number = {int(timestep): i for i, timestep in enumerate(golden["timesteps"])}
+    noises = lambda seed, index, step, like: golden["noise_ref"][number[step], index][None]  # noqa: E731
     patched_model = patched(model, golden, params, monkeypatch, noises=noises, window=(first, after))
-    model, recorder = recording(patched_model)
-    reached = []
-    schedule = torch.cat([sigmas, last[None]])
-    # the sampler scales unit noise by sqrt(1 + sigma^2) at full denoise, by sigma else: give it what makes x_T
-    guider = comfy.samplers.CFGGuider(model)
-    guider.set_conds(texts(golden, "target"), texts(golden, "neg") if "context_neg" in golden else [])
-    guider.set_cfg(params["guidance_scale"])
-    scale = (1 + schedule**2).sqrt()
-    full = abs(float(schedule[0]) - float(sampling.sigma_max)) < 1e-3
-    x = golden["x_T"] * scale[0] / (scale[0] if full else schedule[0])
-    final = guider.sample(
-        x,
-        torch.zeros_like(x),
-        comfy.samplers.ksampler("euler"),
-        schedule,
-        callback=lambda step, x0, x, total: reached.append(x / scale[step]),
-        disable_pbar=True,
-    )
-    for step, call in enumerate(recorder.calls):
+    run = repeat_run(patched_model, golden, params["guidance_scale"])
+    for step, call in enumerate(run.calls):
         assert (call.cond - golden["eps_cond"][step]).abs().max() < 3e-5
         if "eps_uncond" in golden:
             assert (call.uncond - golden["eps_uncond"][step]).abs().max() < 3e-5
-    # the sampler reports x before each step, and the last one in the VAE's units
-    reached = [*reached[1:], model.model.process_latent_in(final) / scale[-1]]
     limit = 1e-3 if name == "traj_guided" else 1e-4
-    for latent, expected in zip(reached, golden["latents"], strict=True):
+    for latent, expected in zip(run.latents, golden["latents"], strict=True):
         assert (latent[0] - expected).abs().max() < limit
 
 

@@ -8,7 +8,7 @@ from support.models import execute, tiny_model
 from support.references import PixelVAE, TinyClip, half_mask, references, with_references
 
 from pack.nodes.host.attach import techniques_of
-from pack.nodes.reference_attention import mrsa
+from pack.nodes.reference_attention import reference_rows
 from pack.nodes.references.references_node import AddReference
 
 
@@ -59,7 +59,7 @@ def test_weights_beyond_20_count_as_20(model):
 
 def test_an_empty_mask_is_said(model, monkeypatch):
     told = []
-    monkeypatch.setattr(mrsa, "warn_user", told.append)
+    monkeypatch.setattr(reference_rows, "warn_user", told.append)
     thin = torch.zeros(1, 64, 64)
     thin[:, 7] = 1
     patched = with_references(model, references(2, masks=[thin, half_mask()]))

@@ -4,11 +4,13 @@ import comfy.sd
 import comfy.utils
 import pytest
 import torch
+from comfy_extras.nodes_model_merging import ModelMergeSimple
 from support.models import execute, tiny_model
 from support.references import picture, with_references
 from support.resadapter_sets import (  # noqa: F401 (fixture)
     LORA,
     NORMS,
+    POCKET_SET,
     equal,
     folder,
     golden_set,
@@ -111,6 +113,15 @@ def test_a_set_for_small_sizes_is_known_by_its_folder(name, folder):  # noqa: F8
     assert resadapter_sets.read_set(name).interpolates
 
 
+def test_folders_are_found_with_the_separators_of_any_system(folder):  # noqa: F811
+    lora, norms = golden_set(SD15)
+    put(folder / "below" / "mine", **{LORA: lora, NORMS: norms})
+    for name in ("below/mine", "below\\mine"):
+        assert resadapter_sets.check_choice(name) is True and resadapter_sets.read_set(name).name == "below/mine"
+        assert resadapter_sets.set_changed(name) == resadapter_sets.set_changed("below/mine")
+    assert resadapter_sets.check_choice("below\\other") is not True
+
+
 def test_a_folder_of_another_family_tells_nothing(folder):  # noqa: F811
     lora, norms = golden_set(SD15)
     put(folder / "resadapter_v1_sdxl_interpolation_no", **{LORA: lora, NORMS: norms})
@@ -134,6 +145,27 @@ def test_halves_are_applied_and_said(model, folder, told):  # noqa: F811
     patched, report = with_set(model, "norms alone")
     assert len(patched.patches) == 88 and "the norms alone are not enough" in report
     assert len(told) == 2
+
+
+def test_behind_a_model_merge_the_set_acts_in_full_and_it_is_said(model, folder, told):  # noqa: F811
+    """Before it, the set is merged like the rest of its checkpoint: by its share."""
+    other = tiny_model("sd15", seed=5)
+
+    def merged(first):
+        return ModelMergeSimple().merge(first, other, 0.25)[0]
+
+    adapted, _ = with_set(model, SD15)
+    assert not told
+    behind, report = with_set(merged(model), SD15)
+    assert "88 norms of this model were already replaced, by a model merge or another ResAdapter" in told[-1]
+    assert told[-1].split(": ", 1)[1] in report and "Behind a merge that is right" in report
+    full, share, alone, there = map(weights_of, (behind, merged(adapted), adapted, other))
+    names = [key.removeprefix("diffusion_model.") for key in adapted.patches]
+    norms = [key for key in names if alone[key].ndim == 1]
+    assert len(norms) == 88
+    for key in norms:
+        torch.testing.assert_close(full[key], alone[key], rtol=0, atol=2e-6)
+        torch.testing.assert_close(share[key], 0.25 * alone[key] + 0.75 * there[key], rtol=0, atol=2e-6)
 
 
 def test_collisions_are_said(model, folder, told):  # noqa: F811
@@ -186,12 +218,12 @@ def test_a_set_of_any_form_is_the_same(model, folder):  # noqa: F811
 def test_the_list_of_sets(folder):  # noqa: F811
     lora, norms = golden_set(SD15)
     names = sorted(path.name for path in folder.iterdir())
-    assert resadapter_sets.set_choices() == names
+    assert resadapter_sets.set_choices() == [*names, POCKET_SET]
     # in a folder of more than two files each stands for itself, beside the pairs of known names
     put(folder / "many", **{LORA: lora, NORMS: norms, "third.safetensors": lora})
     pair = f"many/{LORA} + many/{NORMS}"
     singles = [f"many/{name}" for name in (NORMS, LORA, "third.safetensors")]
-    assert resadapter_sets.set_choices("none") == ["none", pair, *singles, *names]
+    assert resadapter_sets.set_choices("none") == ["none", pair, *singles, *names, POCKET_SET]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,17 @@ import comfy.model_base
 import pytest
 import torch
 from support.models import execute, tiny_model
-from support.resadapter_sets import GOLDEN_SETS, LORA, NORMS, files, folder, golden_set, put, with_set  # noqa: F401 (fixture)
+from support.resadapter_sets import (  # noqa: F401 (fixture)
+    GOLDEN_SETS,
+    LORA,
+    NORMS,
+    POCKET_SET,
+    files,
+    folder,
+    golden_set,
+    put,
+    with_set,
+)
 
 from pack.nodes.resadapter.resadapter_node import ResAdapter, ResAdapterExport, Resolution
 
@@ -87,6 +97,10 @@ WRONG = {
         lambda: changed(0, up_blocks_2_upsamplers_0_conv__lora_down__weight=torch.ones(0, 64, 3, 3)),
         r"the LoRA of up_blocks_2_upsamplers_0_conv in adapter_set wrong has no rank",
     ),
+    "an alpha of several values": (
+        lambda: changed(0, down_blocks_0_downsamplers_0_conv__alpha=torch.ones(3)),
+        r"down_blocks_0_downsamplers_0_conv in adapter_set wrong has",
+    ),
     "a mis-shaped convolution": (
         lambda: changed(0, up_blocks_2_upsamplers_0_conv__lora_down__weight=torch.ones(4, 48, 3, 3)),
         r"LoRA down of up_blocks_2_upsamplers_0_conv in adapter_set wrong has the shape \(4, 48, 3, 3\)",
@@ -156,11 +170,11 @@ def test_a_set_that_is_not_there(node, folder):  # noqa: F811
 def test_an_empty_folder_says_where_to_put_files(model, folder):  # noqa: F811
     shutil.rmtree(folder)
     (combo,) = [i for i in ResAdapter.define_schema().inputs if i.id == "adapter_set"]
-    assert combo.options == ["none found: put files into models/resadapter and refresh the page"]
+    assert combo.options == ["none found: put files into models/resadapter and refresh the page", POCKET_SET]
     assert "nothing is there yet" in ResAdapter.validate_inputs(adapter_set=combo.options[0])
     refused(model, combo.options[0], "nothing is there yet")
     (combo,) = [i for i in Resolution.define_schema().inputs if i.id == "adapter_set"]
-    assert combo.options == ["none"] and Resolution.validate_inputs(adapter_set="none") is True
+    assert combo.options == ["none", POCKET_SET] and Resolution.validate_inputs(adapter_set="none") is True
 
 
 def test_a_replaced_file_is_read_anew(folder):  # noqa: F811
@@ -202,4 +216,4 @@ def test_an_export_for_another_family_writes_nothing(model, folder):  # noqa: F8
 
 def test_the_golden_sets_are_listed_by_folder(folder):  # noqa: F811
     (combo,) = [i for i in ResAdapter.define_schema().inputs if i.id == "adapter_set"]
-    assert combo.options == sorted(path.name for path in GOLDEN_SETS.glob("tiny_*"))
+    assert combo.options == [*sorted(path.name for path in GOLDEN_SETS.glob("tiny_*")), POCKET_SET]

@@ -6,8 +6,9 @@ from contextlib import contextmanager
 import pytest
 import torch
 from support.compare import differ
-from support.concepts import conducted, random_lora, strip, with_lora
+from support.concepts import conducted, dora, random_lora, strip, with_lora
 from support.models import execute, sample, tiny_model
+from support.own_weights import one_concept
 from support.references import draw, prompt
 
 from pack.nodes.concept_conductor import conductor_run
@@ -18,22 +19,6 @@ from pack.nodes.row_adapters.own_weights import with_weights
 @pytest.fixture
 def model():
     return tiny_model("sd15")
-
-
-def dora(file):
-    """The LoRA file with a magnitude for each layer."""
-    scales = {
-        name.replace(".lora_up.weight", ".dora_scale"): torch.full((len(up), 1), 0.5)
-        for name, up in file.items()
-        if name.endswith(".lora_up.weight")
-    }
-    return {**file, **scales}
-
-
-def one_concept(model, file):
-    """A chain of one concept on the left half."""
-    inputs = {"positive": prompt(model, 300), "mask": strip(0, 2)}
-    return execute(AddConcept, model=with_lora(model, file, 1.0), **inputs)[0]
 
 
 def picture(model, **kwargs):
@@ -126,3 +111,41 @@ def test_an_error_in_the_middle_leaves_the_checkpoint(model, monkeypatch):
             picture(ours)
     assert all(torch.equal(weight, before[key]) for key, weight in model.model.diffusion_model.state_dict().items())
     assert torch.equal(picture(ours), whole)
+
+
+@pytest.mark.parametrize("kinds", [(dict, dict), (dora, dict), (dict, None)], ids=["LoRAs", "a DoRA", "one alone"])
+def test_concepts_on_one_other_checkpoint_are_as_on_a_copy_each(model, kinds):
+    """The host loads a checkpoint once, whatever the concepts on it have beyond it."""
+
+    def drawn(*others):
+        chain = ()
+        for number, (one, kind) in enumerate(zip(others, kinds, strict=True)):
+            taught = with_lora(one, kind(random_lora(one, number)), 1.0) if kind else one
+            inputs = {"model": taught, "positive": prompt(model, 300 + number), "mask": strip(number, 2)}
+            (chain,) = execute(AddConcept, concepts=chain, **inputs)
+        ours = conducted(with_lora(model, random_lora(model, 9), 0.5), chain)
+        return [picture(ours, steps=2), picture(ours, steps=2, seed=1)]
+
+    other, copies = tiny_model(seed=1), (tiny_model(seed=1), tiny_model(seed=1))
+    before = picture(other)
+    for found, wanted in zip(drawn(other, other), drawn(*copies), strict=True):
+        assert differ(found, wanted) < 1e-3
+    assert torch.equal(picture(other), before)
+
+
+def test_a_third_concept_on_one_other_checkpoint(model):
+    """Of which two are equal but for their prompts."""
+    other = tiny_model(seed=1)
+    taught = [with_lora(other, random_lora(other, number), 1.0) for number in (1, 1, 2)]
+    copies = [with_lora(tiny_model(seed=1), random_lora(other, number), 1.0) for number in (1, 1, 2)]
+    found, wanted = (picture(conducted(model, chain_of(model, models)), steps=2) for models in (taught, copies))
+    assert differ(found, wanted) < 1e-3
+
+
+def chain_of(model, models):
+    """A concept for each MODEL, beside each other."""
+    chain = ()
+    for number, one in enumerate(models):
+        inputs = {"model": one, "positive": prompt(model, 300 + number), "mask": strip(number, len(models))}
+        (chain,) = execute(AddConcept, concepts=chain, **inputs)
+    return chain

@@ -336,11 +336,11 @@ def test_the_host_loads_them_with_the_model():
 
 def test_one_pair_of_products_per_layer(base, monkeypatch):
     """Three concepts cost as many calls as one; ranks far from each other are not padded to the largest."""
-    import pack.nodes.row_adapters.layer_deltas as layer_deltas
+    import pack.nodes.row_adapters.layer_products as layer_products
 
     calls = []
-    linear = layer_deltas.grouped_linear
-    monkeypatch.setattr(layer_deltas, "grouped_linear", lambda *a: calls.append(a[1].shape) or linear(*a))
+    lowered = layer_products.lowered
+    monkeypatch.setattr(layer_products, "lowered", lambda *a: calls.append(a[1].shape) or lowered(*a))
 
     def with_ranks(*ranks):
         concepts = [loaded(base, Maker(base, seed)("lora", (LINEAR,), rank)) for seed, rank in enumerate(ranks)]

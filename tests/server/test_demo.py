@@ -14,10 +14,9 @@ from support import canvas
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     base = tmp_path_factory.mktemp("demo")
-    packs = {"comfyui-personalization": Path(__file__).parents[2], **demo.PACKS}
+    packs = {"comfyui-personalization": Path(__file__).parents[2]}
     host, cpu = os.environ["COMFYUI_PATH"], not torch.cuda.is_available()
     with Server(host, sys.executable, base, cpu=cpu, packs=packs) as server:
-        demo.put_pictures(base)
         yield server
 
 

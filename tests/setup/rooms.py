@@ -5,7 +5,7 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parents[1]
 # Maths, setting up, and the shape of the code.
 WITHOUT_HOST = ("kernels", "setup", "test_architecture.py", "test_demo.py")
-# The browser opens the newest front end alone; training uses torch, whichever ComfyUI lies beside it.
+# The browser's tests start the other versions themselves; training uses torch, whichever ComfyUI lies beside it.
 NEWEST_ONLY = ("browser", "pocket")
 # What the pocket model's room has to say about the host: its files, loaded and drawn with.
 POCKET_IN_HOST = ("pocket/test_pocket_model.py", "pocket/test_pocket_node.py", "pocket/test_companions.py")

@@ -158,7 +158,11 @@ def small(side, steps):
         "PersonalizationResolution": {"megapixels": max(0.01, side * side / 1024**2), "batch_size": 1},
         "PersonalizationNoisePairs": {**pixels, "count": 2},
         "PersonalizationTrainNPNet": {"steps": 1, "batch_size": 2},
+        "PersonalizationTrainClassPictures": {**pixels, "count": 2, "steps": steps},
+        "PersonalizationTrain": {"steps": 1},
+        "PersonalizationTrainOptions": {"placements": 1, "batch_size": 1},
         "PersonalizationConceptConductor": {"kmeans_restarts": 2},
+        "PersonalizationVisCtrl": {"steps": steps + 1, "start_step": 1, "later_steps": steps, "later_start": 0},
         "KSampler": {"steps": steps},
         "BasicScheduler": {"steps": steps},
     }

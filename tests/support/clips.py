@@ -6,10 +6,16 @@ import comfy.sd
 import torch
 from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer, SDTokenizer
 from comfy.sdxl_clip import SDXLClipModel, SDXLTokenizer
+from comfy.text_encoders.sd2_clip import SD2ClipModel, SD2Tokenizer
 from support.golden_data import case
+from support.models import StubCLIP
 
-NETWORKS = {"sd15": (SD1ClipModel, SD1Tokenizer), "sdxl": (SDXLClipModel, SDXLTokenizer)}
-SIZES = {"l": 32, "g": 48}
+NETWORKS = {
+    "sd15": (SD1ClipModel, SD1Tokenizer),
+    "sdxl": (SDXLClipModel, SDXLTokenizer),
+    "sd2": (SD2ClipModel, SD2Tokenizer),
+}
+SIZES = {"l": 32, "g": 48, "h": 40}
 TOKENS = 49408
 
 
@@ -77,3 +83,10 @@ def prompt_of(ids, params):
 def encoded(clip, text):
     """What the host's CLIP Text Encode gives."""
     return clip.encode_from_tokens_scheduled(clip.tokenize(text))
+
+
+class NumberedCLIP(StubCLIP):
+    """Texts are the token numbers that the host's CLIP would hand out."""
+
+    def tokenize(self, text):
+        return {"l": [[(int(number), 1.0) for number in text.split()]]}

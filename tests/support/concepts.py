@@ -98,6 +98,14 @@ def random_lora(model, seed, rank=2, scale=0.15):
     return state
 
 
+def dora(state):
+    """The LoRA with a magnitude for each output, which cannot be added beside the layer."""
+    for name in [key.removesuffix(".lora_up.weight") for key in state if key.endswith(".lora_up.weight")]:
+        rows = state[f"{name}.lora_up.weight"].shape[0]
+        state[f"{name}.dora_scale"] = 0.5 + draw(rows, 1, seed=rows).abs()
+    return state
+
+
 def strip(number, count, height=64, width=64):
     """The mask of one of `count` upright strips."""
     mask = torch.zeros(1, height, width)
@@ -119,6 +127,13 @@ def random_concepts(model, count=2, size=(64, 64), tokens=7, **fields):
         }
         (chain,) = execute(AddConcept, concepts=chain, **inputs)
     return chain
+
+
+def both_kinds(model):
+    """A chain of a concept with an ordinary LoRA, and of one that needs weights of its own."""
+    own = with_lora(model, dora(random_lora(model, 5)), 1.0)
+    inputs = {"positive": prompt(model, 305), "mask": strip(1, 2), "concepts": random_concepts(model, 1)}
+    return execute(AddConcept, model=own, **inputs)[0]
 
 
 def conducted(model, chain=None, layout=False, size=(8, 8), **inputs):

@@ -20,9 +20,9 @@ def collect(model, count=3, seed=0, prompt=1, **inputs):
 def make_pairs(count=2, seed=0, side=8):
     """Writes pairs into the default folder, replacing those that are there; returns it."""
     from pack.nodes.files.new_files import write_tensors
-    from pack.nodes.golden_noise.noise_pairs import pairs_folder
+    from pack.nodes.files.output_folder import output_folder
 
-    folder = pairs_folder("npnet_pairs")
+    folder = output_folder("npnet_pairs")
     folder.mkdir(exist_ok=True)
     for path in folder.glob("p*.safetensors"):
         path.unlink()

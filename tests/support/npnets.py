@@ -6,6 +6,7 @@ import zlib
 
 import torch
 from einops import rearrange
+from safetensors.torch import save_file
 from support.golden_data import GOLDEN, case
 
 FOLDER = GOLDEN / "npnet"
@@ -57,14 +58,8 @@ def recipe_weights():
 
 
 def save_recipe(path):
-    """Writes that network as a published file, for servers to load (122 MB)."""
-    weights = recipe_weights()
-    groups = {group: {} for group in ("unet_embedding", "unet_svd", "embeeding")}
-    for key, t in weights.items():
-        group, _, name = key.partition(".")
-        if name:
-            groups[group][name] = t
-    torch.save({**groups, "alpha": weights["alpha"], "beta": weights["beta"]}, path)
+    """Writes that network as a published safetensors copy, for servers to load (122 MB)."""
+    save_file({key: t.contiguous() for key, t in recipe_weights().items()}, path)
 
 
 def recipe_prompt(width=2048):

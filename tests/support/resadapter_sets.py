@@ -15,6 +15,8 @@ from pack.nodes.resadapter.resadapter_node import ResAdapter
 
 LORA, NORMS = "pytorch_lora_weights.safetensors", "diffusion_pytorch_model.safetensors"
 GOLDEN_SETS = GOLDEN / "resadapter"
+# the entry of the set that comes with the pack
+POCKET_SET = "pocket: resadapter"
 
 
 @pytest.fixture

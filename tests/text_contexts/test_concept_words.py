@@ -225,3 +225,102 @@ def test_the_networks_weights_are_shared(pair):
     ours, theirs = taught.cond_stage_model, clip.cond_stage_model
     assert all(one is two for one, two in zip(ours.parameters(), theirs.parameters(), strict=True))
     assert taught.patcher.model is clip.patcher.model and type(ours) is type(theirs)
+
+
+# encoders of other nodes
+
+
+def test_the_inner_tokenizer_takes_texts_without_start_and_end(pair):
+    """As a node with a parser of its own calls it: parts of a prompt, and it sets the marks itself."""
+    bare, clip = pair
+    for encoder in clip.tokenizer.__dict__.keys() & {"clip_l", "clip_g"}:
+        inner, known = (getattr(c.tokenizer, encoder).tokenizer for c in (bare, clip))
+        texts = ["a <dog_1>", "a cat", "<dog_2>", ""]
+        ids = known(texts, truncation=False, add_special_tokens=False)["input_ids"]
+        assert [len(one) for one in ids] == [2, 2, 1, 0]
+        assert ids[1] == inner("a cat", add_special_tokens=False)["input_ids"]
+        assert ids[0][0] == ids[1][0] and torch.is_tensor(ids[0][1]) and torch.is_tensor(ids[2][0])
+        # with the marks each text is what it is alone
+        marked = known(texts)["input_ids"]
+        assert [len(one) for one in marked] == [4, 4, 3, 2]
+        assert marked[1] == inner("a cat")["input_ids"] and marked[0][0] == marked[1][0]
+        assert marked[0][-1] == marked[1][-1] == marked[2][-1]
+
+
+# words that vary by stage, take several tokens, or are read otherwise by keys
+
+
+def staged(name, layers=1, tokens=1, kind="sd15", seed=0, **values):
+    generator = torch.Generator().manual_seed(seed + sum(map(ord, name)))
+    shape = tokens, 10, layers
+    encoders = ("l", "g") if kind == "sdxl" else ("l",)
+    return Word(name, {e: torch.randn(*shape, WIDTHS[e], generator=generator) for e in encoders}, **values)
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sdxl"])
+@pytest.mark.parametrize("text", [PROMPT, TEXTS["long"], TEXTS["weights"]], ids=["plain", "long", "weights"])
+def test_each_stage_reads_its_row_and_layers_multiply(kind, text):
+    clip = tiny_clip(kind)
+    words = [staged("<dog_1>", kind=kind), word("<dog_2>", kind=kind)]
+    ((tensor, values),) = encoded(with_words(clip, words), text)
+    assert values[LAYERS].keys.shape[:2] == (10, 4)
+    assert torch.equal(values[PLAIN], tensor) and torch.equal(tensor, values[LAYERS].keys[9, :1])
+    for timestep, stage in ((0, 0), (437, 4), (999, 9)):
+        keys, apart = values[LAYERS].at(timestep)
+        assert apart is None
+        rows = {e: r[0, stage] for e, r in words[0].rows.items()}
+        for layer in (0, 3):
+            near(keys[layer : layer + 1], by_hand(clip, text, layer, [Word("<dog_1>", rows), words[1]]))
+
+
+def test_words_of_several_tokens():
+    clip = tiny_clip()
+    several = staged("<dog_1>", tokens=3)
+    rows = several.rows["l"]
+    apart = [Word(f"<v{i}>", {"l": rows[i]}) for i in range(3)]
+    ((_, ours),) = encoded(with_words(clip, [several]), "a (<dog_1>:1.2) on a <dog_1> beach")
+    ((_, theirs),) = encoded(with_words(clip, apart), "a (<v0><v1><v2>:1.2) on a <v0> <v1><v2> beach")
+    near(ours[LAYERS].keys, theirs[LAYERS].keys)
+    fixed = Word("<dog_1>", {"l": rows[:, :1]})
+    tokens = [token for token, _ in with_words(clip, [fixed]).tokenize("a <dog_1> b")["l"][0]]
+    assert [torch.is_tensor(token) for token in tokens[:6]] == [False, False, True, True, True, False]
+    assert LAYERS not in encoded(with_words(clip, [fixed]), "a <dog_1>")[0][1]
+
+
+@pytest.mark.parametrize("text", [PROMPT, TEXTS["long"], TEXTS["weights"]], ids=["plain", "long", "weights"])
+@pytest.mark.parametrize("instead", ["dog", "teddy bear"])
+def test_keys_read_another_text_in_the_place_of_a_word(text, instead):
+    clip = tiny_clip()
+    shared = word("<dog_2>", layers=1)
+    taught = with_words(clip, [Word("<dog_1>", word("<dog_1>", 1).rows, keys_as=instead), shared])
+    ((tensor, values),) = encoded(taught, text)
+    keys, apart = values[LAYERS].at(500)
+    ((mine, _),) = encoded(with_words(clip, [word("<dog_1>", 1), shared]), text)
+    near(apart, mine)
+    assert torch.equal(tensor, apart)
+    ((theirs, _),) = encoded(with_words(clip, [shared]), text.replace("<dog_1>", instead))
+    first = clip.tokenize(text.split("<dog_1>")[0].replace("(", ""))["l"][0]
+    at = [token for token, _ in first].index(49407)
+    more = len(instead.split()) - 1
+    # the word's place has the last token's key, and what is behind goes on
+    near(keys[:, :at], theirs[:, :at])
+    near(keys[:, at : at + 4], theirs[:, at + more : at + more + 4])
+    assert not torch.allclose(keys[:, at + 1], apart[:, at + 1])
+
+
+def test_too_many_ways_to_read_a_prompt_are_refused():
+    taught = with_words(tiny_clip(), [staged("<dog_1>"), word("<dog_2>", layers=28)])
+    with pytest.raises(ValueError, match="10 stages and words of 28 layers, which makes 280 prompts to encode, 256"):
+        encoded(taught, PROMPT)
+
+
+# the text encoder of SD2.x
+
+
+def test_words_of_sd2():
+    clip = tiny_clip("sd2")
+    taught = with_words(clip, [Word("<dog_1>", {"h": torch.randn(1, 40)})])
+    tokens = taught.tokenize("a <dog_1>")
+    assert torch.is_tensor(tokens["h"][0][2][0])
+    assert not torch.equal(encoded(taught, "a <dog_1>")[0][0], encoded(clip, "a <dog_1>")[0][0])
+    assert torch.equal(encoded(taught, "a dog")[0][0], encoded(clip, "a dog")[0][0])

@@ -149,18 +149,24 @@ def test_concatenated():
 def test_what_nodes_do_to_the_plain_context():
     ((tensor, values),) = layered()
     layers = values[LAYERS]
-    assert torch.equal(contexts_of(tensor, values), layers)
-    assert torch.allclose(contexts_of(tensor * 0.5, values), layers * 0.5, atol=1e-6)
-    assert not contexts_of(torch.zeros_like(tensor), values).any()
+
+    def keys(tensor, values):
+        keys, apart = contexts_of(tensor, values).at(500)
+        assert apart is None
+        return keys
+
+    assert torch.equal(keys(tensor, values), layers)
+    assert torch.allclose(keys(tensor * 0.5, values), layers * 0.5, atol=1e-6)
+    assert not keys(torch.zeros_like(tensor), values).any()
     other = random(1, 7, 32, seed=5)
-    averaged = contexts_of(0.8 * tensor + 0.2 * other, values)
+    averaged = keys(0.8 * tensor + 0.2 * other, values)
     assert torch.allclose(averaged - averaged[:1], layers - layers[:1], atol=1e-5)
     assert torch.allclose(averaged[:1], 0.8 * tensor + 0.2 * other, atol=1e-6)
     assert contexts_of(tensor, {}) is None
     # from who says nothing of a plain context: the layers as they are
-    assert torch.equal(contexts_of(other, {LAYERS: layers}), layers)
+    assert torch.equal(keys(other, {LAYERS: layers}), layers)
     ((zeroed, zeros),) = nodes.ConditioningZeroOut().zero_out([[tensor, values]])[0]
-    assert not contexts_of(zeroed, zeros).any()
+    assert not keys(zeroed, zeros).any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

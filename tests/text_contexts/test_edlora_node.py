@@ -9,8 +9,9 @@ from support.clips import encoded, golden_clip, tiny_clip
 from support.edloras import TINY, loras, put, random_contents, tiny_contents  # noqa: F401 (fixture)
 from support.harmful import Harmful
 from support.loras import Maker
-from support.models import execute, tiny_model
+from support.models import execute, sample, tiny_model
 
+from pack.nodes.host import messages
 from pack.nodes.host.layered_prompts import LAYERS
 from pack.nodes.text_contexts.edlora_file import read_edlora
 from pack.nodes.text_contexts.edlora_node import EDLoRAConvert, EDLoRALoader
@@ -105,6 +106,18 @@ def test_bad_files(name, ending, model, clip, loras):  # noqa: F811
 def test_an_ordinary_lora(model, clip, loras):  # noqa: F811
     save_file(Maker(model)("lora"), loras / "style.safetensors")
     refused(model, clip, "style.safetensors", "style.safetensors is not an ED-LoRA: it contains .* with Load LoRA")
+
+
+def test_files_of_other_nodes_are_named(model, clip, loras):  # noqa: F811
+    stem = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.processor.to_k_lora"
+    save_file(
+        {f"{stem}.down.weight": torch.ones(8, 16), f"{stem}.up.weight": torch.ones(2, 4)}, loras / "k.safetensors"
+    )
+    refused(
+        model, clip, "k.safetensors", "but a LoRA or KronA file with processor names; load it with Load LoRA or Load"
+    )
+    torch.save({"<cat-toy>": torch.ones(32)}, loras / "learned_embeds.bin")
+    refused(model, clip, "learned_embeds.bin", "but a file of learned words; load it with Load Concept Words")
 
 
 def test_files_that_are_no_weights(model, clip, loras, tmp_path):  # noqa: F811
@@ -234,3 +247,36 @@ def test_files_are_listed_and_missing_ones_are_named(loras):  # noqa: F811
         assert node.fingerprint_inputs(edlora_file=TINY.name) != stamp
         (loras / TINY.name).unlink()
         folder_paths.filename_list_cache.pop("loras", None)
+
+
+# prompts that other nodes encode
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """The sentences that are shown on a node."""
+    found = []
+    monkeypatch.setattr(messages, "_show", found.append)
+    return found
+
+
+def test_a_prompt_that_was_encoded_past_the_layers_is_said(loras, said):  # noqa: F811
+    """As a node does that calls the CLIP's networks by itself: the words act, but not for each layer."""
+    model, clip = tiny_model(), tiny_clip()
+    name = put(loras / "dog.pth", random_contents(model, clip))
+    patched, taught, _ = execute(EDLoRALoader, model=model, clip=clip, edlora_file=name)
+    tokens = taught.tokenize("a <dog_1> <dog_2>")["l"]
+    context, pooled = taught.cond_stage_model.clip_l.encode_token_weights(tokens)
+    past = [[context, {"pooled_output": pooled}]]
+    for _ in range(2):
+        said.clear()
+        sample(patched, past, encoded(taught, "bad"))
+        assert len(said) == 1 and said[0].startswith("ED-LoRA: no prompt of this run has the words for each layer")
+        assert "CLIP Text Encode" in said[0] and "likeness is weaker" in said[0]
+    said.clear()
+    for texts in (("a <dog_1> <dog_2>", "bad"), ("a dog", "a <dog_1>")):
+        sample(patched, *(encoded(taught, text) for text in texts))
+    # of two prompts one is enough
+    sample(patched, past + encoded(taught, "a <dog_1>"), encoded(taught, "bad"))
+    sample(model, past)
+    assert not said

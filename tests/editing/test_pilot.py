@@ -1,0 +1,217 @@
+"""PILOT beside other things: off is nothing, samplers, batches, half precision, and what it refuses."""
+
+import comfy.model_management as mm
+import pytest
+import torch
+from support.compare import relative
+from support.editing import box, painted
+from support.models import sample, tiny_model
+from support.references import PixelVAE, prompt, with_references
+
+from pack.nodes.editing import pilot_series
+from pack.nodes.host.attach import techniques_of
+
+# long moves of a random network make its rounding large
+GENTLE = {"lr": 0.002, "lr_first": 1e-4}
+
+
+def drawn(model, **kwargs):
+    return sample(model, prompt(model, 100), prompt(model, 200), **kwargs)
+
+
+@pytest.fixture
+def gradients(monkeypatch):
+    """The rows of each gradient."""
+    rows, real = [], pilot_series.Series._gradient_of
+    monkeypatch.setattr(
+        pilot_series.Series, "_gradient_of", lambda self, z, images: rows.append(len(z)) or real(self, z, images)
+    )
+    return rows
+
+
+def test_a_black_mask_leaves_the_model(caplog):
+    model = tiny_model()
+    found, latent = painted(model, mask=torch.zeros(1, 64, 64))
+    assert found is model and latent["samples"].shape == (1, 4, 8, 8)
+    assert "the mask is black, so there is nothing to paint" in caplog.text
+
+
+def test_a_white_mask_is_plain_sampling(caplog, gradients):
+    model = tiny_model()
+    found, _ = painted(model, mask=torch.ones(1, 64, 64))
+    assert torch.equal(drawn(found), drawn(model)) and gradients == []
+    assert "the mask is white all over" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sd2", "sdxl"])
+def test_what_is_kept_stays_and_the_hole_is_new(kind):
+    model = tiny_model(kind, seed=0 if kind == "sd2" else None)
+    image = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(0))
+    # blending alone: at the end the surroundings are the picture's
+    found, latent = painted(model, image=image, operations=1, gamma=0.0)
+    result = drawn(found, latent=latent["samples"], steps=4)
+    plain = drawn(model, latent=latent["samples"], steps=4)
+    picture = PixelVAE().encode(image)
+    hole = torch.zeros(8, 8, dtype=torch.bool)
+    hole[2:6, 2:6] = True
+
+    def away(found):
+        return float((found - picture)[..., ~hole].square().mean())
+
+    assert away(result) < 0.5 * away(plain)
+    assert relative(result[..., hole], picture[..., hole]) > 0.1
+
+
+@pytest.mark.parametrize(
+    ("sampler", "each"), [("euler", 1), ("dpmpp_2m", 1), ("heun", 1), ("dpm_2", 1), ("euler_ancestral", 1)]
+)
+def test_each_step_has_one_series(sampler, each, gradients):
+    found, _ = painted(tiny_model(), operations=3, interval=1, gamma=1.0)
+    result = drawn(found, sampler=sampler, steps=3)
+    assert len(gradients) == 3 * 3 * each and bool(torch.isfinite(result).all())
+
+
+def test_two_stages_are_one_run(gradients):
+    model, _ = painted(tiny_model(), operations=1, interval=2, gamma=1.0)
+    whole = drawn(model, steps=4)
+    count = len(gradients)
+    half = drawn(model, steps=4, last_step=2, force_full_denoise=False)
+    parts = drawn(model, latent=half, noise=torch.zeros_like(half), steps=4, start_step=2, disable_noise=True)
+    assert relative(parts, whole) < 1e-4 and len(gradients) == 2 * count
+
+
+def test_pictures_of_a_batch_do_not_see_each_other(monkeypatch):
+    """The first move of each is what it is alone; later ones make the rounding of random networks large."""
+    found, real = [], pilot_series.Series._gradient_of
+    monkeypatch.setattr(pilot_series.Series, "_gradient_of", lambda *args: found.append(real(*args)) or found[-1])
+    model = tiny_model()
+    images = torch.rand(2, 64, 64, 3, generator=torch.Generator().manual_seed(0))
+    masks = torch.cat([box(), box(start=0, stop=32)])
+    noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    drawn(painted(model, image=images, mask=masks)[0], latent=(2, 4, 8, 8), noise=noise, steps=1)
+    together = found[0]
+    assert relative(together[0], together[1]) > 0.1
+    for i in range(2):
+        found.clear()
+        alone, _ = painted(model, image=images[i : i + 1], mask=masks[i : i + 1])
+        drawn(alone, noise=noise[i : i + 1], steps=1)
+        assert relative(found[0][0], together[i]) < 2e-4
+
+
+def test_little_memory_takes_picture_by_picture(monkeypatch, gradients):
+    model, _ = painted(tiny_model(), gamma=1.0, **GENTLE)
+    whole = drawn(model, latent=(2, 4, 8, 8))
+    gradients.clear()
+    monkeypatch.setattr(pilot_series, "gradient_fits", lambda *_: False)
+    assert relative(drawn(model, latent=(2, 4, 8, 8)), whole) < 1e-3 and set(gradients) == {1}
+
+
+def test_memory_that_runs_out_takes_picture_by_picture(monkeypatch):
+    model, _ = painted(tiny_model(), operations=1, gamma=1.0, **GENTLE)
+    whole, real = drawn(model, latent=(2, 4, 8, 8), steps=1), pilot_series.Series._gradient_of
+
+    def short(self, z, images):
+        if len(z) > 1:
+            raise mm.OOM_EXCEPTION("as a device says it")
+        return real(self, z, images)
+
+    monkeypatch.setattr(pilot_series.Series, "_gradient_of", short)
+    assert relative(drawn(model, latent=(2, 4, 8, 8), steps=1), whole) < 1e-3
+
+
+@pytest.mark.parametrize(("kind", "side", "kept"), [("sd15", 64, 0.77e9), ("sdxl", 128, 5.34e9)])
+def test_what_a_gradient_keeps_is_announced(kind, side, kept):
+    """The rows that a run asks memory for are as many of the sampler's own as that takes."""
+    model = tiny_model(kind, dtype=torch.float16)
+    patched, latent = painted(model, image=torch.rand(1, 8 * side, 8 * side, 3), mask=box(8 * side))
+    shape = tuple(latent["samples"].shape)
+    (technique,) = techniques_of(patched)
+    row = model.model.memory_required([1, *shape[1:]])
+    assert kept < technique.extra_rows(shape) * row < kept + 3 * row
+
+
+@pytest.mark.parametrize("kind", ["sd2", "sdxl"])
+def test_a_series_follows_the_slope_of_its_loss(kind, monkeypatch):
+    """In double precision: what the gradient says of a small move is what the loss does."""
+    found, losses, real = [], [], pilot_series.Series._gradient_of
+    real_loss = pilot_series.gradient_through
+
+    def noted(loss_of, *rest):
+        return real_loss(lambda *outputs: losses.append(float(loss_of(*outputs))) or loss_of(*outputs), *rest)
+
+    def looked(self, z, images):
+        gradient = real(self, z.double(), images)
+        way = torch.randn(z.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+        for step in (1e-4, -1e-4):
+            real(self, z.double() + step * way, images)
+        found.append((float((gradient * way).sum()), (losses[-2] - losses[-1]) / 2e-4))
+        return gradient.float()
+
+    monkeypatch.setattr(pilot_series, "gradient_through", noted)
+    monkeypatch.setattr(pilot_series.Series, "_gradient_of", looked)
+    model = tiny_model(kind, dtype=torch.float64, seed=0 if kind == "sd2" else None)
+    drawn(painted(model, operations=1, gamma=1.0)[0], steps=1)
+    ((slope, change),) = found
+    assert slope == pytest.approx(change, rel=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_finite(dtype):
+    model, _ = painted(tiny_model(dtype=dtype), gamma=1.0)
+    assert bool(torch.isfinite(drawn(model)).all())
+
+
+def test_an_interrupt_leaves_nothing(monkeypatch):
+    model, _ = painted(tiny_model(), gamma=1.0)
+    whole = drawn(model)
+    calls = []
+
+    def interrupt():
+        calls.append(None)
+        if len(calls) == 3:
+            raise mm.InterruptProcessingException
+
+    monkeypatch.setattr(pilot_series.mm, "throw_exception_if_processing_interrupted", interrupt)
+    with pytest.raises(mm.InterruptProcessingException):
+        drawn(model)
+    monkeypatch.undo()
+    assert torch.equal(drawn(model), whole)
+
+
+def test_beside_references_in_any_order():
+    base = tiny_model()
+    one = painted(with_references(base), gamma=1.0)[0]
+    other = with_references(painted(base, gamma=1.0)[0])
+    assert relative(drawn(one), drawn(other)) < 1e-5
+    assert relative(drawn(one), drawn(painted(base, gamma=1.0)[0])) > 1e-3
+
+
+def test_odd_sizes_and_cfg_1():
+    model, latent = painted(tiny_model(), image=torch.rand(1, 77, 93, 3), mask=box(), gamma=0.5)
+    assert latent["samples"].shape == (1, 4, 9, 11)
+    assert bool(torch.isfinite(drawn(model, latent=latent["samples"], cfg=1.0)).all())
+
+
+def test_empty_prompt_and_tiny_hole_are_said(caplog):
+    painted(tiny_model(), prompt=" ")
+    assert "prompt is empty, so no word is pulled into the hole" in caplog.text
+    painted(tiny_model(), mask=box(start=24, stop=32))
+    assert "the hole is smaller than a token of every layer that guides" in caplog.text
+
+
+def test_refusals():
+    model, _ = painted(tiny_model())
+    with pytest.raises(ValueError, match="PILOT blends by itself; take the latent without its noise mask"):
+        drawn(model, noise_mask=torch.ones(1, 1, 64, 64))
+    with pytest.raises(ValueError, match="the latent is for 96x64 pixels, PILOT's picture is 64x64"):
+        drawn(model, latent=(1, 4, 8, 12))
+    with pytest.raises(ValueError, match="this MODEL already has PILOT"):
+        painted(model)
+    with pytest.raises(ValueError, match="vae is empty"):
+        painted(tiny_model(), vae=None)
+    with pytest.raises(ValueError, match="lr is nan; enter a number"):
+        painted(tiny_model(), lr=float("nan"))
+    with pytest.raises(ValueError, match="the mask of the picture is empty"):
+        painted(tiny_model(), mask=torch.zeros(1, 0, 8))
+    with pytest.raises(ValueError, match="image is smaller than 8 pixels"):
+        painted(tiny_model(), image=torch.rand(1, 4, 64, 3))

@@ -1,0 +1,45 @@
+"""Where each person's face shall stand, by a pose picture or by their own."""
+
+import pytest
+import torch
+from support.faces import FACES, GROUP
+
+from pack.nodes.faces.face_views import people_of
+from pack.nodes.faces.pose_faces import faces_of_people, faces_of_pose
+from pack.nodes.references.references_wire import Reference
+
+
+def test_the_largest_faces_from_left_to_right(faces):
+    first, second = faces_of_pose(None, GROUP, 2)
+    assert torch.equal(first.points, FACES[2].keypoints) and torch.equal(second.points, FACES[0].keypoints)
+    assert first.size == second.size == (200, 400)
+
+
+def test_one_picture_per_person(faces):
+    faces(FACES[:1], FACES[1:])
+    first, second = faces_of_pose(None, torch.cat([GROUP, GROUP]), 2)
+    assert torch.equal(first.points, FACES[0].keypoints) and torch.equal(second.points, FACES[2].keypoints)
+    with pytest.raises(ValueError, match="pose_image has 2 pictures for 3 references"):
+        faces_of_pose(None, torch.cat([GROUP, GROUP]), 3)
+
+
+def test_too_few_faces(faces):
+    with pytest.raises(ValueError, match=r"shows 3 face\(s\), but 4 references"):
+        faces_of_pose(None, GROUP, 4)
+    faces([])
+    with pytest.raises(ValueError, match="pose_image: no face was found"):
+        faces_of_pose(None, GROUP, 1)
+
+
+def test_without_one_faces_stand_as_in_their_own_pictures(faces):
+    faces(FACES[1:2], FACES[2:], FACES[:1])
+    people = people_of(None, [Reference(torch.cat([GROUP, GROUP])), Reference(GROUP[:, :, 150:])])
+    first, second = faces_of_people(people)
+    assert torch.equal(first.points, FACES[1].keypoints) and first.size == (200, 400)
+    assert torch.equal(second.points, FACES[0].keypoints) and second.size == (200, 250)
+
+
+def test_points_follow_the_size_of_the_result(faces):
+    (one,) = faces_of_pose(None, GROUP, 1)
+    assert torch.equal(one.at((200, 400)), one.points)
+    assert torch.equal(one.at((400, 400)), one.points * torch.tensor([1.0, 2.0]))

@@ -1,0 +1,168 @@
+"""AlignIT by property: what is spliced where, which weights read it, and what is refused."""
+
+import pytest
+import torch
+from composition.scene import same
+from support.clips import encoded, tiny_clip
+from support.compare import differ
+from support.concepts import random_lora, with_lora
+from support.contexts import random
+from support.models import execute, sample, tiny_model
+
+import nodes
+from pack.nodes.host.layered_prompts import LAYERS
+from pack.nodes.text_contexts.alignit_node import AlignModel, AlignPrompt
+from pack.nodes.text_contexts.concept_words import Word, with_words
+
+
+def word(name="<dog>", layers=1, tokens=1):
+    return Word(name, {"l": random(tokens, 1, layers, 32, seed=3)})
+
+
+def align(clip, base, prompt, concept="<dog>", class_word="cat", **inputs):
+    texts = {"prompt": prompt, "concept": concept, "class_word": class_word}
+    return execute(AlignPrompt, clip=clip, base_clip=base, **texts, **inputs)[0]
+
+
+@pytest.fixture(scope="module")
+def base():
+    return tiny_clip()
+
+
+@pytest.fixture(scope="module")
+def clip(base):
+    return with_words(base, [word()])
+
+
+def context(clip, text):
+    return encoded(clip, text)[0][0]
+
+
+def test_rows_before_and_behind_the_concept_are_the_bases(clip, base):
+    prompt = "a <dog> in the sea, a <dog>"
+    ((tensor, values),) = align(clip, base, prompt)
+    plain, dummy = context(base, prompt.replace("<dog>", "cat")), context(clip, "a photo of a <dog>")
+    expected = plain.clone()
+    for row in (2, 8):
+        expected[:, row] = dummy[:, 5]
+    assert torch.equal(tensor, expected) and LAYERS not in values
+
+
+def test_phrases_of_other_lengths(clip, base):
+    """The concept has more tokens than the class word, or fewer: rows behind move, the length stays."""
+    plain, dummy = context(base, "a cat in the sea"), context(clip, "a photo of a red <dog>")
+    ((tensor, _),) = align(clip, base, "a red <dog> in the sea", "red <dog>")
+    expected = torch.cat([plain[:, :2], dummy[:, 5:7], plain[:, 3:76]], 1)
+    assert torch.equal(tensor, expected)
+    plain = context(base, "a big brown cat in the sea")
+    ((tensor, _),) = align(clip, base, "a <dog> in the sea", class_word="big brown cat")
+    dummy = context(clip, "a photo of a <dog>")
+    expected = torch.cat([plain[:, :2], dummy[:, 5:6], plain[:, 5:], plain[:, 76:], plain[:, 76:]], 1)
+    assert torch.equal(tensor, expected)
+
+
+def test_phrases_of_other_lengths_in_several_places(clip, base):
+    plain, dummy = context(base, "a cat and a cat too"), context(clip, "a photo of a red <dog>")
+    ((tensor, _),) = align(clip, base, "a red <dog> and a red <dog> too", "red <dog>")
+    parts = [plain[:, :2], dummy[:, 5:7], plain[:, 3:5], dummy[:, 5:7], plain[:, 6:75]]
+    assert torch.equal(tensor, torch.cat(parts, 1))
+
+
+@pytest.mark.parametrize("parts", ["keys", "values"])
+def test_one_side_alone(parts, clip, base):
+    prompt = "a <dog> in the sea"
+    ((both, _),), ((tensor, values),) = align(clip, base, prompt), align(clip, base, prompt, parts=parts)
+    keys, apart = values[LAYERS].at(500)
+    customised = context(clip, prompt)
+    expected = (both, customised) if parts == "keys" else (customised, both)
+    assert torch.equal(keys, expected[0]) and torch.equal(apart, expected[1])
+    assert torch.equal(tensor, both if parts == "keys" else customised)
+
+
+def test_words_of_each_layer(base):
+    """Of an ED-LoRA: the concept's rows differ by layer, all others are the base's."""
+    taught = with_words(base, [word(layers=16)])
+    ((tensor, values),) = align(taught, base, "a <dog> in the sea")
+    keys, apart = values[LAYERS].keys, values[LAYERS].values
+    plain = context(base, "a cat in the sea")
+    dummy = encoded(taught, "a photo of a <dog>")[0][1][LAYERS]
+    assert apart is None and keys.shape == (16, 77, 32)
+    assert torch.equal(keys[:, 2], dummy[:, 5])
+    assert torch.equal(keys[:, 3:], plain[:, 3:].expand(16, -1, -1)) and torch.equal(tensor, keys[:1])
+
+
+def test_long_prompts_and_weights(clip, base):
+    prompt = "sun, " * 45 + "a (<dog>:1.3) in the sea"
+    ((tensor, _),) = align(clip, base, prompt)
+    plain = context(base, prompt.replace("<dog>", "cat"))
+    assert tensor.shape == plain.shape == (1, 154, 32)
+    changed = [row for row in range(154) if not torch.equal(tensor[0, row], plain[0, row])]
+    assert len(changed) == 1
+
+
+def models(base_clip):
+    base = tiny_model()
+    return base, with_lora(base, random_lora(base, 3), 1.0)
+
+
+def test_the_models_half(clip, base, caplog):
+    """Its base's rows pass the base's projections; without marks, or with equal weights, nothing changes."""
+    bare, customised = models(base)
+    positive, negative = align(clip, base, "a <dog> in the sea"), encoded(clip, "bad")
+    (patched,) = execute(AlignModel, model=customised, base_model=bare)
+    (idle,) = execute(AlignModel, model=customised, base_model=customised)
+
+    def run(model, positive=positive, **settings):
+        return sample(model, positive, negative, steps=2, **settings)
+
+    aligned = run(patched)
+    assert differ(aligned, run(customised)) > 1e-3
+    assert same(run(idle), run(customised))
+    plain = encoded(clip, "a <dog> in the sea")
+    assert torch.equal(run(patched, plain), run(customised, plain))
+    # what is loaded or sampled meanwhile does not matter
+    run(bare)
+    assert torch.equal(run(patched), aligned)
+    caplog.clear()
+    for settings in ({"latent": (2, 4, 9, 13)}, {"cfg": 1.0}, {"sampler": "heun"}):
+        assert torch.isfinite(run(patched, **settings)).all()
+    assert not caplog.text
+    joined = nodes.ConditioningConcat().concat(positive, encoded(clip, "sun"))[0]
+    assert torch.isfinite(run(patched, joined)).all()
+    combined = nodes.ConditioningCombine().combine(positive, plain)[0]
+    assert differ(run(patched, combined), run(customised, combined)) > 1e-4
+
+
+def test_parts_with_weights(clip, base):
+    bare, customised = models(base)
+    (patched,) = execute(AlignModel, model=customised, base_model=bare)
+    negative = encoded(clip, "bad")
+    found = [
+        sample(patched, align(clip, base, "a <dog> in the sea", parts=parts), negative, steps=1)
+        for parts in ("both", "keys", "values")
+    ]
+    assert all(differ(one, other) > 1e-4 for i, one in enumerate(found) for other in found[:i])
+
+
+def test_a_run_without_its_prompt_is_said(clip, base, caplog):
+    bare, customised = models(base)
+    (patched,) = execute(AlignModel, model=customised, base_model=bare)
+    sample(patched, encoded(clip, "a <dog>"), encoded(clip, "bad"), steps=1)
+    assert "AlignIT: no prompt of this run is from AlignIT" in caplog.text
+
+
+def test_what_does_not_fit(clip, base):
+    for says, inputs in {
+        "concept is empty": {"concept": " "},
+        "class_word is empty": {"class_word": ""},
+        'dummy is "a photo"; write {} where': {"dummy": "a photo"},
+        'the concept "<cat>" is not in the prompt': {"concept": "<cat>"},
+        'of the dummy prompt falls into two parts of 77 tokens': {
+            "concept": "<dog>" + " x" * 80, "prompt": "a <dog>" + " x" * 80},
+    }.items():  # fmt: skip
+        with pytest.raises(ValueError, match=says):
+            align(clip, base, **{"prompt": "a <dog> in the sea", **inputs})
+    with pytest.raises(ValueError, match="clip is empty"):
+        align(clip, None, "a <dog>")
+    with pytest.raises(ValueError, match="of different families"):
+        execute(AlignModel, model=tiny_model(), base_model=tiny_model("sdxl"))

@@ -1,0 +1,209 @@
+"""Whole trainings on the host's tiny models: what they write and hand on, what they leave alone, how they go on."""
+
+from types import SimpleNamespace
+
+import comfy.model_management as mm
+import comfy.sd
+import comfy.utils
+import folder_paths
+import pytest
+import torch
+from support.clips import encoded
+from support.compare import relative
+from support.models import StubVAE, sample, tiny_model
+from support.word_files import concept_clip
+
+from pack.nodes.files.safe_files import tensors_in
+from pack.nodes.host.content_keys import digest
+from pack.nodes.text_contexts.concept_loader import load_concept
+from pack.nodes.text_contexts.edlora import attach_edlora
+from pack.nodes.training.pictures_wire import ClassPictures, Subject, TrainingPictures, TrainingScene
+from pack.nodes.training.train_request import TrainingRequest
+from pack.nodes.training.train_run import train_concept
+from pack.nodes.training.trainer import Trainer
+
+STEPS, SIDE = 4, 64
+VOCABULARY = {"a": 5, "photo": 6, "of": 7, "and": 8, "with": 9}
+QUICK = {"placements": 2, "batch_size": 1, "rank": 2, "lr_words": 1e-2}
+
+
+class TinyVAE(StubVAE):
+    def decode(self, samples):
+        side = 8 * samples.shape[-1]
+        return samples.new_full((len(samples), side, side, 3), 0.5)
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path, monkeypatch):
+    """Empty folders of LoRAs, embeddings and outputs."""
+    for kind in ("loras", "embeddings"):
+        (tmp_path / kind).mkdir()
+        endings = folder_paths.folder_names_and_paths[kind][1]
+        monkeypatch.setitem(folder_paths.folder_names_and_paths, kind, ([str(tmp_path / kind)], endings))
+        monkeypatch.setitem(folder_paths.filename_list_cache, kind, None)
+        folder_paths.filename_list_cache.pop(kind)
+    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path / "output"))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def host():
+    with torch.inference_mode():
+        generator = torch.Generator().manual_seed(1)
+        model = tiny_model()
+        latents = torch.randn(4, 4, SIDE // 8, SIDE // 8, generator=generator)
+        images = torch.rand(2, 80, 96, 3, generator=generator)
+    return SimpleNamespace(model=model, clip=concept_clip(VOCABULARY), latents=latents, images=images)
+
+
+def pictures_for(host, method):
+    mask = torch.zeros(1, 80, 96)
+    mask[:, 16:60, 20:70] = 1
+    if method == "scene":
+        masks = torch.cat([mask, mask.flip(-1)])
+        return TrainingScene(host.images[:1], masks, ("<a>", "<b>"), ("33", "34"))
+    word = "99" if method == "LoRA" else "<it>"
+    subject = Subject(host.images, word, "33", ("5 6 {}",), masks=mask)
+    other = Subject(host.images[:1], "<that>", "34", ("7 {}",), masks=mask)
+    return TrainingPictures((subject, other) if method == "parts" else (subject,))
+
+
+def trained(host, method, *, steps=STEPS, class_pictures=None, model=None, **asked):
+    options = {
+        **QUICK,
+        **({"lr_unet": 1e-2} if method not in ("word", "crossed word") else {}),
+        **asked.pop("options", {}),
+    }
+    request = TrainingRequest(
+        method, steps=steps, size=SIDE, preview_every=0, preview_prompt="5 {}", options=options,
+        **{"prior_weight": 0.0, "file_name": "it", **asked},
+    )  # fmt: skip
+    vae = TinyVAE(host.model, host.latents)
+    return train_concept(model or host.model, host.clip, vae, pictures_for(host, method), request, class_pictures)
+
+
+def weights_of(host):
+    networks = (host.model.model, host.clip.cond_stage_model)
+    # the host leaves the patches of the last run in them
+    mm.load_models_gpu([host.model, host.clip.patcher], force_full_load=True)
+    for network in networks:
+        for module in network.modules():
+            assert not module._forward_hooks and not module._forward_pre_hooks
+            assert "forward" not in module.__dict__
+    kinds = [(type(t), t.is_inference()) for network in networks for t in network.parameters()]
+    return digest(*[t for network in networks for t in network.state_dict().values() if t.numel()]), kinds
+
+
+def drawn(model, clip, words):
+    return sample(model, encoded(clip, f"5 {words}"), encoded(clip, ""), steps=2)
+
+
+def loaded(host, method, words):
+    """The MODEL and CLIP as loaders of files give them."""
+    if method == "ED-LoRA":
+        return attach_edlora(host.model, host.clip, "it.safetensors", strength_model=1.0, strength_clip=1.0)[:2]
+    model, clip = host.model, host.clip
+    if method not in ("word", "crossed word"):
+        file = comfy.utils.load_torch_file(folder_paths.get_full_path_or_raise("loras", "it.safetensors"))
+        plain = {name: t for name, t in file.items() if not name.startswith("bundle_emb.")}
+        model, clip = comfy.sd.load_lora_for_models(model, clip, plain, 1.0, 1.0)
+    names = [word for word in words.split() if word.startswith("<")]
+    several = {name: f"it_{name.strip('<>')}.safetensors" if len(names) > 1 else "it.safetensors" for name in names}
+    for name, file in several.items():
+        clip, _ = load_concept(clip, file, name)
+    return model, clip
+
+
+@pytest.mark.parametrize("method", ["word", "crossed word", "LoRA", "ED-LoRA", "scene", "parts"])
+def test_what_is_handed_on_is_what_the_files_give(host, method):
+    before = weights_of(host)
+    made = trained(host, method)
+    assert weights_of(host) == before
+    assert made.previews.shape == (1, SIDE, SIDE, 3)
+    assert f"{STEPS} steps" in made.report and "loss" in made.report
+    words = made.words.replace(" with ", " ").replace(" and ", " ")
+    found = drawn(made.model, made.clip, words)
+    assert relative(found, drawn(*loaded(host, method, words), words)) < 1e-5
+    if "word" not in method:
+        assert relative(found, drawn(host.model, made.clip, words)) > 1e-3
+
+
+@pytest.mark.parametrize("method", ["word", "ED-LoRA", "scene", "parts"])
+def test_cancelled_and_taken_up_again_it_ends_as_unbroken(host, method, folders, monkeypatch):
+    whole = trained(host, method, file_name="whole")
+    before, real = weights_of(host), Trainer.update
+
+    def cancelled_after_two(trainer):
+        norm = real(trainer)
+        if trainer.optimizer.done == 2:
+            mm.interrupt_current_processing()
+        return norm
+
+    with monkeypatch.context() as during:
+        during.setattr(Trainer, "update", cancelled_after_two)
+        with pytest.raises(mm.InterruptProcessingException):
+            trained(host, method)
+    assert weights_of(host) == before
+    assert not [path for kind in ("loras", "embeddings") for path in (folders / kind).glob("it*")]
+    steps = []
+    monkeypatch.setattr(Trainer, "update", lambda trainer: (steps.append(trainer.optimizer.done), real(trainer))[1])
+    trained(host, method)
+    assert steps == [2, 3]
+    for kind in ("loras", "embeddings"):
+        for path in (folders / kind).glob("whole*"):
+            expected, found = tensors_in(path)[0], tensors_in(path.with_name(path.name.replace("whole", "it")))[0]
+            assert expected.keys() == found.keys()
+            assert all(torch.equal(found[name], t) for name, t in expected.items())
+    assert whole.words
+
+
+def test_pictures_of_the_class_count(host):
+    of_class = ClassPictures("class", host.latents, "5 33")
+    plain = trained(host, "LoRA", file_name="plain")
+    kept = trained(host, "LoRA", class_pictures=of_class, prior_weight=1.0)
+    assert relative(drawn(kept.model, kept.clip, "99"), drawn(plain.model, plain.clip, "99")) > 1e-3
+
+
+REFUSED = {
+    "class_pictures is empty": ("LoRA", {"prior_weight": 1.0}),
+    "learns from Scene Pictures": ("scene", {"of": "word"}),
+    "needs two subjects": ("parts", {"of": "word"}),
+    "file_name is": ("word", {"file_name": "a/b"}),
+    "rank is 500": ("LoRA", {"options": {"rank": 500}}),
+    "t_min is 600": ("word", {"options": {"t_min": 600, "t_max": 5}}),
+    "multiple of 8": ("word", {"size": 100}),
+    "only ED-LoRA files": ("word", {"options": {"layers": "each"}}),
+    "lr_words is nan": ("word", {"options": {"lr_words": float("nan")}}),
+}
+
+
+@pytest.mark.parametrize("said", REFUSED)
+def test_what_cannot_be_trained_is_refused(host, said, monkeypatch):
+    method, asked = REFUSED[said]
+    asked = dict(asked)
+    if shown := asked.pop("of", None):
+        own = pictures_for(host, shown)
+        monkeypatch.setitem(globals(), "pictures_for", lambda host, method: own)
+    if "size" in asked:
+        monkeypatch.setitem(globals(), "SIDE", asked.pop("size"))
+    before = weights_of(host)
+    with pytest.raises(ValueError, match=said):
+        trained(host, method, **asked)
+    assert weights_of(host) == before
+
+
+def test_a_file_of_somebody_is_not_replaced(host, folders):
+    (folders / "embeddings" / "it.safetensors").write_bytes(b"theirs")
+    with pytest.raises(ValueError, match="enter another file_name"):
+        trained(host, "word")
+    assert (folders / "embeddings" / "it.safetensors").read_bytes() == b"theirs"
+
+
+def test_a_word_may_have_a_lora_beside_it(host, folders):
+    made = trained(host, "word", options={"lr_unet": 1e-2})
+    tensors, metadata = tensors_in(folders / "loras" / "it.safetensors")
+    assert {"bundle_emb.<it>.clip_l", "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k.alpha"} <= set(
+        tensors
+    )
+    assert metadata["ss_network_dim"] == "2" and str(folders) not in str(metadata)
+    assert relative(drawn(made.model, made.clip, "<it>"), drawn(host.model, made.clip, "<it>")) > 1e-3
