@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from pack.kernels.row_adapters import (
     add_raised,
@@ -26,6 +27,25 @@ def added(x, down, up):
     out = y.clone()
     assert add_raised(out, lowered(x, down), up) is out
     return out - y
+
+
+def test_raising_adds_in_place_with_and_without_gradients():
+    x, down, up = draw(2, 10, 6), draw(2, 2, 6), draw(2, 5, 2)
+    y = draw(2, 10, 5, seed=9)
+    expected = y + x @ (up @ down).mT
+    near(add_raised(y.clone(), lowered(x, down), up), expected)
+    with torch.inference_mode(False), torch.enable_grad():
+        x, y = x.clone().requires_grad_(), y.clone()
+        near(add_raised(y, lowered(x, down.clone()), up.clone()), expected)
+        (given,) = torch.autograd.grad(y.sum(), x)
+    near(given, (up @ down).sum(1)[:, None].expand(x.shape))
+
+
+def test_its_products_are_counted():
+    x, down, up = draw(3, 10, 6), draw(3, 2, 6), draw(3, 5, 2)
+    with FlopCounterMode(display=False) as counter:
+        add_raised(draw(3, 10, 5), lowered(x, down), up)
+    assert counter.get_total_flops() == 2 * 3 * 10 * 2 * (6 + 5)
 
 
 def near(value, expected):
