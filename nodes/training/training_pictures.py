@@ -70,7 +70,9 @@ def _pictures(image):
     images = checked_images(image, "image").cpu()
     height, width = images.shape[1:3]
     if min(height, width) < SMALLEST_SIDE:
-        raise input_error(f"image is {width}x{height} pixels; connect pictures of at least {SMALLEST_SIDE}x{SMALLEST_SIDE}")
+        raise input_error(
+            f"image is {width}x{height} pixels; connect pictures of at least {SMALLEST_SIDE}x{SMALLEST_SIDE}"
+        )
     return images
 
 

@@ -18,13 +18,17 @@ export async function withPage(url, use, viewport = { width: 1500, height: 900 }
   try {
     const page = await browser.newPage({ viewport });
     await page.goto(url, { waitUntil: "domcontentloaded", timeout: START });
-    // The front end ends its start by opening a workflow of its own.
-    await page.waitForFunction(() => window.app?.graph?.nodes.length, null, { timeout: START });
-    await page.waitForTimeout(SETTLE);
+    await started(page);
     return await use(page);
   } finally {
     await browser.close();
   }
+}
+
+// The front end ends its start by opening a workflow of its own.
+export async function started(page) {
+  await page.waitForFunction(() => window.app?.graph?.nodes.length, null, { timeout: START });
+  await page.waitForTimeout(SETTLE);
 }
 
 // Presses Run; says how the run ended, or what the server has against the graph.
@@ -32,7 +36,7 @@ export async function run(page) {
   await page.evaluate(() => {
     window.runEnded = null;
     for (const event of ["execution_success", "execution_error", "execution_interrupted"])
-      app.api.addEventListener(event, () => (window.runEnded = event));
+      app.api.addEventListener(event, () => (window.runEnded = event), { once: true });
   });
   await page.click('button[data-testid="queue-button"]');
   // A graph that the server refuses shows only the overlay.

@@ -23,7 +23,12 @@ from support import server_models as tiny_files
 ROOT = Path(__file__).parents[2]
 CANVASES = sorted((ROOT / "workflows").glob("*.json"))
 # Model files that other ones stand in for, and where they lie.
-FOLDERS = {"ckpt_name": "checkpoints", "clip_name": "clip_vision", "control_net_name": "controlnet"}
+FOLDERS = {
+    "ckpt_name": "checkpoints",
+    "clip_name": "clip_vision",
+    "control_net_name": "controlnet",
+    "sam_file": "sams",
+}
 QUIET = {"missing": [], "marked": [], "overlay": None}
 
 pytestmark = pytest.mark.slow
@@ -53,25 +58,33 @@ def api_twin(path):
     return json.loads((path.parent / "api" / path.name).read_text(encoding="utf-8"))
 
 
-def opened_and_run(path, server, environment):
-    """What canvas.mjs saw of a workflow, run in small with the tiny files."""
-    small = canvas.small(side=128, steps=2)
+def small(path):
+    """Values with which a workflow is quick, and reads the tiny files."""
+    values = canvas.small(side=128, steps=2)
     for kind, socket, name in names_in(path):
-        small[kind] = {socket: tiny_files.stand_in(socket, name)}
-    screenshot = ROOT / "output" / f"canvas_{path.stem}.png"
-    screenshot.parent.mkdir(exist_ok=True)
-    command = ["node", Path(__file__).with_name("canvas.mjs"), server.url, path, screenshot, json.dumps(small)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=400)
+        values[kind] = {socket: tiny_files.stand_in(socket, name)}
+    return values
+
+
+@pytest.fixture(scope="module")
+def seen(server, browser):
+    """{template: what canvas.mjs saw of it}, all on one page, as a user works."""
+    screenshots = ROOT / "output" / "canvas"
+    screenshots.parent.mkdir(exist_ok=True)
+    workflows = json.dumps({str(path): small(path) for path in CANVASES})
+    command = ["node", Path(__file__).with_name("canvas.mjs"), server.url, screenshots, workflows]
+    done = subprocess.run(command, env=browser, capture_output=True, text=True, encoding="utf-8", timeout=2400)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
 @pytest.mark.parametrize("path", CANVASES, ids=lambda path: path.stem)
-def test_a_user_opens_and_runs_it(path, server, browser):
-    seen = opened_and_run(path, server, browser)
+def test_a_user_opens_and_runs_it(path, seen):
+    found = seen[path.stem]
+    assert "error" not in found, found["error"]
     twin = canvas.without_titles(api_twin(path))
-    assert seen["loaded"] == QUIET
-    assert canvas.without_titles(seen["prompt"]) == twin
-    assert seen["ended"] == "execution_success"
-    assert seen["ran"] == QUIET
-    assert canvas.shows(twin) <= set(seen["images"])
+    assert found["loaded"] == QUIET
+    assert canvas.without_titles(found["prompt"]) == twin
+    assert found["ended"] == "execution_success"
+    assert found["ran"] == QUIET
+    assert canvas.shows(twin) <= set(found["images"])

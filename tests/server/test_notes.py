@@ -21,7 +21,8 @@ from support.small_runs import api_twin, equal, painted, read
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 # Verbs of advice that changes the graph, not a value alone.
 CHANGES = re.compile(r"\bmute\b|\bbypass\b|\breplace\b|\bdelete\b|\bdisconnect\b|\bput \*\*|Load Image", re.I)
-PICTURE = "mine.png"
+# a picture, and one with its subject painted in the Mask Editor
+PICTURE, PAINTED = "mine.png", "painted.png"
 # what Convert ED-LoRA and Export ResAdapter write in their templates
 CONVERTED, WORDS, EXPORTED = (
     "chow_dog_lora.safetensors",
@@ -32,9 +33,9 @@ CONVERTED, WORDS, EXPORTED = (
 pytestmark = pytest.mark.slow
 
 
-def a_picture(graph, info, title):
+def a_picture(graph, info, title, picture=PICTURE):
     """Load Image in the place of Sample Picture."""
-    return exchanged(graph, title, "LoadImage", image=PICTURE)
+    return exchanged(graph, title, "LoadImage", image=picture)
 
 
 def a_box(graph, info, *subjects):
@@ -85,6 +86,17 @@ def of_the_ksampler(graph, info):
     """The template Golden Noise with its one picture that begins with golden noise."""
     graph = api_twin(WORKFLOWS / "Golden Noise.json")
     return muted(graph, "From plain noise", "Decode #2", "Plain noise, same seed")
+
+
+def of_my_scene(graph, info):
+    """Load Image, with a mask for each of two words painted by hand: here, boxes."""
+    box = {"y": 0.0, "width": 0.5, "height": 1.0, "pixel_width": 64, "pixel_height": 64, "feather": 0.0}
+    graph = added(graph, "Mine", "LoadImage", image=PICTURE)
+    graph = added(graph, "One", "PersonalizationBoxMask", x=0.0, **box)
+    graph = added(graph, "Other", "PersonalizationBoxMask", x=0.5, **box)
+    graph = added(graph, "Both", "BatchMasksNode")
+    graph = changed(graph, Both={"masks.mask0": ("One", 0), "masks.mask1": ("Other", 0)})
+    return changed(graph, Scene_Pictures={"image": ("Mine", 0), "masks": ("Both", 0)})
 
 
 def values(**said):
@@ -141,6 +153,11 @@ ADVICE = [
     ("Pocket image prompts", "*joint* lets all pictures act", values(**{"MIP-Adapter": {"merge": "joint"}})),
     ("Pocket image prompts", "*pocket: ip_adapter*", values(Image_adapter={"adapter_file": "pocket: ip_adapter"})),
     ("Pocket references", "*pocket_star*", values(Picture_of_the_subject={"picture": "pocket_star"})),
+    ("Find concepts", "connect *Load Image*", lambda graph, info: changed(
+        added(graph, "Mine", "LoadImage", image=PICTURE), Find_Concepts={"image": ("Mine", 0)})),
+    ("Train a LoRA", "Load Image in the place of the sample, with the subject painted in its Mask Editor",
+     does(a_picture, "The subject: one picture, with its mask", PAINTED)),
+    ("Train a scene", "*Load Image* in the place of the drawn picture", does(of_my_scene)),
     ("Re-denoise", "10 a lot", values(**{"Re-denoise": {"steps": 10}})),
 ]  # fmt: skip
 # The same, where the note says that the picture is the one of the template.
@@ -169,7 +186,11 @@ def object_info(server):
 @pytest.fixture(scope="module")
 def written(server):
     """What templates draw that write files which other steps need; and a picture to load."""
-    Image.radial_gradient("L").resize((64, 64)).convert("RGBA").save(server.base / "input" / PICTURE)
+    grey = Image.radial_gradient("L").resize((64, 64))
+    grey.convert("RGBA").save(server.base / "input" / PICTURE)
+    Image.merge("RGBA", [grey, grey, grey, grey.point(lambda value: 255 * (value > 90))]).save(
+        server.base / "input" / PAINTED
+    )
     runs = ("ED-LoRA to LoRA", EXPORT, "Golden Noise training", "Golden Noise with KSampler")
     return {name: painted(server, small(name))[0] for name in runs}
 

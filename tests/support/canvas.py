@@ -159,7 +159,7 @@ def small(side, steps):
         "PersonalizationNoisePairs": {**pixels, "count": 2},
         "PersonalizationTrainNPNet": {"steps": 1, "batch_size": 2},
         "PersonalizationTrainClassPictures": {**pixels, "count": 2, "steps": steps},
-        "PersonalizationTrain": {"steps": 1},
+        "PersonalizationTrain": {"steps": 1, "size": side},
         "PersonalizationTrainOptions": {"placements": 1, "batch_size": 1},
         "PersonalizationConceptConductor": {"kmeans_restarts": 2},
         "PersonalizationVisCtrl": {"steps": steps + 1, "start_step": 1, "later_steps": steps, "later_start": 0},

@@ -22,6 +22,8 @@ def tiny(graph, seed=1):
     """A graph that asks for nothing this server lacks, and for little."""
     values = canvas.small(side=64, steps=2)
     values[canvas.ALL] = {"seed": seed, "noise_seed": seed}
+    # a training with another seed writes another file
+    values["PersonalizationTrain"]["file_name"] = f"trained_{seed}"
     return {node: with_tiny_files(said) for node, said in canvas.with_values(graph, values).items()}
 
 
