@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from comfy_api.latest import io
-from support import help_pages, nodes_table
+from support import help_pages, help_pictures, nodes_table
 
 from pack.nodes import NODES, PersonalizationPack
 
@@ -60,6 +60,17 @@ def test_help_page(schema):
     assert page.startswith(f"# {schema.display_name}\n")
     # types, defaults and ranges are those of the schema; python tests/help_pages.py writes them
     assert help_pages.with_tables(page, schema) == page
+
+
+def test_help_pages_show_the_thumbnails():
+    pages = ROOT / "nodes" / "web" / "docs"
+    for node, template in help_pictures.SHOWN.items():
+        page = (pages / f"Personalization{node}.md").read_text(encoding="utf-8")
+        assert help_pictures.with_picture(page, template) == page, node
+        picture = (pages / help_pictures.file_of(template)).read_bytes()
+        assert picture == (ROOT / "workflows" / f"{template}.jpg").read_bytes(), template
+    beside = {path.name for path in pages.iterdir() if path.suffix != ".md"}
+    assert beside == {help_pictures.file_of(template) for template in help_pictures.SHOWN.values()}
 
 
 # What a page says of a node, beside its tables; "Good to know" tells faults too.

@@ -1,5 +1,7 @@
 """Draws the thumbnails of all templates, or of those that are named: pictures of the pocket model, without and with.
 
+Help pages show some of them.
+
 COMFYUI_PATH=... python tests/thumbnails.py ["Template" ...]
 
 Templates for real checkpoints show what the same techniques do to the pocket model. Run it again when the model or a
@@ -15,6 +17,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 from setup.host_server import Server, pictures
+from support import help_pictures
 
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = ROOT / "workflows"
@@ -132,6 +135,7 @@ def main(templates):
     for template in templates:
         rows, captions = rows_of(template, found)
         thumbnail(template, rows, captions).save(WORKFLOWS / f"{template}.jpg", quality=88)
+        help_pictures.copy(template)
         print(template)
 
 

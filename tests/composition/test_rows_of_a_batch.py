@@ -15,7 +15,7 @@ from pack.nodes.reference_attention import noise_level
 from pack.nodes.text_contexts.layer_contexts import LayerContexts
 
 # A row alone differs from itself in a batch by rounding, which the tiny UNets amplify.
-ALONE = 2e-3
+ALONE = 4e-3
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_references(model, fidelity, cache_mb):
     together = row_by_row(ours, *texts(model), 2)
     # far more than rounding: what the second row would be with the first one's negative
     (_, positive), (negative, _) = texts(model)
-    assert differ(together[1:], sample(ours, positive, negative, noise=NOISE[1:2], steps=2)) > 20 * ALONE
+    assert differ(together[1:], sample(ours, positive, negative, noise=NOISE[1:2], steps=2)) > 10 * ALONE
 
 
 def test_references_of_two_nodes(model):

@@ -1,0 +1,54 @@
+"""Pictures on help pages: the thumbnail of a template that shows what the node does, beside the page."""
+
+import shutil
+
+from support.help_pages import FOLDER
+
+WORKFLOWS = FOLDER.parents[2] / "workflows"
+# {node, without its prefix: template}
+SHOWN = {
+    "MRSA": "Pocket references",
+    "DreamTuner": "DreamTuner",
+    "ReferenceOnly": "Reference Only",
+    "ReferenceGuidance": "Reference Guidance",
+    "ConceptConductor": "Pocket concepts",
+    "MIPAdapter": "Pocket image prompts",
+    "FaceReferences": "Faces",
+    "FaceID": "FaceID",
+    "InstantID": "Two people",
+    "StoryMaker": "StoryMaker",
+    "EDLoRALoader": "Pocket LoRA and ED-LoRA",
+    "StagePrompts": "Pocket stage prompts",
+    "AlignIT": "AlignIT",
+    "VisCtrl": "Replace a subject",
+    "PILOT": "Inpaint with any model",
+    "SubjectCrop": "Edit a subject",
+    "PanelGrid": "Panels",
+    "FindConcepts": "Find concepts",
+    "Train": "Train a LoRA",
+    "TrainScene": "Train a scene",
+    "GoldenNoise": "Pocket golden noise",
+    "Redenoise": "Pocket golden noise",
+    "ResAdapter": "Pocket sizes",
+    "PocketModel": "Pocket Model",
+}
+
+
+def file_of(template):
+    """The name of the picture beside the pages: without blanks, which Markdown does not take."""
+    return template.lower().replace(" ", "_") + ".jpg"
+
+
+def with_picture(page, template):
+    """The page with the picture behind what the node is for, once."""
+    line = f"![What the template {template} draws]({file_of(template)})"
+    if line in page:
+        return page
+    title, what_for, rest = page.split("\n\n", 2)
+    return "\n\n".join((title, what_for, line, rest))
+
+
+def copy(template):
+    """Puts the thumbnail of a template beside the pages that show it, if any does."""
+    if template in SHOWN.values():
+        shutil.copyfile(WORKFLOWS / f"{template}.jpg", FOLDER / file_of(template))
