@@ -91,6 +91,8 @@ class Pilot(Technique):
         return ((moved - before) * (1 + step.moment.sigma**2) ** 0.5).to(step.x)
 
     def plan(self, call):
+        if not bool(self.scene.keep.any()):
+            return {}
         return {("attn2", block): MaskedText(self.scene.hole, call) for block in self.scene.all}
 
     def _blended(self, step, number):

@@ -91,7 +91,8 @@ def test_noise_prediction(name, monkeypatch):
     golden, params = case(f"mip_adapter/{name}")
     model = tiny_model(params["unet"].split("_")[1])
     call = one_call(patched(model, golden, params, monkeypatch), golden, params)
-    assert (call.cond - golden["eps_cond"]).abs().max() < EPS
+    # power 3 amplifies the rounding of the words' maps, more on CPUs with other vector units
+    assert (call.cond - golden["eps_cond"]).abs().max() < (2 * EPS if "power3" in name else EPS)
     assert (call.uncond - golden["eps_uncond"]).abs().max() < EPS
 
 
