@@ -5,6 +5,7 @@ from ast import literal_eval
 import pytest
 import torch
 from image_prompts.test_mip_adapter_golden import one_call, trajectory
+from support.compare import OTHER_UNITS
 from support.golden_data import GOLDEN, case
 from support.identity import faceid_case
 from support.models import tiny_model
@@ -12,7 +13,7 @@ from support.models import tiny_model
 from pack.nodes.image_prompts import faceid
 from pack.nodes.image_prompts.image_branch import ImageBranch
 
-EPS, TOKENS, WEIGHTS = 5e-5, 1e-5, 5e-4
+EPS, TOKENS, WEIGHTS = 5e-5 * OTHER_UNITS, 1e-5, 5e-4
 CASES = [
     "sd15_faceid",
     "sd15_plus",

@@ -5,6 +5,7 @@ from ast import literal_eval
 import pytest
 import torch
 from image_prompts.test_mip_adapter_golden import one_call, texts, trajectory
+from support.compare import OTHER_UNITS
 from support.controlnets import identity_net
 from support.golden_data import GOLDEN, case
 from support.identity import instantid_case
@@ -14,7 +15,7 @@ from pack.nodes.image_prompts import instantid
 from pack.nodes.image_prompts.identity_passes import IdentityPasses
 from pack.nodes.image_prompts.image_branch import ImageBranch
 
-EPS, TOKENS, RESIDUALS, WEIGHTS = 5e-5, 1e-5, 2e-5, 5e-4
+EPS, TOKENS, RESIDUALS, WEIGHTS = 5e-5 * OTHER_UNITS, 1e-5, 2e-5, 5e-4
 CASES = ["sdxl_adapter_only", "sdxl_1face", "sdxl_3views_nonsquare_batch2", "sdxl_region", "ext_2people_regions"]
 
 
