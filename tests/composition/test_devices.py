@@ -62,8 +62,7 @@ def two_prompts(model):
 # concepts
 
 
-@everywhere
-@pytest.mark.parametrize("kind", ["sd15", "sdxl"])
+@pytest.mark.parametrize(("kind", "place"), [*(("sd15", place) for place in PLACES), ("sdxl", "two keys")])
 def test_concepts_with_loras(monkeypatch, kind, place):
     with at(place, monkeypatch):
         model = exact_model(kind)
@@ -253,7 +252,7 @@ def test_one_bank_serves_all_devices(monkeypatch):
 def test_two_samplings_of_one_checkpoint_at_once(monkeypatch):
     """With the same techniques, on two copies of the model: each gives what it gives alone."""
     at("two keys", monkeypatch)
-    model = model_with_factory()
+    model = exact_model()
     chain = random_concepts(model, 1) + one_concept(model, dora(random_lora(model, 7)))
     settings = {"refine_start": 0.0, "refine_end": 1.0, "kmeans_restarts": 2}
     ours = with_references(with_pictures(conducted(model, chain, **settings)), cache_mb=64)
@@ -275,7 +274,9 @@ def test_two_samplings_of_one_checkpoint_at_once(monkeypatch):
 
     with ThreadPoolExecutor(2) as pool:
         for _ in range(3):
-            assert all(map(torch.equal, pool.map(sampled, models, seeds), alone))
+            found = pool.map(sampled, models, seeds)
+            # where tensors lie in memory may change the order of a sum
+            assert all(relative(one, wanted) < ROUNDING for one, wanted in zip(found, alone, strict=True))
 
 
 @everywhere
