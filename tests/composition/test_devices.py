@@ -62,7 +62,10 @@ def two_prompts(model):
 # concepts
 
 
-@pytest.mark.parametrize(("kind", "place"), [*(("sd15", place) for place in PLACES), ("sdxl", "two keys")])
+@pytest.mark.parametrize(
+    ("kind", "place"),
+    [("sd15", "two keys"), pytest.param("sd15", "two cards", marks=with_cards), ("sdxl", "two keys")],
+)
 def test_concepts_with_loras(monkeypatch, kind, place):
     with at(place, monkeypatch):
         model = exact_model(kind)
