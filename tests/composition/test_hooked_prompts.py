@@ -90,7 +90,9 @@ LATE = {
 
 
 @pytest.mark.parametrize("name", LATE)
-def test_a_lora_that_sets_in_late_is_that_of_a_second_part(model, name):
+def test_a_lora_that_sets_in_late_is_that_of_a_second_part(name):
+    # in double precision: the host samples both prompts in one call or in two
+    model = tiny_model(dtype=torch.float64)
     ours, state = LATE[name](model), lora_file(model, 3)
     positive, negative = texts(model)
     sigmas = torch.tensor([9.0, 5.0, 2.0, 0.0])
@@ -102,5 +104,5 @@ def test_a_lora_that_sets_in_late_is_that_of_a_second_part(model, name):
     found = sample(ours, hooked(positive, late), negative, sigmas=sigmas)
     first = sample(ours, positive, negative, sigmas=sigmas[:2])
     parts = {"latent": first, "noise": torch.zeros_like(first), "sigmas": sigmas[1:]}
-    assert differ(found, sample(ours, hooked(positive, always), negative, **parts)) < 5e-3
+    assert differ(found, sample(ours, hooked(positive, always), negative, **parts)) < 1e-4
     assert differ(sample(ours, positive, negative, **parts), found) > 5e-2
