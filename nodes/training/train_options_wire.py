@@ -4,6 +4,9 @@ from dataclasses import dataclass, field
 
 from comfy_api.latest import io
 
+from ..host.choices import check_listed
+from .methods import LISTED
+
 TrainingOptionsSocket = io.Custom("PERSONALIZATION_TRAINING_OPTIONS")
 # A widget with this choice leaves a setting to the method.
 AS_METHOD = "method"
@@ -17,9 +20,14 @@ class TrainingOptions:
 
 
 def options_of(values):
-    """The TrainingOptions of the widgets' values: what is 0, -1, empty or left to the method is not in them."""
+    """The TrainingOptions of the widgets' values: what is 0, -1, empty or left to the method is not in them.
+
+    Raises ValueError for a choice that there is none of.
+    """
     changes = {}
     for name, value in values.items():
+        if name in _CHOICES:
+            check_listed(name, value, (AS_METHOD, *_CHOICES[name]))
         if value in (AS_METHOD, "", -1) or (value == 0 and name in _ZERO_IS_METHOD):
             continue
         changes[name] = {"on": True, "off": False}.get(value, value) if name in _SWITCHES else value
@@ -29,3 +37,4 @@ def options_of(values):
 # Of these 0 would be no training; of the others it is a value.
 _ZERO_IS_METHOD = ("lr_words", "lr_unet", "lr_text", "lr_words_first", "batch_size", "rank", "vectors")
 _SWITCHES = ("balance", "flip")
+_CHOICES = LISTED | dict.fromkeys(_SWITCHES, ("on", "off"))

@@ -13,10 +13,11 @@ SECONDS, BYTES = 2.0, 1 << 30
 WAITING = 120
 
 
-def faults_of(work, said, marker=None):
+def faults_of(work, said, marker=None, limit=SECONDS):
     """(result or None, [faults]) of one call; `said` takes the sentences that the pack says meanwhile.
 
-    Time is that of the processor, since others may use the machine. `marker` is what planted code would make.
+    Time is that of the processor, since others may use the machine; limit: its seconds. `marker` is what planted code
+    would make.
     """
     from pack.nodes.host.messages import visible
 
@@ -31,7 +32,7 @@ def faults_of(work, said, marker=None):
     finally:
         signal.alarm(0)
     seconds, peak = time.process_time() - start, _memory("VmHWM") - held
-    if seconds > SECONDS:
+    if seconds > limit:
         faults.append(f"took {seconds:.1f} s")
     if peak > BYTES:
         faults.append(f"took {peak >> 20} MB")

@@ -17,7 +17,7 @@ from support.noise_pairs import make_pairs
 from support.references import PixelVAE, TinyClip, draw, prompt, references, with_references
 
 from fuzz.files import FOLDERS, Plain
-from fuzz.verdict import faults_of, listening
+from fuzz.verdict import SECONDS, faults_of, listening
 from pack.nodes import NODES
 from pack.nodes.golden_noise.npnet_file import net_from
 from pack.nodes.host.messages import visible
@@ -45,6 +45,8 @@ NOT_MADE = {
     "PERSONALIZATION_TRAINING_OPTIONS",
     "PERSONALIZATION_TRAINING_PICTURES",
 }
+# Seconds for a node with a MODEL, some of which sample or invert by themselves.
+SAMPLING = 4.0
 # It draws whole pictures, which takes longer than a node may here; its own tests try it.
 SAMPLES = {"PersonalizationTrainClassPictures"}
 TRIED = [
@@ -74,7 +76,8 @@ class Widgets:
             wrong[one] = self.wrong(chance, node, one, inputs[one])
         torch.manual_seed(number)
         with listening() as said:
-            _, faults = faults_of(lambda: self.use(node, {**inputs, **wrong}, said, chance), said)
+            limit = SAMPLING if "model" in inputs else SECONDS
+            _, faults = faults_of(lambda: self.use(node, {**inputs, **wrong}, said, chance), said, limit=limit)
         told = ", ".join(f"{name}={_shown(value)}" for name, value in wrong.items())
         return f"{node.__name__} {told}", faults
 

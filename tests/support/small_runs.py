@@ -22,9 +22,15 @@ def tiny(graph, seed=1):
     """A graph that asks for nothing this server lacks, and for little."""
     values = canvas.small(side=64, steps=2)
     values[canvas.ALL] = {"seed": seed, "noise_seed": seed}
-    # a training with another seed writes another file
-    values["PersonalizationTrain"]["file_name"] = f"trained_{seed}"
-    return {node: with_tiny_files(said) for node, said in canvas.with_values(graph, values).items()}
+    return {node: _own_file(with_tiny_files(said), seed) for node, said in canvas.with_values(graph, values).items()}
+
+
+def _own_file(node, seed):
+    """A training with another seed writes another file."""
+    name = node["inputs"].get("file_name")
+    if node["class_type"] != "PersonalizationTrain" or name is None:
+        return node
+    return dict(node, inputs={**node["inputs"], "file_name": f"{name}_{seed}"})
 
 
 def with_tiny_files(node):
