@@ -141,7 +141,8 @@ def train(args):
 
     training.run(loss_of)
     generator = torch.Generator().manual_seed(10**7)
-    standardize(model, render(draw_scenes(256, generator, things=range(len(WORDS))), things)[0])
+    count = min(256, args.measure)
+    standardize(model, render(draw_scenes(count, generator, things=range(len(WORDS))), things)[0])
     metadata = {"config": json.dumps(AUTOENCODER), "groups": str(AUTOENCODER_GROUPS)}
     save_file({k: v.half().cpu().contiguous() for k, v in model.state_dict().items()}, args.weights, metadata)
     return training, measure(model, things, args.measure)
