@@ -7,6 +7,7 @@ draw it with the same seed, so that two arms can be compared picture by picture.
 import argparse
 import os
 import sys
+import time
 from pathlib import Path
 
 # pictures of each arm on the sheet
@@ -15,6 +16,10 @@ COLUMNS = 12
 CFG = 3.0
 POCKET = Path(__file__).parents[1] / "pocket"
 COMPANIONS = Path(__file__).parents[2] / "nodes" / "pocket" / "companions"
+
+
+class LeftOut(Exception):
+    """Why a question cannot be asked."""
 
 
 def parser(description):
@@ -33,6 +38,7 @@ def parser(description):
     found.add_argument(
         "--only", metavar="WORDS", default="", help="ask only the kinds of question that have these words"
     )
+    found.add_argument("--minutes", type=float, help="ask no further question of a kind after so many")
     found.add_argument("--threads", type=int, help="CPU threads")
     found.add_argument("--sheets", type=Path, help="also write the first pictures to this folder, a row for each arm")
     found.add_argument("--table", type=Path, help="also write the tables, at the end of this file")
@@ -79,48 +85,67 @@ def judge_of(options):
     return judge.load(options.judge)
 
 
-def run(arms, questions, judge, answers):
-    """({arm: [{what: whether}] for each question}, {arm: pictures}) of arms {name: question -> (1, h, w, 3)}."""
+def run(arms, questions, judge, answers, minutes=None):
+    """({arm: [{what: whether, or how much}] for each question}, {arm: pictures}) of arms {name: question -> (1, h, w,
+    3)}; after so many minutes no further question is asked, and one that raises LeftOut is not counted.
+    """
     import torch
     from tqdm import tqdm
 
     results, pictures = {name: [] for name in arms}, {name: [] for name in arms}
+    began = time.monotonic()
     for question in tqdm(questions):
-        for name, draw in arms.items():
-            picture = draw(question)
-            pictures[name].append(picture)
-            results[name].append(answers(question, picture, judge))
+        if minutes and time.monotonic() - began > 60 * minutes:
+            break
+        try:
+            made = {name: draw(question) for name, draw in arms.items()}
+            found = {name: answers(question, picture, judge) for name, picture in made.items()}
+        except LeftOut as why:
+            print(why)
+            continue
+        for name in arms:
+            pictures[name].append(made[name])
+            results[name].append(found[name])
     return results, {name: torch.cat(found) for name, found in pictures.items()}
 
 
 def table(results, plain):
-    """Markdown: each arm's shares, and how far each lies from the arm named `plain`."""
-    from shares import difference, share
-
+    """Markdown: what each arm comes to, as a share or as a mean, and how far that lies from the arm named `plain`."""
     whats = list(results[plain][0])
     lines = ["| arm | " + " | ".join(whats) + " |", "| --- |" + " --- |" * len(whats)]
-    for name in results:
+    for name, found in results.items():
         cells = []
         for what in whats:
-            mine, theirs = ([one[what] for one in results[arm]] for arm in (name, plain))
-            p, low, high = share(mine)
-            cell = f"{p:.0%} ({low:.0%} to {high:.0%})"
-            if name != plain:
-                mean, low, high, chance = difference(mine, theirs)
-                cell += f", {mean:+.0%} ({low:+.0%} to {high:+.0%}, p {_rounded(chance)})"
-            cells.append(cell)
+            mine, theirs = ([one[what] for one in those] for those in (found, results[plain]))
+            cells.append(_cell(mine, None if name == plain else theirs))
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _cell(mine, theirs=None):
+    """One cell of a table: shares of booleans in percent, means of numbers as they are."""
+    from shares import difference, mean, mean_difference, share
+
+    numbers = isinstance(mine[0], float)
+    own, beside, form = (mean, mean_difference, "{:.3f}") if numbers else (share, difference, "{:.0%}")
+    middle, low, high = map(form.format, own(mine))
+    cell = f"{middle} ({low} to {high})"
+    if theirs is None:
+        return cell
+    *values, chance = beside(mine, theirs)
+    middle, low, high = map(form.replace(":", ":+").format, values)
+    return f"{cell}, {middle} ({low} to {high}, p {_rounded(chance)})"
 
 
 def _rounded(p):
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def compare(options, kind, arms, questions, answers=None):
+def compare(options, kind, arms, questions, answers=None, against=None):
     """Runs all arms on the questions of one kind; prints and writes their table. The first arm is the plain one.
 
-    `answers(question, picture, judge)` gives {what: whether}; if left out, what is asked of any picture.
+    `answers(question, picture, judge)` gives {what: whether, or how much}; if left out, what is asked of any picture.
+    `against` = {an arm: arms whose differences from it are told in a table of their own}.
     """
     import questions as asking
     import torch
@@ -129,8 +154,11 @@ def compare(options, kind, arms, questions, answers=None):
     if options.only not in kind:
         return
 
-    results, pictures = run(arms, questions, judge_of(options), answers or asking.answers)
-    text = f"### {kind}, {len(questions)} pictures\n\n{table(results, next(iter(arms)))}\n"
+    results, pictures = run(arms, questions, judge_of(options), answers or asking.answers, options.minutes)
+    asked = len(next(iter(results.values())))
+    text = f"### {kind}, {asked} pictures\n\n{table(results, next(iter(arms)))}\n"
+    for plain, others in (against or {}).items():
+        text += f"\n{table({name: results[name] for name in (plain, *others)}, plain)}\n"
     print(text)
     if options.table:
         options.table.parent.mkdir(parents=True, exist_ok=True)
@@ -138,6 +166,6 @@ def compare(options, kind, arms, questions, answers=None):
             file.write(text + "\n")
     if options.sheets:
         options.sheets.mkdir(parents=True, exist_ok=True)
-        columns = min(COLUMNS, len(questions))
+        columns = min(COLUMNS, asked)
         shown = torch.cat([found[:columns] for found in pictures.values()])
         sheet(shown, columns).save(options.sheets / f"{kind}.png")

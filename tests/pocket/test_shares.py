@@ -1,7 +1,7 @@
 """Shares, differences and their intervals, against values worked out by hand."""
 
 import pytest
-from shares import difference, share
+from shares import difference, mean, mean_difference, share
 
 
 def test_share_with_its_interval():
@@ -23,3 +23,14 @@ def test_difference_of_pairs():
 
 def test_what_is_equal_does_not_differ():
     assert difference([True, False], [True, False]) == (0, 0, 0, 1.0)
+
+
+def test_means_with_their_intervals():
+    values = [1.0, 2.0, 3.0, 6.0]
+    # a standard deviation of sqrt(14 / 3)
+    half = 1.96 * (14 / 3) ** 0.5 / 2
+    assert mean(values) == (3.0, pytest.approx(3 - half, rel=1e-3), pytest.approx(3 + half, rel=1e-3))
+    middle, low, high, p = mean_difference(values, [0.0, 1.0, 2.0, 5.0])
+    # the same difference each time: four of four to one side
+    assert (middle, low, high) == (1.0, 1.0, 1.0) and p == 2 / 2**4
+    assert mean_difference(values, values)[3] == 1
