@@ -3,16 +3,14 @@
 import pytest
 import torch
 from support.compare import differ
-from support.models import execute, recording, sample, tiny_model
-from support.references import PixelVAE, TinyClip, draw, half_mask, picture, prompt, references, with_references
+from support.models import recording, sample, tiny_model
+from support.reference_family import dreamtuner, guided, guided_dreamtuner, reference_only
+from support.references import draw, half_mask, picture, prompt, references, with_references
 
 from pack.nodes.host import messages
 from pack.nodes.host.attach import techniques_of
 from pack.nodes.reference_attention import mrsa, noise_level, reference_guidance, reference_pass
 from pack.nodes.reference_attention.block_outputs import places_of
-from pack.nodes.reference_attention.dreamtuner_node import DreamTuner
-from pack.nodes.reference_attention.reference_guidance_node import ReferenceGuidanceNode
-from pack.nodes.reference_attention.reference_only_node import ReferenceOnlyNode
 
 
 @pytest.fixture(scope="module")
@@ -20,24 +18,9 @@ def model():
     return tiny_model("sd15")
 
 
-def dreamtuner(model, chain=None, **inputs):
-    chain = references(1) if chain is None else chain
-    inputs = {"clip": TinyClip(model), "vae": PixelVAE(), "references": chain, **inputs}
-    return execute(DreamTuner, model=model, **inputs)[0]
-
-
-def reference_only(model, chain=None, **inputs):
-    chain = references(1) if chain is None else chain
-    return execute(ReferenceOnlyNode, model=model, **{"vae": PixelVAE(), "references": chain, **inputs})[0]
-
-
-def guided(model, **inputs):
-    return execute(ReferenceGuidanceNode, model=model, **inputs)[0]
-
-
 NODES = {"DreamTuner": dreamtuner, "Reference Only": reference_only}
-ALL = {**NODES, "guided": lambda model: guided(dreamtuner(model), reference_scale=3.0)}
-ALL["three terms"] = lambda model: guided(dreamtuner(model), mode="three terms", reference_scale=3.0)
+ALL = {**NODES, "guided": guided_dreamtuner}
+ALL["three terms"] = lambda model: guided_dreamtuner(model, mode="three terms")
 
 
 def test_off_is_bit_equal(model):
@@ -86,6 +69,15 @@ def test_half_precision(what, dtype):
         exact, half = (picture(node(tiny_model("sd15", dtype=d)), steps=1).double() for d in (torch.float32, dtype))
         errors[name] = differ(half, exact)
     assert errors["patched"] < 3 * errors["bare"] + 1e-3
+
+
+@pytest.mark.parametrize("what", ALL)
+def test_two_stages_are_one_run(model, what):
+    patched = ALL[what](model)
+    whole = picture(patched, steps=4)
+    half = picture(patched, steps=4, last_step=2, force_full_denoise=False)
+    again = {"noise": torch.zeros_like(half), "disable_noise": True}
+    assert differ(picture(patched, latent=half, steps=4, start_step=2, **again), whole) < 1e-4
 
 
 @pytest.mark.parametrize("what", ALL)
