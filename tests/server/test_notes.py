@@ -22,7 +22,7 @@ WORKFLOWS = Path(__file__).parents[2] / "workflows"
 # Verbs of advice that changes the graph, not a value alone.
 CHANGES = re.compile(r"\bmute\b|\bbypass\b|\breplace\b|\bdelete\b|\bdisconnect\b|\bput \*\*|Load Image", re.I)
 # a picture, and one with its subject painted in the Mask Editor
-PICTURE, PAINTED = "mine.png", "painted.png"
+PICTURE, MASKED = "mine.png", "masked.png"
 # what Convert ED-LoRA and Export ResAdapter write in their templates
 CONVERTED, WORDS, EXPORTED = (
     "chow_dog_lora.safetensors",
@@ -33,9 +33,16 @@ CONVERTED, WORDS, EXPORTED = (
 pytestmark = pytest.mark.slow
 
 
-def a_picture(graph, info, title, picture=PICTURE):
+def a_picture(graph, info, title):
     """Load Image in the place of Sample Picture."""
-    return exchanged(graph, title, "LoadImage", image=picture)
+    return exchanged(graph, title, "LoadImage", image=PICTURE)
+
+
+def masked_pictures(graph, info, *titles):
+    """Load Image with a mask in the place of each of these Sample Pictures."""
+    for title in titles:
+        graph = exchanged(graph, title, "LoadImage", image=MASKED)
+    return graph
 
 
 def a_box(graph, info, *subjects):
@@ -156,8 +163,9 @@ ADVICE = [
     ("Find concepts", "connect *Load Image*", lambda graph, info: changed(
         added(graph, "Mine", "LoadImage", image=PICTURE), Find_Concepts={"image": ("Mine", 0)})),
     ("Train a LoRA", "Load Image in the place of the sample, with the subject painted in its Mask Editor",
-     does(a_picture, "The subject: one picture, with its mask", PAINTED)),
+     does(masked_pictures, "The subject: one picture, with its mask")),
     ("Train a scene", "*Load Image* in the place of the drawn picture", does(of_my_scene)),
+    ("Replace a subject", "**Load Image** for both samples", does(masked_pictures, "Picture", "New subject")),
     ("Re-denoise", "10 a lot", values(**{"Re-denoise": {"steps": 10}})),
 ]  # fmt: skip
 # The same, where the note says that the picture is the one of the template.
@@ -186,11 +194,12 @@ def object_info(server):
 @pytest.fixture(scope="module")
 def written(server):
     """What templates draw that write files which other steps need; and a picture to load."""
-    grey = Image.radial_gradient("L").resize((64, 64))
-    grey.convert("RGBA").save(server.base / "input" / PICTURE)
-    Image.merge("RGBA", [grey, grey, grey, grey.point(lambda value: 255 * (value > 90))]).save(
-        server.base / "input" / PAINTED
-    )
+    picture = Image.radial_gradient("L").resize((64, 64)).convert("RGBA")
+    picture.save(server.base / "input" / PICTURE)
+    # what MaskEditor paints is where alpha is 0
+    picture.putalpha(Image.new("L", (64, 64), 255))
+    picture.paste((90, 40, 200, 0), (16, 16, 48, 48))
+    picture.save(server.base / "input" / MASKED)
     runs = ("ED-LoRA to LoRA", EXPORT, "Golden Noise training", "Golden Noise with KSampler")
     return {name: painted(server, small(name))[0] for name in runs}
 
