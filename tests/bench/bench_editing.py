@@ -2,8 +2,8 @@
 
     python tests/bench/bench_editing.py --comfyui PATH
 
-At the true size of SD1.5 (512) or SDXL (1024), with guidance, one picture and one reference. VisCtrl's calls are counted
-on a UNet that computes shapes alone; an operation of PILOT on one of a tenth of the width with random weights, since its
+At the true size of SD1.5 (512) or SDXL (1024), with guidance, one picture and one reference. VisCtrl's calls are
+counted on a UNet that computes shapes alone; an operation of PILOT on a narrow one with random weights, since its
 gradient needs numbers. No figure depends on the machine.
 """
 

@@ -3,7 +3,7 @@
 import math
 from functools import cache
 
-from effects import LeftOut
+from effects import UnaskedError
 
 # seeds of one picture lie so far from those of another
 TRIES, APART = 20, 10**9
@@ -28,7 +28,7 @@ class Drawer:
             hue = hue_in(picture[0])
             if all(answers(question, picture, self.judge).values()) and not math.isnan(hue):
                 return picture, self._mask(picture), hue
-        raise LeftOut(f"in {TRIES} tries the model never drew {question.prompt()}")
+        raise UnaskedError(f"in {TRIES} tries the model never drew {question.prompt()}")
 
     def _mask(self, picture):
         """What stands (1, h, w) where the judge sees things, or in a cell beside."""

@@ -54,8 +54,6 @@ def visctrl(kind, size, width=320, **inputs):
     return Passes(tuple(call.useful for call in meter.calls), cost.plain, cost.truncated)
 
 
-
-
 @dataclass(frozen=True)
 class Operation:
     """FLOPs of one operation of PILOT: counted, of one row's forward and backward, and of what the hole adds."""

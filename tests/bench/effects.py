@@ -18,7 +18,7 @@ POCKET = Path(__file__).parents[1] / "pocket"
 COMPANIONS = Path(__file__).parents[2] / "nodes" / "pocket" / "companions"
 
 
-class LeftOut(Exception):
+class UnaskedError(Exception):
     """Why a question cannot be asked."""
 
 
@@ -87,7 +87,7 @@ def judge_of(options):
 
 def run(arms, questions, judge, answers, minutes=None):
     """({arm: [{what: whether, or how much}] for each question}, {arm: pictures}) of arms {name: question -> (1, h, w,
-    3)}; after so many minutes no further question is asked, and one that raises LeftOut is not counted.
+    3)}; after so many minutes no further question is asked, and one that raises UnaskedError is not counted.
     """
     import torch
     from tqdm import tqdm
@@ -100,7 +100,7 @@ def run(arms, questions, judge, answers, minutes=None):
         try:
             made = {name: draw(question) for name, draw in arms.items()}
             found = {name: answers(question, picture, judge) for name, picture in made.items()}
-        except LeftOut as why:
+        except UnaskedError as why:
             print(why)
             continue
         for name in arms:
