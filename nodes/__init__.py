@@ -24,7 +24,7 @@ from .text_contexts import (
     stage_prompts_node,
     varying_words_node,
 )
-from .training import train_node, train_options_node, training_pictures_node
+from .training import refine_word_node, train_node, train_options_node, training_pictures_node
 from .weight_deltas import weight_deltas_node
 
 NODES = [
@@ -57,6 +57,7 @@ NODES = [
     *training_pictures_node.NODES,
     *train_node.NODES,
     *train_options_node.NODES,
+    *refine_word_node.NODES,
     *concepts_node.NODES,
     *concept_conductor_node.NODES,
     *layout_mask_node.NODES,

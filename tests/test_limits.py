@@ -15,6 +15,7 @@ from pack.nodes.masks.find_concepts_node import FindConcepts
 from pack.nodes.masks.layout_mask_node import LayoutMask
 from pack.nodes.panels.panel_node import PanelGrid
 from pack.nodes.resadapter.resadapter_node import Resolution
+from pack.nodes.training.refine_word_node import RefineWord
 from pack.nodes.training.training_pictures_node import ClassPicturesNode
 
 NUMBERS = {
@@ -27,6 +28,7 @@ NUMBERS = {
     NoisePairs: ("seed", "count", "width", "height", "steps"),
     TrainNPNet: ("steps", "batch_size", "seed"),
     ClassPicturesNode: ("count", "width", "height", "steps", "seed"),
+    RefineWord: ("steps",),
     PILOT: ("operations", "interval", "seed"),
     SubjectCrop: ("size", "grow"),
     SubjectPaste: ("feather",),

@@ -64,11 +64,11 @@ def plain_model(model, clip, method):
             f"this model takes {channels_of(model.model)} channels, as those for inpainting do; connect the ordinary "
             "checkpoint of its family"
         )
-    return _static(model, model, "model"), _static(clip, clip.patcher, "clip")
+    return in_one_place(model, model, "model"), in_one_place(clip, clip.patcher, "clip")
 
 
-def _static(owner, patcher, name):
-    """A clone whose weights are in one place: newer hosts may stream them."""
+def in_one_place(owner, patcher, name):
+    """A clone whose weights are in one place: newer hosts may stream them. ValueError where a loader cannot."""
     if not getattr(patcher, "is_dynamic", lambda: False)():
         return owner.clone()
     if "disable_dynamic" in inspect.signature(owner.clone).parameters:

@@ -56,7 +56,7 @@ def train_concept(model, clip, vae, pictures, request, class_pictures=None):
     files = files_of(trainer.parts, settings.kind, stem)
     state.check_files(files)
     scene = isinstance(pictures, TrainingScene)
-    references = references_of(settings, names, classes)
+    references = references_of(text, settings, names, classes)
     batches = BatchSource(sources, settings, request.seed, of_class, scene, references)
     said = _said(names, settings, pictures)
 

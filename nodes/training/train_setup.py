@@ -15,7 +15,7 @@ from .train_optimizer import TrainOptimizer
 from .train_subjects import fresh_learned
 from .trainer import Trainer
 from .unet_calls import TrainedUNet
-from .word_starts import context_width, norm_to_stop_at
+from .word_starts import check_same_length, context_width, norm_to_stop_at
 
 
 def prepared(model, clip, names, classes, settings, steps, side, seed):
@@ -57,17 +57,17 @@ def class_latents(model, class_pictures, side):
         return model.model.process_latent_in(latents.detach().clone().float()), class_pictures.prompt
 
 
-def references_of(settings, names, classes):
+def references_of(clip, settings, names, classes):
     """[(prompt with a word, the same with its class word, the word)] that keep the rest of a prompt as it was.
 
-    Raises ValueError where there are none to choose from.
+    Raises ValueError where there are none to choose from, and for a class word of another length than its word.
     """
     if not settings.context:
         return []
     lines = [line.strip() for line in settings.context_prompts.splitlines() if "{}" in line]
     if not lines:
         raise input_error("context_prompts has no line with {}; enter prompts such as: {} in the desert")
-    pairs = [(name, kind) for own, kinds in zip(names, classes) for name, kind in zip(own, kinds)]
-    return [
-        (line.replace("{}", name), line.replace("{}", kind), name) for line in lines for name, kind in pairs if kind
-    ]
+    pairs = [(name, kind) for own, kinds in zip(names, classes) for name, kind in zip(own, kinds) if kind]
+    for name, kind in pairs:
+        check_same_length(clip, name, kind, 1 if settings.words > 1 else settings.vectors)
+    return [(line.replace("{}", name), line.replace("{}", kind), name) for line in lines for name, kind in pairs]

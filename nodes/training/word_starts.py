@@ -10,6 +10,8 @@ from .trained_texts import encoded_tokens
 
 # Of the norms of a table's rows, where the words of an ED-LoRA stop: 0.55 for CLIP-L.
 _STOP = 1.4
+# Tokens that a text encoder takes at once.
+_CHUNK = 77
 
 
 def started_rows(clip, name, class_word, start, vectors, seed, device=None):
@@ -39,7 +41,7 @@ def crossed_rows(clip, encoder, class_words, vectors, name="the word"):
     """
     several = [part.strip() for part in class_words.split(",") if part.strip()]
     if len(several) > 1:
-        ids = [_ids(clip, encoder, one, 77, name) for one in several]
+        ids = [_ids(clip, encoder, one, _CHUNK, name) for one in several]
         table = table_of(clip, encoder)
         used = [[own[place] for own in ids if place < len(own)] for place in range(vectors)]
         tokens = [table[own].float().mean(0) for own in used if own]
@@ -93,6 +95,18 @@ def check_word(name, others):
     clash = next((other for other in others if name in other or other in name), None)
     if clash is not None:
         raise input_error(f'the words "{name}" and "{clash}" hold one another; enter others, such as <my_cat>')
+
+
+def check_same_length(clip, name, class_word, vectors):
+    """ValueError for a class word that is not as many tokens as a word has vectors: prompts with one and the other are
+    compared token by token."""
+    for encoder in encoders_of(clip):
+        count = len(_ids(clip, encoder, class_word, _CHUNK, name))
+        if count != vectors:
+            raise input_error(
+                f'the class word "{class_word}" is {count} tokens and {name} has {vectors} vectors; enter a class word '
+                "of as many tokens"
+            )
 
 
 def context_width(clip):

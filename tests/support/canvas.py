@@ -160,6 +160,7 @@ def small(side, steps):
         "PersonalizationTrainNPNet": {"steps": 1, "batch_size": 2},
         "PersonalizationTrainClassPictures": {**pixels, "count": 2, "steps": steps},
         "PersonalizationTrain": {"steps": 1, "size": side},
+        "PersonalizationTrainRefineWord": {"steps": 2},
         "PersonalizationTrainOptions": {"placements": 1, "batch_size": 1},
         "PersonalizationConceptConductor": {"kmeans_restarts": 2},
         "PersonalizationVisCtrl": {"steps": steps + 1, "start_step": 1, "later_steps": steps, "later_start": 0},

@@ -171,6 +171,9 @@ NODES = {
         "class_pictures options",
         "MODEL CLIP STRING IMAGE STRING",
     ),
+    "PersonalizationTrainRefineWord": Node(
+        "training/refine_word_node.py", "clip word class_word prompt steps learning_rate pull", "CLIP STRING"
+    ),
     "PersonalizationEDLoRALoader": Node(
         "text_contexts/edlora_node.py",
         "model clip edlora_file strength_model strength_clip pooled",
