@@ -5,6 +5,8 @@ swaps them call by call, but what a checkpoint computes again runs where no such
 themselves are swapped, for tensors over the same memory.
 """
 
+import copy
+from collections import OrderedDict
 from contextlib import contextmanager
 from functools import partial
 
@@ -14,6 +16,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from torch.utils.checkpoint import checkpoint
 
 from ..host.gradients import normal
+from ..host.packed_weights import unpacking
 
 _NORMS = ("layer_norm1", "layer_norm2")
 
@@ -40,6 +43,28 @@ def normal_weights(*networks):
 def _constant(tensor):
     made = normal(tensor).detach()
     return torch.nn.Parameter(made, requires_grad=False) if isinstance(tensor, torch.nn.Parameter) else made
+
+
+@contextmanager
+def packed_passed(*networks):
+    """Inside, layers with packed weights compute with their values: as they are, some let no gradient through."""
+    replaced = []
+    try:
+        for layer in (module for network in networks for module in network.modules()):
+            if "weight" in layer._parameters:
+                # as it is, without the LoRA beside it, where its values are asked for
+                bare = copy.copy(layer)
+                bare.__dict__["_forward_hooks"] = OrderedDict()
+                made = unpacking(bare)
+                if made is not bare:
+                    replaced.append((layer, layer.__dict__.get("forward")))
+                    layer.forward = made.forward
+        yield
+    finally:
+        for layer, own in reversed(replaced):
+            del layer.forward
+            if own is not None:
+                layer.forward = own
 
 
 @contextmanager

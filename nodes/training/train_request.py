@@ -85,7 +85,10 @@ def in_one_place(owner, patcher, name):
 
 
 def identity_of(request, settings, names, side, pictures, class_pictures, networks):
-    """{what it is: its digest} of all that decides a training; networks: loaded. Steps of a constant pace do not."""
+    """{what it is: its digest} of all that decides a training; networks: loaded. Steps of a constant pace do not.
+
+    Raises ValueError for weights that cannot be read.
+    """
     decides = asdict(settings) | {"seed": request.seed, "side": side, "words": names, "method": request.method}
     if settings.schedule == "constant":
         decides.pop("steps")
@@ -96,10 +99,17 @@ def identity_of(request, settings, names, side, pictures, class_pictures, networ
     shown, said = _pictures(pictures)
     said += () if class_pictures is None else (class_pictures.prompt,)
     weights = [tensor for network in networks for tensor in network.state_dict().values() if tensor.numel()]
+    try:
+        of_model = digest(*weights).hex()
+    except NotImplementedError:
+        raise input_error(
+            "this checkpoint keeps its weights in a form that cannot be read, and training needs them; load the "
+            "checkpoint in another precision"
+        ) from None
     return {
         "settings": json.dumps(decides, sort_keys=True),
         "pictures": digest(*shown, *class_tensors, text_bytes(json.dumps(said))).hex(),
-        "model": digest(*weights).hex(),
+        "model": of_model,
     }
 
 

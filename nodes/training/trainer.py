@@ -6,7 +6,7 @@ import torch
 
 from ...kernels.training_losses import context_loss, moved_average
 from .learned import LoraHooks
-from .normal_weights import checkpointed, normal_weights, summed_apart
+from .normal_weights import checkpointed, normal_weights, packed_passed, summed_apart
 from .train_losses import attention_loss, loss_of_pull, noise_loss
 from .trained_texts import TrainedTexts
 from .word_maps_kept import KeptMaps, quarter_grid
@@ -69,6 +69,7 @@ class Trainer:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.enable_grad())
             stack.enter_context(normal_weights(self.unet.unet, self.clip.cond_stage_model))
+            stack.enter_context(packed_passed(self.unet.unet, self.clip.cond_stage_model))
             stack.enter_context(summed_apart(self.clip.cond_stage_model))
             stack.enter_context(checkpointed(self.unet.unet, self.checkpoint))
             self._entered = stack.pop_all()

@@ -1,101 +1,21 @@
 """Whole trainings on the host's tiny models: what they write and hand on, what they leave alone, how they go on."""
 
-from types import SimpleNamespace
-
 import comfy.model_management as mm
 import comfy.sd
 import comfy.utils
 import folder_paths
 import pytest
 import torch
-from support.clips import encoded
 from support.compare import relative
-from support.models import StubVAE, sample, tiny_model
-from support.word_files import concept_clip
+from support.trainings import SIDE, STEPS, drawn, pictures_for, trained, weights_of
 
 from pack.nodes.files.safe_files import tensors_in
-from pack.nodes.host.content_keys import digest
 from pack.nodes.text_contexts.concept_loader import load_concept
 from pack.nodes.text_contexts.edlora import attach_edlora
-from pack.nodes.training.pictures_wire import ClassPictures, Subject, TrainingPictures, TrainingScene
-from pack.nodes.training.train_request import TrainingRequest
-from pack.nodes.training.train_run import train_concept
+from pack.nodes.training.pictures_wire import ClassPictures
 from pack.nodes.training.trainer import Trainer
 
-STEPS, SIDE = 4, 64
-VOCABULARY = {"a": 5, "photo": 6, "of": 7, "and": 8, "with": 9}
-QUICK = {"placements": 2, "batch_size": 1, "rank": 2, "lr_words": 1e-2}
-
-
-class TinyVAE(StubVAE):
-    def decode(self, samples):
-        side = 8 * samples.shape[-1]
-        return samples.new_full((len(samples), side, side, 3), 0.5)
-
-
-@pytest.fixture(autouse=True)
-def folders(tmp_path, monkeypatch):
-    """Empty folders of LoRAs, embeddings and outputs."""
-    for kind in ("loras", "embeddings"):
-        (tmp_path / kind).mkdir()
-        endings = folder_paths.folder_names_and_paths[kind][1]
-        monkeypatch.setitem(folder_paths.folder_names_and_paths, kind, ([str(tmp_path / kind)], endings))
-        monkeypatch.setitem(folder_paths.filename_list_cache, kind, None)
-        folder_paths.filename_list_cache.pop(kind)
-    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path / "output"))
-    return tmp_path
-
-
-@pytest.fixture(scope="module")
-def host():
-    with torch.inference_mode():
-        generator = torch.Generator().manual_seed(1)
-        model = tiny_model()
-        latents = torch.randn(4, 4, SIDE // 8, SIDE // 8, generator=generator)
-        images = torch.rand(2, 80, 96, 3, generator=generator)
-    return SimpleNamespace(model=model, clip=concept_clip(VOCABULARY), latents=latents, images=images)
-
-
-def pictures_for(host, method):
-    mask = torch.zeros(1, 80, 96)
-    mask[:, 16:60, 20:70] = 1
-    if method == "scene":
-        masks = torch.cat([mask, mask.flip(-1)])
-        return TrainingScene(host.images[:1], masks, ("<a>", "<b>"), ("33", "34"))
-    word = "99" if method == "LoRA" else "<it>"
-    subject = Subject(host.images, word, "33", ("5 6 {}",), masks=mask)
-    other = Subject(host.images[:1], "<that>", "34", ("7 {}",), masks=mask)
-    return TrainingPictures((subject, other) if method == "parts" else (subject,))
-
-
-def trained(host, method, *, steps=STEPS, class_pictures=None, model=None, **asked):
-    options = {
-        **QUICK,
-        **({"lr_unet": 1e-2} if method not in ("word", "crossed word") else {}),
-        **asked.pop("options", {}),
-    }
-    request = TrainingRequest(
-        method, steps=steps, size=SIDE, preview_every=0, preview_prompt="5 {}", options=options,
-        **{"prior_weight": 0.0, "file_name": "it", **asked},
-    )  # fmt: skip
-    vae = TinyVAE(host.model, host.latents)
-    return train_concept(model or host.model, host.clip, vae, pictures_for(host, method), request, class_pictures)
-
-
-def weights_of(host):
-    networks = (host.model.model, host.clip.cond_stage_model)
-    # the host leaves the patches of the last run in them
-    mm.load_models_gpu([host.model, host.clip.patcher], force_full_load=True)
-    for network in networks:
-        for module in network.modules():
-            assert not module._forward_hooks and not module._forward_pre_hooks
-            assert "forward" not in module.__dict__
-    kinds = [(type(t), t.is_inference()) for network in networks for t in network.parameters()]
-    return digest(*[t for network in networks for t in network.state_dict().values() if t.numel()]), kinds
-
-
-def drawn(model, clip, words):
-    return sample(model, encoded(clip, f"5 {words}"), encoded(clip, ""), steps=2)
+pytestmark = pytest.mark.usefixtures("folders")
 
 
 def loaded(host, method, words):
@@ -178,17 +98,12 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("said", REFUSED)
-def test_what_cannot_be_trained_is_refused(host, said, monkeypatch):
+def test_what_cannot_be_trained_is_refused(host, said):
     method, asked = REFUSED[said]
     asked = dict(asked)
-    if shown := asked.pop("of", None):
-        own = pictures_for(host, shown)
-        monkeypatch.setitem(globals(), "pictures_for", lambda host, method: own)
-    if "size" in asked:
-        monkeypatch.setitem(globals(), "SIDE", asked.pop("size"))
     before = weights_of(host)
     with pytest.raises(ValueError, match=said):
-        trained(host, method, **asked)
+        trained(host, method, pictures=pictures_for(host, asked.pop("of", method)), **asked)
     assert weights_of(host) == before
 
 
