@@ -19,7 +19,7 @@ from .captions import PLACE
 from .learned import Learned, leaf
 from .normal_weights import normal_weights, summed_apart
 from .train_losses import loss_of_pull
-from .train_optimizer import OptimizerSettings, TrainOptimizer
+from .train_optimizer import TrainOptimizer
 from .train_request import in_one_place
 from .trained_texts import TrainedTexts
 from .word_starts import check_same_length
@@ -99,9 +99,10 @@ def _known(clip, name):
             "enter the word as they name it"
         )
     word = words[name]
-    if word.maker is not None or word.keys_as or any(word.vectors(encoder).shape[1:3] != (1, 1) for encoder in word.rows):
+    several = any(word.vectors(encoder).shape[1:3] != (1, 1) for encoder in word.rows)
+    if word.maker is not None or word.keys_as or several:
         raise input_error(
-            f"{name} differs by layer, stage, timestep or between keys and values, which this node does not refine; choose a word of one "
-            "row for all, such as a textual inversion"
+            f"{name} differs by layer, stage, timestep or between keys and values, which this node does not refine; "
+            "choose a word of one row for all, such as a textual inversion"
         )
     return word
