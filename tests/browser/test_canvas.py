@@ -60,7 +60,9 @@ def api_twin(path):
 
 def small(path):
     """Values with which a workflow is quick, and reads the tiny files."""
-    values = canvas.small(side=128, steps=2)
+    # where things must be found in what was drawn, it is drawn with the template's steps
+    finds = any(node["class_type"] == "PersonalizationFindConcepts" for node in api_twin(path).values())
+    values = canvas.small(side=128, steps=16 if finds else 2)
     for kind, socket, name in names_in(path):
         values[kind] = {socket: tiny_files.stand_in(socket, name)}
     return values

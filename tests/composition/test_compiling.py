@@ -16,6 +16,8 @@ from pack.nodes.host.layered_prompts import LAYERS, PLAIN
 from pack.nodes.masks.layout_mask_node import LayoutMask
 from pack.nodes.text_contexts.layer_contexts import LayerContexts
 
+pytestmark = pytest.mark.slow
+
 nodes_torch_compile = pytest.importorskip("comfy_extras.nodes_torch_compile")
 
 SAME = 1e-5

@@ -20,6 +20,8 @@ from support.references import picture, prompt, with_references
 
 from nodes import ConditioningSetArea, ConditioningSetMask, ControlNetApplyAdvanced
 
+pytestmark = pytest.mark.slow
+
 
 def check(scene, keys, positive=None, negative=None, **settings):
     """What the patched MODEL gives with these conditionings: as expected, and whose rows and keys changed.

@@ -14,6 +14,8 @@ from support.golden_data import case
 from support.image_prompts import patched as golden_patched
 from support.models import tiny_model
 
+pytestmark = pytest.mark.slow
+
 
 def split_values(n, context, value, options):
     """As a negative-prompt pack does: keys from one version of the text, values from another."""

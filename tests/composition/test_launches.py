@@ -14,6 +14,8 @@ from pack.nodes.host.blocks import attention_blocks
 from pack.nodes.host.run import Run
 from pack.nodes.image_prompts.image_branch import ImageBranch
 
+pytestmark = pytest.mark.slow
+
 CARD = "maya"
 
 

@@ -18,6 +18,8 @@ from pack.nodes.masks.layout_mask_node import LayoutMask
 from pack.nodes.reference_attention import reference_pass
 from pack.nodes.text_contexts.edlora_node import EDLoRALoader
 
+pytestmark = pytest.mark.slow
+
 FRAMES = 4
 SET = "tiny_resadapter_v2_sd1.5"
 

@@ -20,6 +20,8 @@ from pack.nodes.golden_noise.redenoised import RedenoiseSettings
 from pack.nodes.host import messages
 from pack.nodes.host.paired_rows import taken_apart
 
+pytestmark = pytest.mark.slow
+
 TEXTS = "a cat with a hat", "bad"
 APART = by_setter("set_model_attn2_patch", lambda n, k, v, options: (n, k[:, 0::2], v[:, 1::2]))
 

@@ -16,6 +16,8 @@ from support.references import prompt, with_references
 from nodes import ControlNetApplyAdvanced
 from pack.nodes.editing import pilot_series
 
+pytestmark = pytest.mark.slow
+
 FAMILY = {"DreamTuner": dreamtuner, "Reference Only": reference_only, "guided": guided_dreamtuner}
 OTHERS = {"MIP-Adapter": with_pictures, "Concept Conductor": conducted}
 ALL = {**FAMILY, "MRSA": with_references, **OTHERS}

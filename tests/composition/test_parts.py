@@ -13,6 +13,8 @@ from pack.nodes.concept_conductor import concept_conductor, conductor_run, layou
 from pack.nodes.host.attach import techniques_of
 from pack.nodes.host.run_records import latest_record
 
+pytestmark = pytest.mark.slow
+
 SCHEDULERS = ("normal", "karras", "sgm_uniform")
 
 

@@ -7,6 +7,8 @@ from composition import foreign
 from composition.foreign import by_setter, squashed
 from composition.scene import BLOCKS, ONE_STEP, SIGMAS, Expectation, Scene, same, unlike
 
+pytestmark = pytest.mark.slow
+
 MIDDLE = {"sd15": (6,), "sdxl": (10, 11, 12)}
 
 SQUARE = {"size": (16, 16)}

@@ -14,6 +14,8 @@ from support.references import picture, prompt, with_references
 
 from nodes import ControlNetApplyAdvanced
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def sdxl():

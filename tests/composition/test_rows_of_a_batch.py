@@ -14,6 +14,8 @@ from pack.nodes.host.layered_prompts import LAYERS, PLAIN
 from pack.nodes.reference_attention import noise_level
 from pack.nodes.text_contexts.layer_contexts import LayerContexts
 
+pytestmark = pytest.mark.slow
+
 # A row alone differs from itself in a batch by rounding, which the tiny UNets amplify.
 ALONE = 4e-3
 

@@ -14,6 +14,8 @@ from pack.nodes.host.attach import techniques_of
 from pack.nodes.host.frames import window_frame
 from pack.nodes.host.run_records import latest_record
 
+pytestmark = pytest.mark.slow
+
 FRAMES = (4, 4, 8, 8)
 REFINED = {"refine_start": 0.0, "refine_end": 1.0, "kmeans_restarts": 20}
 

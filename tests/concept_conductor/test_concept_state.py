@@ -12,6 +12,8 @@ from pack.nodes.concept_conductor import conductor_run, layout_steps
 from pack.nodes.host import attach
 from pack.nodes.host.run_records import latest_record
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def model():

@@ -3,6 +3,8 @@
 import pytest
 from bench.editing_flops import of_the_hole, pilot, there_and_back, visctrl
 
+pytestmark = pytest.mark.slow
+
 LIMIT = 1.05
 
 

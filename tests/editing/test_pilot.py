@@ -11,6 +11,8 @@ from support.references import PixelVAE, prompt, with_references
 from pack.nodes.editing import pilot_series
 from pack.nodes.host.attach import techniques_of
 
+pytestmark = pytest.mark.slow
+
 # long moves of a random network make its rounding large
 GENTLE = {"lr": 0.002, "lr_first": 1e-4}
 

@@ -17,6 +17,8 @@ from nodes import ControlNetApplyAdvanced
 from pack.nodes.editing import visctrl_passes
 from pack.nodes.host import messages
 
+pytestmark = pytest.mark.slow
+
 # What rounding of another batch becomes on a way there and back.
 ROUNDING = 1e-4
 

@@ -15,6 +15,8 @@ from pack.nodes.concept_conductor import conductor_run
 from pack.nodes.concept_conductor.concepts_node import AddConcept
 from pack.nodes.row_adapters.own_weights import with_weights
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def model():

@@ -13,6 +13,8 @@ from pack.nodes.concept_conductor.concepts_node import AddConcept
 from pack.nodes.host import messages
 from pack.nodes.host.packed_weights import unpacked, unpacking
 
+pytestmark = pytest.mark.slow
+
 KINDS = {"scaled fp8": scaled_fp8, "a class of its own": sealed}
 SAME = 3e-4
 

@@ -3,6 +3,8 @@
 import pytest
 from bench.training_flops import floor_of, step_cost
 
+pytestmark = pytest.mark.slow
+
 LIMIT = 1.03
 
 

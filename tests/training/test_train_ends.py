@@ -21,7 +21,7 @@ from pack.nodes.training.trainer import Trainer
 from pack.nodes.training.training_pictures_node import TrainingPicturesNode
 from pack.nodes.training.unet_calls import TrainedUNet
 
-pytestmark = pytest.mark.usefixtures("folders")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("folders")]
 
 
 def ending_at(real, count, ending):

@@ -13,6 +13,8 @@ from pack.nodes.training.lora_layers import TARGETS, fresh_lora, text_layers, un
 from pack.nodes.training.train_losses import LossSettings
 from pack.nodes.training.training_batch import TrainingBatch
 
+pytestmark = pytest.mark.slow
+
 WIDTHS = {"sd15": {"l": 32}, "sdxl": {"l": 8, "g": 40}}
 CROSS_ATTENTIONS = {"sd15": 16, "sdxl": 28}
 

@@ -15,7 +15,7 @@ from pack.nodes.text_contexts.edlora import attach_edlora
 from pack.nodes.training.pictures_wire import ClassPictures
 from pack.nodes.training.trainer import Trainer
 
-pytestmark = pytest.mark.usefixtures("folders")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("folders")]
 
 
 def loaded(host, method, words):
