@@ -164,6 +164,7 @@ ADVICE = [
         added(graph, "Mine", "LoadImage", image=PICTURE), Find_Concepts={"image": ("Mine", 0)})),
     ("Train a LoRA", "Load Image in the place of the sample, with the subject painted in its Mask Editor",
      does(masked_pictures, "The subject: one picture, with its mask")),
+    ("Train a word", "*Load Image* and your own checkpoint", does(a_picture, "The picture")),
     ("Train a scene", "*Load Image* in the place of the drawn picture", does(of_my_scene)),
     ("Replace a subject", "**Load Image** for both samples", does(masked_pictures, "Picture", "New subject")),
     ("Re-denoise", "10 a lot", values(**{"Re-denoise": {"steps": 10}})),
