@@ -4,8 +4,7 @@ from comfy_api.latest import io
 
 from .. import schema
 from ..widgets import whole
-from .methods import LISTED
-from .train_options_wire import AS_METHOD, TrainingOptionsSocket, options_of
+from .train_options_wire import AS_METHOD, OPTION_CHOICES, TrainingOptionsSocket, options_of
 
 
 def _rate(name, tooltip):
@@ -16,8 +15,8 @@ def _weight(name, most, step, tooltip):
     return io.Float.Input(name, default=-1.0, min=-1.0, max=most, step=step, round=step / 10, tooltip=tooltip)
 
 
-def _choice(name, options, tooltip):
-    return io.Combo.Input(name, options=[AS_METHOD, *options], default=AS_METHOD, tooltip=tooltip)
+def _choice(name, tooltip):
+    return io.Combo.Input(name, options=[AS_METHOD, *OPTION_CHOICES[name]], default=AS_METHOD, tooltip=tooltip)
 
 
 class TrainingOptionsNode(io.ComfyNode):
@@ -36,22 +35,18 @@ class TrainingOptionsNode(io.ComfyNode):
                 _rate("lr_text", "Learning rate of the LoRA in the text encoder; 0 as the method."),
                 whole("words_first", -1, -1, 1000000, "Steps in which only the words learn; -1 as the method."),
                 _rate("lr_words_first", "Learning rate of the words in those steps; 0 as the method."),
-                _choice("schedule", LISTED["schedule"], "How learning rates fall over the training."),
+                _choice("schedule", "How learning rates fall over the training."),
                 whole("batch_size", 0, 0, 256, "Pictures per step; 0 as the method. Fewer need less memory."),
                 whole("accumulate", 1, 1, 256, "Batches per step: as a larger batch, in more time instead of memory."),
                 whole("rank", 0, 0, 1024, "Rank of the LoRA; 0 as the method. Higher ranks hold more and are larger."),
-                _choice(
-                    "targets",
-                    LISTED["targets"],
-                    "Which layers of the UNet the LoRA changes.",
-                ),
-                _choice("start", LISTED["start"], "Where the rows of a word begin."),
+                _choice("targets", "Which layers of the UNet the LoRA changes."),
+                _choice("start", "Where the rows of a word begin."),
                 whole("vectors", 0, 0, 16, "Tokens that a word takes in a prompt; 0 as the method."),
-                _choice("layers", LISTED["layers"], "Whether a word differs by attention layer."),
+                _choice("layers", "Whether a word differs by attention layer."),
                 _weight("pull", 10.0, 1e-5, "How strongly words are held to where they began; -1 as the method."),
                 _weight("norm_limit", 100.0, 0.01, "Words stop when they are as long; 0 never, -1 as the method."),
                 io.Boolean.Input("keep_norm", default=False, tooltip="Words keep the length that they began with."),
-                _choice("mask_loss", LISTED["mask_loss"], "What the loss looks at: subject or picture."),
+                _choice("mask_loss", "What the loss looks at: subject or picture."),
                 _weight("attention_weight", 10.0, 0.001, "How strongly words keep to masks; -1 as the method."),
                 io.Boolean.Input(
                     "full_identity", default=False, tooltip="ED-LoRA: the second word fills its mask."
@@ -61,18 +56,18 @@ class TrainingOptionsNode(io.ComfyNode):
                     "context_prompts", default="", multiline=True, tooltip="Prompts for context, a line each, with {}."
                 ),
                 _weight("degrade", 1.0, 0.05, "Noise around the subject in the method parts; -1 as the method."),
-                _choice("balance", ("on", "off"), "Whether the subject that lags is the one that learns."),
+                _choice("balance", "Whether the subject that lags is the one that learns."),
                 _weight("noise_offset", 1.0, 0.001, "Brightness that varies with the noise; -1 as the method."),
-                _choice("placement", LISTED["placement"], "How pictures are put on the square that is learned."),
+                _choice("placement", "How pictures are put on the square that is learned."),
                 whole("placements", 16, 1, 256, "Places per picture, each encoded once before the first step."),
-                _choice("flip", ("on", "off"), "Whether half of the places are mirrored."),
+                _choice("flip", "Whether half of the places are mirrored."),
                 whole("t_min", 0, 0, 999, "The lowest timestep that is learned: 0 is almost no noise."),
                 whole("t_max", 999, 0, 999, "The highest timestep that is learned: 999 is almost only noise."),
                 io.Float.Input(
                     "clip_norm", default=1.0, min=0.0, max=1000.0, step=0.1, tooltip="Limit of gradients; 0 for none."
                 ),
                 io.Combo.Input(
-                    "checkpoint", options=list(LISTED["checkpoint"]), default="auto",
+                    "checkpoint", options=list(OPTION_CHOICES["checkpoint"]), default="auto",
                     tooltip="Compute parts again instead of keeping them: far less memory for 40 % more time.",
                 ),
                 whole("cache_mb", 1024, 16, 1048576, "Main memory for places of pictures, in MB."),

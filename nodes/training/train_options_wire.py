@@ -26,8 +26,8 @@ def options_of(values):
     """
     changes = {}
     for name, value in values.items():
-        if name in _CHOICES:
-            check_listed(name, value, (AS_METHOD, *_CHOICES[name]))
+        if name in OPTION_CHOICES:
+            check_listed(name, value, (AS_METHOD, *OPTION_CHOICES[name]))
         if value in (AS_METHOD, "", -1) or (value == 0 and name in _ZERO_IS_METHOD):
             continue
         changes[name] = {"on": True, "off": False}.get(value, value) if name in _SWITCHES else value
@@ -37,4 +37,5 @@ def options_of(values):
 # Of these 0 would be no training; of the others it is a value.
 _ZERO_IS_METHOD = ("lr_words", "lr_unet", "lr_text", "lr_words_first", "batch_size", "rank", "vectors")
 _SWITCHES = ("balance", "flip")
-_CHOICES = LISTED | dict.fromkeys(_SWITCHES, ("on", "off"))
+# {setting: what its dropdown lists beside AS_METHOD}
+OPTION_CHOICES = LISTED | dict.fromkeys(_SWITCHES, ("on", "off"))
