@@ -16,7 +16,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from torch.utils.checkpoint import checkpoint
 
 from ..host.gradients import normal
-from ..host.packed_weights import unpacking
+from ..host.packed_weights import is_packed, unpacking
 
 _NORMS = ("layer_norm1", "layer_norm2")
 
@@ -51,7 +51,7 @@ def packed_passed(*networks):
     replaced = []
     try:
         for layer in (module for network in networks for module in network.modules()):
-            if "weight" in layer._parameters:
+            if is_packed(layer):
                 # as it is, without the LoRA beside it, where its values are asked for
                 bare = copy.copy(layer)
                 bare.__dict__["_forward_hooks"] = OrderedDict()

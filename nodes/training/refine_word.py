@@ -44,11 +44,12 @@ def refine_word(clip, word, class_word, prompt, settings, pull):
     device = static.patcher.load_device
     vectors = len(known.vectors(encoders_of(clip)[0]))
     check_same_length(static, known.name, class_word, vectors)
-    rows = {encoder: leaf(known.vectors(encoder)[:, 0, 0], device) for encoder in known.rows}
+    starts = {encoder: known.vectors(encoder)[:, 0, 0] for encoder in known.rows}
+    rows = {encoder: leaf(start, device) for encoder, start in starts.items()}
     learned = Learned({known.name: rows}, pools=known.pools)
     first, last = _refined(static, learned, pair, settings, pull)
-    moved = [(rows[encoder].detach() - known.vectors(encoder)[:, 0, 0].to(device)).norm() for encoder in rows]
-    lengths = [known.vectors(encoder).norm() for encoder in rows]
+    moved = [(rows[encoder].detach() - start.to(device)).norm() for encoder, start in starts.items()]
+    lengths = [start.norm() for start in starts.values()]
     made = replace(known, rows={encoder: one.detach().cpu()[:, None, None] for encoder, one in rows.items()})
     share = 100 * float(sum(moved)) / max(float(sum(lengths)), 1e-12)
     report = (
