@@ -7,7 +7,7 @@ from functools import cache
 import comfy.ldm.modules.attention as host_attention
 import torch
 from bench.family_flops import prompt
-from bench.flops import TEXT_TOKENS, Meter, costs, hollow_model, host_model, text, unet_config
+from bench.flops import TEXT_TOKENS, Meter, attending_with, costs, hollow_model, host_model, text, unet_config
 from comfy.patcher_extension import WrappersMP
 from support.clips import NumberedCLIP
 from support.editing import TEXT
@@ -114,13 +114,8 @@ def of_the_hole(kind, size, width=320):
 @contextmanager
 def counting():
     """Counts FLOPs of attention as of the two products that it consists of."""
-    names = ("optimized_attention", "optimized_attention_masked")
-    standing = {name: getattr(host_attention, name) for name in names}
-    for name in names:
-        setattr(host_attention, name, host_attention.attention_pytorch)
-    try:
-        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            yield counter
-    finally:
-        for name, function in standing.items():
-            setattr(host_attention, name, function)
+    with (
+        attending_with(host_attention.attention_pytorch), sdpa_kernel(SDPBackend.MATH),
+        FlopCounterMode(display=False) as counter,
+    ):  # fmt: skip
+        yield counter

@@ -170,6 +170,20 @@ def counted(model, kind, size, sigmas, batch=1, positive=None):
 
 
 @contextmanager
+def attending_with(function):
+    """Inside, the host's UNets attend with another function."""
+    names = ("optimized_attention", "optimized_attention_masked")
+    standing = {name: getattr(host_attention, name) for name in names}
+    for name in names:
+        setattr(host_attention, name, function)
+    try:
+        yield
+    finally:
+        for name, own in standing.items():
+            setattr(host_attention, name, own)
+
+
+@contextmanager
 def padding_counted():
     """Has the host use the attention that the counter understands; yields the FLOPs on channels beyond `dim_head`."""
     padding = []
@@ -180,15 +194,8 @@ def padding_counted():
         padding.append(4 * q.shape[0] * heads * q.shape[1] * k.shape[1] * extra)
         return host_attention.attention_pytorch(q, k, v, heads, *args, **kwargs)
 
-    names = ("optimized_attention", "optimized_attention_masked")
-    standing = {name: getattr(host_attention, name) for name in names}
-    for name in names:
-        setattr(host_attention, name, attention)
-    try:
+    with attending_with(attention):
         yield padding
-    finally:
-        for name, function in standing.items():
-            setattr(host_attention, name, function)
 
 
 @dataclass(frozen=True)

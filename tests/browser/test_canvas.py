@@ -19,6 +19,7 @@ import torch
 from setup.host_server import Server
 from support import canvas
 from support import server_models as tiny_files
+from support.small_runs import api_twin
 
 ROOT = Path(__file__).parents[2]
 CANVASES = sorted((ROOT / "workflows").glob("*.json"))
@@ -52,10 +53,6 @@ def names_in(path):
     """(type of node, socket, name) of the model files in a workflow that others stand in for."""
     nodes = api_twin(path).values()
     return [(n["class_type"], s, n["inputs"][s]) for n in nodes for s in FOLDERS if s in n["inputs"]]
-
-
-def api_twin(path):
-    return json.loads((path.parent / "api" / path.name).read_text(encoding="utf-8"))
 
 
 def small(path):
