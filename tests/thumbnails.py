@@ -46,6 +46,7 @@ SHOWN = {
     "Reference Only": (("Reference Only", "Without the picture", "Variations"),),
     "Reference Guidance": (("Reference Guidance", "With the reference", "Guided by the reference"),),
     "Train a LoRA": (("Train a LoRA", "Without the LoRA", "With the LoRA"),),
+    "Train and conduct": (("Train and conduct", "Without training", "Both, as learned"),),
     "Train a word": (("Train a word", "Without the word", "With the word"),),
     "Subject masks": (REFERENCE,),
     "Find concepts": (("Find concepts", "The picture", "Each thing in a colour"),),

@@ -20,6 +20,7 @@ from setup.host_server import Server
 from support import canvas
 from support import server_models as tiny_files
 from support.small_runs import api_twin
+from support.thorough import chosen, few_of
 
 ROOT = Path(__file__).parents[2]
 CANVASES = sorted((ROOT / "workflows").glob("*.json"))
@@ -31,8 +32,10 @@ FOLDERS = {
     "sam_file": "sams",
 }
 QUIET = {"missing": [], "marked": [], "overlay": None}
-
-pytestmark = pytest.mark.slow
+# On every run; the others where all tests are wanted.
+QUICK = [
+    path for path in CANVASES if path.stem in ("A tour to start with", "Concept Conductor", "Pocket stage prompts")
+]
 
 
 @pytest.fixture(scope="module")
@@ -66,18 +69,18 @@ def small(path):
 
 
 @pytest.fixture(scope="module")
-def seen(server, browser):
-    """{template: what canvas.mjs saw of it}, all on one page, as a user works."""
+def seen(server, browser, request):
+    """{template: what canvas.mjs saw of it}, all that this run asks for on one page, as a user works."""
     screenshots = ROOT / "output" / "canvas"
     screenshots.parent.mkdir(exist_ok=True)
-    workflows = json.dumps({str(path): small(path) for path in CANVASES})
+    workflows = json.dumps({str(path): small(path) for path in chosen(request, "path")})
     command = ["node", Path(__file__).with_name("canvas.mjs"), server.url, screenshots, workflows]
     done = subprocess.run(command, env=browser, capture_output=True, text=True, encoding="utf-8", timeout=2400)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("path", CANVASES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", few_of(CANVASES, *QUICK), ids=lambda path: path.stem)
 def test_a_user_opens_and_runs_it(path, seen):
     found = seen[path.stem]
     assert "error" not in found, found["error"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support import canvas
+from support.thorough import chosen, few_of
 
 ROOT = Path(__file__).parents[2]
 PACK = "comfyui-personalization"
@@ -32,15 +33,13 @@ TEMPLATES = sorted(
 SECONDS = 30
 QUIET = {"missing": [], "marked": [], "overlay": None}
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
-def seen(bare_server, browser):
+def seen(bare_server, browser, request):
     screenshots = ROOT / "output" / "first_minutes"
     screenshots.parent.mkdir(exist_ok=True)
     script = Path(__file__).with_name("first_minutes.mjs")
-    command = ["node", script, bare_server.url, PACK, screenshots, json.dumps(TEMPLATES)]
+    command = ["node", script, bare_server.url, PACK, screenshots, json.dumps(chosen(request, "template"))]
     done = subprocess.run(command, env=browser, capture_output=True, text=True, encoding="utf-8", timeout=900)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -54,7 +53,7 @@ def test_there_is_one_for_each_family():
     assert TEMPLATES[0] == TOUR and len(TEMPLATES) >= 8
 
 
-@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("template", few_of(TEMPLATES, TOUR))
 def test_a_template_draws(template, seen):
     found = seen["seen"][template]
     assert found["loaded"] == QUIET and found["ended"] == "execution_success"

@@ -9,21 +9,22 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from support.thorough import chosen, few_of
 
 ROOT = Path(__file__).parents[2]
 CANVASES = sorted((ROOT / "workflows").glob("*.json"))
 DESIGNS = ("classic", "modern")
-each_template = pytest.mark.parametrize("path", CANVASES, ids=lambda path: path.stem)
-
-pytestmark = pytest.mark.slow
+# Measured on every run; the others where all tests are wanted.
+QUICK = [path for path in CANVASES if path.stem in ("A tour to start with", "Two people", "Train a word")]
+each_template = pytest.mark.parametrize("path", few_of(CANVASES, *QUICK), ids=lambda path: path.stem)
 
 
 @pytest.fixture(scope="module")
-def measured(bare_server, browser):
-    """{template: {design: {"nodes", "groups"}}}, as layout.mjs says it."""
+def measured(bare_server, browser, request):
+    """{template: {design: {"nodes", "groups"}}} of those that this run asks for, as layout.mjs says it."""
     screenshots = ROOT / "output" / "layout"
     screenshots.parent.mkdir(exist_ok=True)
-    command = ["node", Path(__file__).with_name("layout.mjs"), bare_server.url, screenshots, *CANVASES]
+    command = ["node", Path(__file__).with_name("layout.mjs"), bare_server.url, screenshots, *chosen(request, "path")]
     done = subprocess.run(command, env=browser, capture_output=True, text=True, encoding="utf-8", timeout=900)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -58,7 +59,7 @@ def test_every_node_stands_in_a_group_with_a_name(path, design, measured):
     assert {name: found for name, found in homes.items() if len(found) != 1} == {}
 
 
-@each_template
+@pytest.mark.parametrize("path", CANVASES, ids=lambda path: path.stem)
 def test_flows_left_to_right(path):
     canvas = json.loads(path.read_text(encoding="utf-8"))
     left = {node["id"]: node["pos"][0] for node in canvas["nodes"]}

@@ -9,14 +9,13 @@ from support.concepts import both_kinds, conducted
 from support.image_prompts import with_pictures
 from support.models import conditioning, execute, sample, tiny_model
 from support.references import PixelVAE, draw, picture, prompt, with_references
+from support.thorough import few_of
 
 from pack.nodes.host.attach import attach
 from pack.nodes.host.compiled import uncompiled
 from pack.nodes.host.layered_prompts import LAYERS, PLAIN
 from pack.nodes.masks.layout_mask_node import LayoutMask
 from pack.nodes.text_contexts.layer_contexts import LayerContexts
-
-pytestmark = pytest.mark.slow
 
 nodes_torch_compile = pytest.importorskip("comfy_extras.nodes_torch_compile")
 
@@ -96,7 +95,7 @@ TECHNIQUES = {"MRSA": with_references, "MIP-Adapter": with_pictures, "ED-LoRA": 
 
 @pytest.mark.parametrize("first", [True, False], ids=["compiled first", "compiled last"])
 @pytest.mark.parametrize("technique", TECHNIQUES)
-@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("how", few_of(HOW, "wrapper"))
 def test_compiled_is_as_uncompiled(model, how, technique, first, said):
     ours, backend = TECHNIQUES[technique], Counted()
     wanted = run(ours(model))
@@ -127,7 +126,7 @@ def test_the_bank_holds_no_key_of_a_compiled_run(model):
     assert differ(found, run(with_references(tiny_model("sd15")))) < SAME
 
 
-@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("how", few_of(HOW, "wrapper"))
 def test_a_layout_mask_of_a_compiled_model(model, how):
     image = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(1))
     inputs, backend = {"vae": PixelVAE(), "layout_image": image, "layout_positive": prompt(model, 1)}, Counted()

@@ -17,10 +17,9 @@ from support.concepts import conducted
 from support.image_prompts import with_pictures
 from support.models import random_weights, tiny_model
 from support.references import picture, prompt, with_references
+from support.thorough import few_of, few_rows_of
 
 from nodes import ConditioningSetArea, ConditioningSetMask, ControlNetApplyAdvanced
-
-pytestmark = pytest.mark.slow
 
 
 def check(scene, keys, positive=None, negative=None, **settings):
@@ -60,7 +59,7 @@ def controlnet(scene):
     return comfy.controlnet.ControlNet(net.eval(), load_device=comfy.model_management.get_torch_device())
 
 
-@pytest.mark.parametrize(("kind", "batch"), [("sd15", 1), ("sdxl", 1), ("sdxl", 2)])
+@pytest.mark.parametrize(("kind", "batch"), few_rows_of([("sd15", 1), ("sdxl", 1), ("sdxl", 2)], ("sd15", 1)))
 def test_controlnet_bends_the_image_and_not_the_references(kind, batch, keys):
     # at batch 1 the references' rows have the shape of the image's: the residuals would fit them
     scene = Scene(kind, batch, size=(8, 8), sizes=((8, 8), (8, 8)))
@@ -86,7 +85,7 @@ def lora_hook(scene, strength=0.2):
     return comfy.hooks.create_hook_lora(foreign.lora_file(scene.model), strength, 0.0).hooks[0]
 
 
-@pytest.mark.parametrize("fidelity", [1.0, 0.3])
+@pytest.mark.parametrize("fidelity", few_of([1.0, 0.3], 1.0))
 @pytest.mark.parametrize("side", ["positive", "negative"])
 def test_hook_lora_of_one_side(side, fidelity, keys):
     scene = Scene()
@@ -115,7 +114,7 @@ def test_each_prompt_reads_references_under_its_own_weights():
     assert same(scene.run(scene.ours(cache_mb=64), positive).latent, expected.latent)
 
 
-@pytest.mark.parametrize("lately", [False, True])
+@pytest.mark.parametrize("lately", few_of([False, True], False))
 def test_hook_puts_a_callable_beside_one_side(lately, keys):
     scene = Scene()
     slot = {"patches_replace": {"attn1": {("output", 5): squashed}}}
@@ -229,6 +228,7 @@ def test_longer_prompt_runs_in_calls_of_its_own(keys):
     assert unlike(first(both, "cond"), first(theirs, "cond"))
 
 
+@pytest.mark.slow
 def test_everything_at_once():
     """A ControlNet, a hook, and nine patches in a row, with MRSA before, among and behind them."""
     scene = Scene(size=(16, 16))
@@ -268,7 +268,7 @@ def test_everything_at_once():
 OURS = {"MRSA": with_references, "MIP-Adapter": with_pictures, "Concept Conductor": conducted}
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", few_of(OURS, "MIP-Adapter"))
 @pytest.mark.parametrize("first", ["ours", "theirs"])
 def test_the_empty_prompt_of_the_old_perp_neg_is_no_prompt(name, first):
     """With an empty prompt that is the negative, Perp-Neg changes nothing; so it must not beside us."""

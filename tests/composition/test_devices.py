@@ -64,7 +64,11 @@ def two_prompts(model):
 
 @pytest.mark.parametrize(
     ("kind", "place"),
-    [("sd15", "two keys"), pytest.param("sd15", "two cards", marks=with_cards), ("sdxl", "two keys")],
+    [
+        ("sd15", "two keys"),
+        pytest.param("sd15", "two cards", marks=[with_cards, pytest.mark.slow]),
+        ("sdxl", "two keys"),
+    ],
 )
 def test_concepts_with_loras(monkeypatch, kind, place):
     with at(place, monkeypatch):
@@ -107,6 +111,7 @@ def test_a_concept_of_another_checkpoint(monkeypatch, place):
             assert relative(picture(ours, steps=2), wanted) < ROUNDING
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [dict, dora], ids=["lora", "dora"])
 def test_twenty_runs_of_concepts_are_one(monkeypatch, change):
     at("two keys", monkeypatch)
@@ -130,6 +135,7 @@ def prompts_in_places(model):
     return chain
 
 
+@pytest.mark.slow
 def test_refinement_does_not_depend_on_which_thread_is_first(monkeypatch):
     at("two keys", monkeypatch)
     model = exact_model()
@@ -199,6 +205,7 @@ def test_image_prompts(monkeypatch, merge, place):
                 assert relative(one, other) < ROUNDING
 
 
+@pytest.mark.slow
 @with_cards
 def test_words_in_the_prompt(monkeypatch):
     """Read by each device's own matrices, from its own rows."""
@@ -217,6 +224,7 @@ HOOKED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attach", HOOKED.values(), ids=HOOKED)
 def test_each_device_asks_for_its_own_weights(monkeypatch, attach):
     """One of three prompts has a LoRA hook: on each device other weights are in force at one time."""
@@ -230,7 +238,7 @@ def test_each_device_asks_for_its_own_weights(monkeypatch, attach):
     assert relative(found, wanted) < ROUNDING
 
 
-@everywhere
+@pytest.mark.parametrize("place", ["two keys", pytest.param("two cards", marks=with_cards)])
 def test_references(monkeypatch, place):
     with at(place, monkeypatch):
         model = exact_model()

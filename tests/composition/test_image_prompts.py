@@ -13,8 +13,7 @@ from support.compare import relative
 from support.golden_data import case
 from support.image_prompts import patched as golden_patched
 from support.models import tiny_model
-
-pytestmark = pytest.mark.slow
+from support.thorough import few_rows_of
 
 
 def split_values(n, context, value, options):
@@ -53,10 +52,14 @@ GUIDANCE = ("PAG", "SAG", "UNet run twice")
 ON_SDXL = ["PAG", "LoRA", "callable at an attention", "longer context", "public IP-Adapter", "attention couple"]
 
 
-@pytest.mark.parametrize(
-    ("kind", "batch", "name"),
-    [*(("sd15", 1, name) for name in PATCHES), *(("sdxl", 2, name) for name in ON_SDXL)],
-)
+CASES = [*(("sd15", 1, name) for name in PATCHES), *(("sdxl", 2, name) for name in ON_SDXL)]
+QUICK = [
+    *(("sd15", 1, name) for name in ("PAG", "token merging", "callable at a block", "public IP-Adapter")),
+    *(("sdxl", 2, name) for name in ("longer context", "attention couple")),
+]
+
+
+@pytest.mark.parametrize(("kind", "batch", "name"), few_rows_of(CASES, *QUICK))
 def test_patch(kind, batch, name):
     patch, how = PATCHES[name]
     scene = Scene(kind, batch, **how)

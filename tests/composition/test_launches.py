@@ -14,12 +14,11 @@ from pack.nodes.host.blocks import attention_blocks
 from pack.nodes.host.run import Run
 from pack.nodes.image_prompts.image_branch import ImageBranch
 
-pytestmark = pytest.mark.slow
-
 CARD = "maya"
 
 
-@pytest.mark.parametrize("kind", ["sd15", pytest.param("sdxl", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sd15", "sdxl"])
 def test_launches_stay_within_their_budgets(kind):
     found = added(kind, BUDGETS)
     over = {name: more for name, (_, more) in found.items() if name != "plain" and more > BUDGETS[name][kind]}

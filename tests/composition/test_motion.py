@@ -11,14 +11,13 @@ from support.edloras import loras, put, random_contents  # noqa: F401 (fixture)
 from support.models import execute, tiny_model
 from support.references import PixelVAE, draw, picture, prompt, with_references
 from support.resadapter_sets import folder, with_set  # noqa: F401 (fixture)
+from support.thorough import few_of
 
 from pack.nodes.concept_conductor.concepts_node import AddConcept
 from pack.nodes.host.bare_unet import bare_unet
 from pack.nodes.masks.layout_mask_node import LayoutMask
 from pack.nodes.reference_attention import reference_pass
 from pack.nodes.text_contexts.edlora_node import EDLoRALoader
-
-pytestmark = pytest.mark.slow
 
 FRAMES = 4
 SET = "tiny_resadapter_v2_sd1.5"
@@ -70,7 +69,7 @@ def film(model, frames=FRAMES, **kwargs):
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["ours first", "ours last"])
-@pytest.mark.parametrize("inputs", [{}, {"style_fidelity": 0.0}, {"cache_mb": 0}], ids=str)
+@pytest.mark.parametrize("inputs", few_of([{}, {"style_fidelity": 0.0}, {"cache_mb": 0}], {}), ids=str)
 def test_references_in_a_film(model, first, inputs):
     ours = moving(with_references(model, **inputs)) if first else with_references(moving(model), **inputs)
     assert differ(film(ours), film(moving(model))) > 1e-2
@@ -101,6 +100,7 @@ def test_a_film_with_little_memory(model, monkeypatch):
     assert len(passes) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache_mb", [0, 64])
 def test_a_layout_picture_of_a_film(model, cache_mb, tmp_path, monkeypatch):
     monkeypatch.setattr("folder_paths.get_user_directory", lambda: str(tmp_path))
@@ -153,6 +153,7 @@ def test_concepts_after_a_film(filmed):
     assert differ(picture(conducted(filmed, chain)), wanted) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_layout_mask_after_a_film(filmed):
     image = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(1))
     inputs = {"vae": PixelVAE(), "layout_image": image, "layout_positive": prompt(filmed, 1)}
@@ -161,6 +162,7 @@ def test_a_layout_mask_after_a_film(filmed):
         assert torch.equal(execute(LayoutMask, model=model, **inputs)[0], wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [dict, dora], ids=["LoRA", "DoRA"])
 def test_a_concept_on_layers_that_a_run_renames(model, monkeypatch, kind):
     """Behind modules that leave all as it is: an upsampler's convolution, and attentions."""

@@ -20,8 +20,6 @@ from pack.nodes.golden_noise.redenoised import RedenoiseSettings
 from pack.nodes.host import messages
 from pack.nodes.host.paired_rows import taken_apart
 
-pytestmark = pytest.mark.slow
-
 TEXTS = "a cat with a hat", "bad"
 APART = by_setter("set_model_attn2_patch", lambda n, k, v, options: (n, k[:, 0::2], v[:, 1::2]))
 
@@ -83,6 +81,7 @@ def test_references(model, fidelity):
     assert torch.equal(sample(patched, *map(paired, texts)), wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", [False, True])
 def test_concepts(layout):
     """Beside another patch of the cross-attention, so that both runs divide their rows into passes alike."""

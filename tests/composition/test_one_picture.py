@@ -12,11 +12,10 @@ from support.image_prompts import with_pictures
 from support.models import sample, tiny_model
 from support.reference_family import dreamtuner, guided, guided_dreamtuner, reference_only
 from support.references import prompt, with_references
+from support.thorough import few_rows_of
 
 from nodes import ControlNetApplyAdvanced
 from pack.nodes.editing import pilot_series
-
-pytestmark = pytest.mark.slow
 
 FAMILY = {"DreamTuner": dreamtuner, "Reference Only": reference_only, "guided": guided_dreamtuner}
 OTHERS = {"MIP-Adapter": with_pictures, "Concept Conductor": conducted}
@@ -49,6 +48,7 @@ def drawn(model, positive=None, **kwargs):
     return sample(model, *texts, **{"steps": 2, **kwargs})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ALL)
 def test_beside_pilot_in_any_order(model, what, gradients):
     """Each acts in the sampler's own evaluations; what moves the latent before the first of them does not see it."""
@@ -61,6 +61,7 @@ def test_beside_pilot_in_any_order(model, what, gradients):
     assert relative(*found) < ROUNDING
 
 
+@pytest.mark.slow
 def test_a_controlnet_acts_beside_pilot_in_the_steps_alone(model, gradients):
     hint = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(4))
     text = prompt(model, 100, 77)
@@ -73,7 +74,10 @@ def test_a_controlnet_acts_beside_pilot_in_the_steps_alone(model, gradients):
     assert relative(gradients[0], first[0]) < ROUNDING
 
 
-@pytest.mark.parametrize(("what", "other"), [pair for pair in itertools.product(FAMILY, OTHERS) if pair != REFUSED])
+PAIRS = [pair for pair in itertools.product(FAMILY, OTHERS) if pair != REFUSED]
+
+
+@pytest.mark.parametrize(("what", "other"), few_rows_of(PAIRS, ("DreamTuner", "MIP-Adapter")))
 def test_the_family_beside_others_in_any_order(model, what, other):
     one, two = FAMILY[what], OTHERS[other]
     first, second = drawn(two(one(model))), drawn(one(two(model)))
@@ -87,6 +91,7 @@ def test_guidance_is_refused_beside_concept_conductor(model):
             drawn(patched)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sd2", "sdxl"])
 def test_all_at_once_on_other_kinds(kind):
     """Guidance over DreamTuner, Reference Only and MRSA around a hole: every part still acts."""

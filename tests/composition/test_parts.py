@@ -8,12 +8,11 @@ from support.compare import differ
 from support.concepts import conducted, random_concepts
 from support.models import tiny_model
 from support.references import draw, prompt, with_references
+from support.thorough import few_of, few_rows_of
 
 from pack.nodes.concept_conductor import concept_conductor, conductor_run, layout_steps
 from pack.nodes.host.attach import techniques_of
 from pack.nodes.host.run_records import latest_record
-
-pytestmark = pytest.mark.slow
 
 SCHEDULERS = ("normal", "karras", "sgm_uniform")
 
@@ -79,7 +78,7 @@ def in_parts(model, part, steps, *ends, **kwargs):
 
 
 @pytest.mark.parametrize("part", [advanced, split])
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("scheduler", few_of(SCHEDULERS, "karras"))
 def test_references_have_the_noise_of_the_whole_run(model, part, scheduler):
     patched = with_references(model, cache_mb=0)
     whole = at_once(patched, part, 8, scheduler=scheduler)
@@ -142,7 +141,9 @@ def limits(levels, schedule):
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-@pytest.mark.parametrize(("steps", "ends"), [(10, (5,)), (12, (6,)), (12, (2, 4)), (30, (4,)), (30, (8, 20))])
+@pytest.mark.parametrize(
+    ("steps", "ends"), few_rows_of([(10, (5,)), (12, (6,)), (12, (2, 4)), (30, (4,)), (30, (8, 20))], (12, (2, 4)))
+)
 def test_the_conductor_acts_in_the_steps_of_the_whole_run(steps, ends, scheduler, monkeypatch):
     model = tiny_model("sd15")
     patched = conducted(model, random_concepts(model, 1), layout=True, refine_start=0.25, refine_end=0.4)
@@ -156,7 +157,7 @@ def test_the_conductor_acts_in_the_steps_of_the_whole_run(steps, ends, scheduler
             assert abs(edge - expected) <= 1
 
 
-@pytest.mark.parametrize("part", [advanced, split])
+@pytest.mark.parametrize("part", few_of([advanced, split], split))
 def test_masks_go_on_where_the_last_part_ended(model, part):
     patched = conducted(model, refine_start=0.25, refine_end=0.4, kmeans_restarts=20)
     whole = at_once(patched, part, 12)
@@ -168,6 +169,7 @@ def test_masks_go_on_where_the_last_part_ended(model, part):
         assert torch.equal(latest_record(techniques_of(patched)[0]).end, masks.end)
 
 
+@pytest.mark.slow
 def test_layout_guidance_in_parts_is_that_of_the_whole_run(model, monkeypatch):
     # an inversion by such a UNet multiplies what its noise levels differ by rounding
     inverted = lambda conducting, step, timestep: draw(1, 4, 8, 8, seed=timestep)  # noqa: E731

@@ -6,8 +6,7 @@ from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from composition import foreign
 from composition.foreign import by_setter, squashed
 from composition.scene import BLOCKS, ONE_STEP, SIGMAS, Expectation, Scene, same, unlike
-
-pytestmark = pytest.mark.slow
+from support.thorough import few_rows_of
 
 MIDDLE = {"sd15": (6,), "sdxl": (10, 11, 12)}
 
@@ -57,10 +56,14 @@ ON_SDXL = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("kind", "batch", "fidelity", "name"),
-    [*(("sd15", 1, 1.0, name) for name in PATCHES), *(("sdxl", 2, 0.3, name) for name in ON_SDXL)],
-)
+CASES = [*(("sd15", 1, 1.0, name) for name in PATCHES), *(("sdxl", 2, 0.3, name) for name in ON_SDXL)]
+QUICK = [
+    *(("sd15", 1, 1.0, name) for name in ("PAG", "FreeU", "HyperTile", "LoRA", "callable at a planned block")),
+    *(("sdxl", 2, 0.3, name) for name in ("override", "attention couple")),
+]
+
+
+@pytest.mark.parametrize(("kind", "batch", "fidelity", "name"), few_rows_of(CASES, *QUICK))
 def test_patch(kind, batch, fidelity, name, keys):
     patch, how = PATCHES[name]
     how = dict(how)

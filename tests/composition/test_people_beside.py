@@ -11,10 +11,9 @@ from support.devices import PLACES, at, model_with_factory, split, with_engine
 from support.identity import with_faceid, with_instantid, with_storymaker
 from support.models import sample, tiny_model
 from support.references import picture, prompt, with_references
+from support.thorough import few_of
 
 from nodes import ControlNetApplyAdvanced
-
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +54,7 @@ def test_concepts_take_over_what_stands(sdxl, watched, monkeypatch):
     assert differ(out, picture(other, steps=2)) < 1e-3
 
 
-@pytest.mark.parametrize("first", [with_faceid, with_storymaker])
+@pytest.mark.parametrize("first", few_of([with_faceid, with_storymaker], with_storymaker))
 def test_two_nodes_of_people_add_up(sdxl, monkeypatch, first):
     model = first(sdxl, monkeypatch, lora_strength=0.0)
     both = with_instantid(model, monkeypatch, control_net=None)
@@ -78,7 +77,7 @@ def test_beside_a_random_controlnet_in_any_order(sdxl, monkeypatch):
 
 @with_engine
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("name", ["faceid", "instantid", "storymaker"])
+@pytest.mark.parametrize("name", few_of(["faceid", "instantid", "storymaker"], "faceid"))
 def test_on_several_devices(monkeypatch, place, name):
     """As on one; IdentityNet computes in single precision."""
     make = {"faceid": with_faceid, "instantid": with_instantid, "storymaker": with_storymaker}[name]

@@ -8,13 +8,12 @@ from support.concepts import conducted, random_concepts
 from support.image_prompts import TinyWords, with_pictures
 from support.models import conditioning, sample, tiny_model
 from support.references import draw, prompt, references, with_references
+from support.thorough import few_of
 
 from pack.nodes.host.attach import attach
 from pack.nodes.host.layered_prompts import LAYERS, PLAIN
 from pack.nodes.reference_attention import noise_level
 from pack.nodes.text_contexts.layer_contexts import LayerContexts
-
-pytestmark = pytest.mark.slow
 
 # A row alone differs from itself in a batch by rounding, which the tiny UNets amplify.
 ALONE = 4e-3
@@ -88,7 +87,7 @@ def row_by_row(patched, positives, negatives, rows):
 
 
 @pytest.mark.parametrize("cache_mb", [0, 64])
-@pytest.mark.parametrize("fidelity", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("fidelity", few_of([0.0, 0.5, 1.0], 0.5))
 def test_references(model, fidelity, cache_mb):
     ours = with_references(model, style_fidelity=fidelity, cache_mb=cache_mb)
     together = row_by_row(ours, *texts(model), 2)
@@ -173,7 +172,7 @@ PARTS = {"unequal": ([0, 1, 2], [3]), "equal": ([0, 1], [2, 3])}
 
 
 @pytest.mark.parametrize("split", [False, True], ids=["together", "split"])
-@pytest.mark.parametrize("parts", PARTS)
+@pytest.mark.parametrize("parts", few_of(PARTS, "unequal"))
 @pytest.mark.parametrize("what", ["MRSA", "MIP-Adapter", "MIP-Adapter in the prompt", "concepts"])
 def test_windows(model, what, parts, split):
     """One prompt, and frames by turns: each as without windows."""

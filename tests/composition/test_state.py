@@ -10,6 +10,7 @@ from comfy.patcher_extension import PatcherInjection, WrappersMP
 from composition import foreign
 from composition.foreign import by_setter
 from composition.scene import Scene, random, same, unlike
+from support.thorough import few_of
 
 from pack.nodes.host.run import Run
 from pack.nodes.reference_attention import mrsa, noise_level
@@ -112,7 +113,7 @@ def fresh():
         return scene.run(foreign.PAG(scene.ours()), sigmas=THREE_STEPS).latent
 
 
-@pytest.mark.parametrize("cache_mb", [0, 64])
+@pytest.mark.parametrize("cache_mb", few_of([0, 64], 64))
 def test_interrupt_at_each_step(cache_mb, fresh):
     scene = Scene()
     model = foreign.PAG(scene.ours(cache_mb=cache_mb))
@@ -130,7 +131,7 @@ def test_interrupt_at_each_step(cache_mb, fresh):
     assert torch.equal(scene.run(model, sigmas=THREE_STEPS).latent, fresh)
 
 
-@pytest.mark.parametrize("cache_mb", [0, 64])
+@pytest.mark.parametrize("cache_mb", few_of([0, 64], 64))
 def test_error_inside_the_unet(cache_mb, fresh):
     """A module of the UNet fails at its n-th call: in a reference pass, in the main call, in SAG's, at each step."""
     scene = Scene()
@@ -170,6 +171,7 @@ def test_lora_is_as_good_as_other_weights(kind):
     assert unlike(merged.run(merged.ours()).latent, scene.run(scene.ours()).latent)
 
 
+@pytest.mark.slow
 def test_cached_keys_are_those_of_the_weights(keys):
     """No LoRA, a LoRA, another LoRA: each run gives what it gives without a cache."""
     scene = Scene()

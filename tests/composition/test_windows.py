@@ -9,12 +9,11 @@ from support.compare import differ
 from support.concepts import conducted
 from support.models import recording, sample, tiny_model
 from support.references import prompt, references, with_references
+from support.thorough import few_of
 
 from pack.nodes.host.attach import techniques_of
 from pack.nodes.host.frames import window_frame
 from pack.nodes.host.run_records import latest_record
-
-pytestmark = pytest.mark.slow
 
 FRAMES = (4, 4, 8, 8)
 REFINED = {"refine_start": 0.0, "refine_end": 1.0, "kmeans_restarts": 20}
@@ -54,7 +53,7 @@ def picture(model, latent=FRAMES, **kwargs):
     return sample(model, prompt(model, 100), prompt(model, 200), latent=latent, **kwargs)
 
 
-@pytest.mark.parametrize("said", [None, of_the_host, of_animatediff])
+@pytest.mark.parametrize("said", few_of([None, of_the_host, of_animatediff], of_the_host))
 def test_masks_belong_to_frames(model, said):
     ours = conducted(model, **REFINED)
     wanted = picture(ours)

@@ -13,6 +13,7 @@ from bench.flops import host_model
 from comfy.ldm.modules.attention import BasicTransformerBlock
 from support.models import conditioning
 from support.references import draw
+from support.thorough import few_rows_of
 from torch.utils.flop_counter import FlopCounterMode
 
 from pack.nodes.concept_conductor import conductor_run
@@ -20,8 +21,6 @@ from pack.nodes.host.gradients import differentiable
 from pack.nodes.host.run import Run, step_of
 
 # FLOPs are the same on every host; true sizes take their time
-pytestmark = pytest.mark.slow
-
 # A step costs at most this many times the floor.
 LIMIT = 1.05
 
@@ -52,7 +51,10 @@ def test_the_floor(kind, whole, floors):
 
 @pytest.mark.parametrize(
     ("kind", "count", "foreign"),
-    [("sd15", 1, False), ("sd15", 4, False), ("sd15", 3, True), ("sdxl", 4, False), ("sdxl", 3, True)],
+    few_rows_of(
+        [("sd15", 1, False), ("sd15", 4, False), ("sd15", 3, True), ("sdxl", 4, False), ("sdxl", 3, True)],
+        ("sd15", 4, False),
+    ),
 )
 def test_step(kind, count, foreign):
     """Together with the picture's rows, or (where another patch stands) ahead of them."""
@@ -61,6 +63,7 @@ def test_step(kind, count, foreign):
     assert flops <= LIMIT * floor(kind, count)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("kind", ["sd15", "sdxl"])
 def test_gradient(kind, count, monkeypatch):

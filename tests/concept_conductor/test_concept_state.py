@@ -7,12 +7,11 @@ import torch
 from support.concepts import conducted, random_concepts
 from support.models import recording, sample, tiny_model
 from support.references import draw, prompt
+from support.thorough import few_rows_of
 
 from pack.nodes.concept_conductor import conductor_run, layout_steps
 from pack.nodes.host import attach
 from pack.nodes.host.run_records import latest_record
-
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -55,15 +54,14 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize(
-    ("kind", "place", "error"),
-    [
-        *(("sd15", place, mm.InterruptProcessingException()) for place in PLACES),
-        ("sd15", "gradient pass", RuntimeError("broken")),
-        ("sdxl", "fusion", RuntimeError("broken")),
-    ],
-    ids=str,
-)
+ENDS = [
+    *(("sd15", place, mm.InterruptProcessingException()) for place in PLACES),
+    ("sd15", "gradient pass", RuntimeError("broken")),
+    ("sdxl", "fusion", RuntimeError("broken")),
+]
+
+
+@pytest.mark.parametrize(("kind", "place", "error"), few_rows_of(ENDS, ENDS[1]), ids=str)
 def test_an_end_at_any_place_leaves_nothing(kind, place, error, monkeypatch):
     model = tiny_model(kind)
     settings = {"refine_start": 0.0, "refine_end": 1.0, "kmeans_restarts": 5, "guidance_weight": 0.1}
@@ -99,6 +97,7 @@ def test_cancel_during_the_gradient_pass(model):
     assert passes.count(True) == 1 and hooks_of(model) == []
 
 
+@pytest.mark.slow
 def test_fifty_runs_leave_memory_flat(model):
     patched = conducted(
         model, layout=True, guidance_weight=0.1, refine_start=0.0, refine_end=1.0, kmeans_restarts=2, cache_mb=0
@@ -138,6 +137,7 @@ def test_the_record_is_the_last_run(model):
     assert record.end.device.type == "cpu"
 
 
+@pytest.mark.slow
 def test_a_noise_mask_moves_where_it_may(model):
     """With a noise mask the sampler lands where it would with the latent itself moved (Euler)."""
     patched = conducted(model, layout=True, guidance_weight=0.05, guidance_end=0.0)

@@ -12,12 +12,11 @@ from support.editing import LatentVAE, edited, painted, pictures
 from support.image_prompts import with_pictures
 from support.models import recording, tiny_model
 from support.references import PixelVAE, prompt, with_references
+from support.thorough import few_of
 
 from nodes import ControlNetApplyAdvanced
 from pack.nodes.editing import visctrl_passes
 from pack.nodes.host import messages
-
-pytestmark = pytest.mark.slow
 
 # What rounding of another batch becomes on a way there and back.
 ROUNDING = 1e-4
@@ -142,6 +141,7 @@ def test_a_controlnet_on_the_prompt_acts(model):
     assert differ(edited(model, positive=with_control(model, prompt(model, 100))), edited(model)) > 1e-3
 
 
+@pytest.mark.slow
 def test_it_leaves_the_model_and_nothing_behind(model):
     edited(model, pictures(1, 16, 16), start_block=15)
     gc.collect()
@@ -157,7 +157,7 @@ def test_it_leaves_the_model_and_nothing_behind(model):
     assert not any(module._forward_hooks for module in model.model.diffusion_model.modules())
 
 
-@pytest.mark.parametrize("at", [1, 2, 3, 4])
+@pytest.mark.parametrize("at", few_of([1, 2, 3, 4], 2))
 def test_an_interrupt_behind_any_evaluation_ends_it(model, monkeypatch, at):
     """One evaluation there of the reference; there and back for each of two passes."""
     given = {"iterations": 2, "start_block": 14}

@@ -5,10 +5,9 @@ from functools import lru_cache
 import pytest
 from bench.flops import costs, counted, hollow_model
 from bench.identity_flops import SIDES, attention_work, hollow_net, net_flops, with_people, words_work
+from support.thorough import few_rows_of
 
 # FLOPs are the same on every host; true sizes take their time
-pytestmark = pytest.mark.slow
-
 LIMIT = 1.02
 SIGMAS = [5.0, 2.0]
 hollow = lru_cache(hollow_model)
@@ -31,6 +30,7 @@ def spent(technique, kind, people, **inputs):
     return [call.flops - plain(kind) for call in counted(model, kind, SIDES[kind], SIGMAS).calls]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("technique", "kind", "people", "pictures", "known"),
     [
@@ -52,16 +52,19 @@ def test_the_cheapest_way(technique, kind, people, pictures, known):
 
 @pytest.mark.parametrize(
     ("technique", "kind", "people", "pictures"),
-    [
-        ("faceid", "sd15", 1, 1),
+    few_rows_of(
+        [
+            ("faceid", "sd15", 1, 1),
+            ("faceid", "sd15", 3, 1),
+            ("portrait", "sd15", 1, 5),
+            ("faceid", "sdxl", 3, 1),
+            ("instantid", "sdxl", 1, 1),
+            ("instantid", "sdxl", 3, 1),
+            ("storymaker", "sdxl", 2, 1),
+            ("storymaker", "sdxl", 3, 1),
+        ],
         ("faceid", "sd15", 3, 1),
-        ("portrait", "sd15", 1, 5),
-        ("faceid", "sdxl", 3, 1),
-        ("instantid", "sdxl", 1, 1),
-        ("instantid", "sdxl", 3, 1),
-        ("storymaker", "sdxl", 2, 1),
-        ("storymaker", "sdxl", 3, 1),
-    ],
+    ),
 )
 def test_step(technique, kind, people, pictures):
     cheapest = attention_work(technique, kind, people, pictures)
@@ -71,6 +74,7 @@ def test_step(technique, kind, people, pictures):
     assert cheapest < 0.006 * plain(kind)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("people", [1, 2])
 def test_identity_net(people):
     """A pass for each person, both rows in one; 44 % of a step each."""
@@ -83,11 +87,13 @@ def test_identity_net(people):
         assert 0.98 * people * each < flops <= LIMIT * cheapest
 
 
+@pytest.mark.slow
 def test_all_people_in_one_pass():
     flops = spent("instantid", "sdxl", 3, control_net=hollow_net(), control_passes="together")
     assert max(flops) <= LIMIT * (net_flops(2) + attention_work("instantid", "sdxl", 3)) * 1.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("technique", ["instantid", "faceid", "storymaker"])
 def test_off_costs_nothing(technique):
     kind = "sd15" if technique == "faceid" else "sdxl"

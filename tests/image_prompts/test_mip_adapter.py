@@ -11,6 +11,7 @@ from support.compare import differ
 from support.image_prompts import GreyVision, TinyWords, adapter_of, references_of, with_pictures
 from support.models import execute, recording, sample, tiny_model
 from support.references import draw, half_mask, picture, prompt
+from support.thorough import few_of
 
 from pack.nodes.host.attach import techniques_of
 from pack.nodes.host.run import Run
@@ -281,7 +282,7 @@ def test_each_image_of_a_batch_is_as_alone(kind, batch):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("kind", ["sd15", "sdxl"])
+@pytest.mark.parametrize("kind", few_of(["sd15", "sdxl"], "sd15"))
 def test_half_precision_unet(kind, dtype):
     """The technique shows through the rounding, by far; its own rounding is tested with its kernel."""
     outputs = {}

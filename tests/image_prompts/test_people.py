@@ -13,6 +13,7 @@ from support.identity import adapter_of_case, two_people, with_faceid, with_inst
 from support.image_prompts import GreyVision, references_of, with_pictures
 from support.models import execute, recording, tiny_model
 from support.references import draw, half_mask, picture
+from support.thorough import few_of, few_rows_of
 
 from pack.nodes.host.run import Run
 from pack.nodes.image_prompts.mip_adapter_node import MIPMaps
@@ -85,9 +86,11 @@ def test_outside_the_window_nothing_is_computed(people, name):
     assert not torch.equal(calls.calls[-1].cond, bare_calls.calls[-1].cond)
 
 
+SIZES = [(size, batch) for size in ((15, 13), (17, 24), (8, 8)) for batch in (1, 3)]
+
+
 @each
-@pytest.mark.parametrize("size", [(15, 13), (17, 24), (8, 8)])
-@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(("size", "batch"), few_rows_of(SIZES, ((15, 13), 3)))
 def test_sizes_and_batches(people, name, size, batch):
     # each picture of a batch is as alone
     noise = draw(batch, 4, *size, seed=3)
@@ -99,7 +102,7 @@ def test_sizes_and_batches(people, name, size, batch):
 
 
 @each
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", few_of([torch.float16, torch.bfloat16], torch.float16), ids=str)
 def test_half_precision(people, name, dtype):
     """The technique shows through the rounding, by far."""
     outputs = {}
@@ -151,6 +154,7 @@ def test_an_interrupt_leaves_nothing(people, name):
     assert torch.equal(picture(model, steps=2), before)
 
 
+@pytest.mark.slow
 @each
 def test_fifty_runs_leave_nothing(people, name):
     model = people(name)

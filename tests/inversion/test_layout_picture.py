@@ -15,6 +15,7 @@ from support.compare import differ, relative
 from support.concepts import conducted, golden_case, golden_model, random_concepts, text_of
 from support.models import StubVAE, execute, sample, tiny_model
 from support.references import PixelVAE, draw, prompt
+from support.thorough import few_rows_of
 
 from pack.nodes.concept_conductor import conductor_run
 from pack.nodes.concept_conductor.concept_conductor_node import ConceptConductor
@@ -32,7 +33,7 @@ def model():
     return tiny_model("sd15")
 
 
-@pytest.mark.parametrize(("steps", "last"), [(50, 999), (999, 201), pytest.param(999, 999, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("steps", "last"), few_rows_of([(50, 999), (999, 201), (999, 999)], (50, 999)))
 def test_golden_inversion(steps, last):
     """Levels up to timestep `last`."""
     golden, params = golden_case("sd15_inversion")

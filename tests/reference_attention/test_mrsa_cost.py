@@ -6,13 +6,12 @@ import pytest
 import torch
 from bench.flops import COVERAGE, costs, counted, hollow_model, mask_of, patched, text
 from support.models import StubCLIP, StubVAE, conditioning, execute, sample, tiny_model
+from support.thorough import few_rows_of
 
 from pack.nodes.reference_attention.mrsa_node import MultiReferenceSelfAttention
 from pack.nodes.references.references_node import AddReference
 
 # FLOPs are the same on every host; true sizes take their time
-pytestmark = pytest.mark.slow
-
 # A step costs at most this many times the floor.
 LIMIT = 1.03
 SD15 = "sd15", 512, "published", range(10, 16)
@@ -35,6 +34,7 @@ def referring(kind, size, blocks, references, mask=None, **inputs):
     return patched(hollow(kind), kind, size, references, mask, blocks=blocks, cache_mb=0, **inputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("setup", "plain", "truncated", "attention", "ratios"),
     [
@@ -67,7 +67,9 @@ CASES = [
 
 
 @pytest.mark.parametrize(
-    ("setup", "references", "coverage"), CASES, ids=[f"{s[0]} {s[2]}, {r}, {c}" for s, r, c in CASES]
+    ("setup", "references", "coverage"),
+    few_rows_of(CASES, (SD15, 3, COVERAGE)),
+    ids=[f"{s[0]} {s[2]}, {r}, {c}" for s, r, c in CASES],
 )
 def test_step(setup, references, coverage):
     kind, size, blocks, indices = setup

@@ -147,6 +147,7 @@ def test_halves_are_applied_and_said(model, folder, told):  # noqa: F811
     assert len(told) == 2
 
 
+@pytest.mark.slow
 def test_behind_a_model_merge_the_set_acts_in_full_and_it_is_said(model, folder, told):  # noqa: F811
     """Before it, the set is merged like the rest of its checkpoint: by its share."""
     other = tiny_model("sd15", seed=5)

@@ -6,6 +6,7 @@ import torch
 from support.golden_data import case
 from support.models import conditioning, sample, tiny_model
 from support.resadapter_sets import LORA, NORMS, equal, folder, host_key, predicted, put, weights_of, with_set  # noqa: F401 (fixture)
+from support.thorough import few_of
 
 LIMIT = 2e-5
 EPS_CASES = ("sd15_lora_only", "sd15_lora_and_norms", "sdxl_lora_and_norms", "sdxl_rank8_alpha2")
@@ -67,7 +68,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("file_alpha", [None, "rank", "half"])
+@pytest.mark.parametrize("file_alpha", few_of([None, "rank", "half"], "half"))
 def test_key_layouts(layout, file_alpha, folder):  # noqa: F811
     golden, params = case("resadapter/sd15_key_layouts")
     model = tiny_model()

@@ -30,8 +30,6 @@ CONVERTED, WORDS, EXPORTED = (
     "resadapter_v2_sd1.5.safetensors",
 )
 
-pytestmark = pytest.mark.slow
-
 
 def a_picture(graph, info, title):
     """Load Image in the place of Sample Picture."""
@@ -164,6 +162,8 @@ ADVICE = [
         added(graph, "Mine", "LoadImage", image=PICTURE), Find_Concepts={"image": ("Mine", 0)})),
     ("Train a LoRA", "Load Image in the place of the sample, with the subject painted in its Mask Editor",
      does(masked_pictures, "The subject: one picture, with its mask")),
+    ("Train and conduct", "Load Image in the place of both samples, each with its subject painted in the Mask Editor",
+     does(masked_pictures, "Picture of the heart", "Picture of the star")),
     ("Train a word", "*Load Image* and your own checkpoint", does(a_picture, "The picture")),
     ("Train a scene", "*Load Image* in the place of the drawn picture", does(of_my_scene)),
     ("Replace a subject", "**Load Image** for both samples", does(masked_pictures, "Picture", "New subject")),
@@ -226,6 +226,7 @@ def named(rows):
     return [pytest.param(*row, id=f"{row[0]}: {row[1][:40]} {k}") for k, row in enumerate(rows)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("template", "words", "edit"), named(ADVICE))
 def test_advice_runs(template, words, edit, server, object_info, written):
     graph = advised(template, words, edit, object_info)
@@ -233,6 +234,7 @@ def test_advice_runs(template, words, edit, server, object_info, written):
     assert len(drawn) >= len(canvas.shows(graph))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("template", "words", "edit"), named(EQUAL))
 def test_it_is_the_same_picture(template, words, edit, server, object_info, written):
     assert equal(painted(server, advised(template, words, edit, object_info))[0], written[template])

@@ -162,8 +162,8 @@ def test_options():
 @pytest.mark.parametrize(
     "rest, chosen, few",
     [
-        ([], ["tests"], False),
-        (["-k", "mrsa"], ["tests"], False),
+        ([], ["tests", "-m", "not slow"], False),
+        (["-k", "mrsa"], ["tests", "-m", "not slow"], False),
         (["-q", "tests/kernels"], [], False),
         (["tests/setup/test_run.py::test_options", "-q"], [], True),
     ],
@@ -175,9 +175,16 @@ def test_which_tests_are_run(rest, chosen, few):
 def test_a_short_run(capsys):
     options = run.parse(["test", "--host", "0.3.75", "--short", "--", "-q"])
     assert run.selection(options) == ([*rooms.on_every_host(), "-m", "not slow"], False)
-    assert capsys.readouterr().out.startswith("Left out: what is marked slow, kernels, setup, ")
+    assert [line.split(",")[0] for line in capsys.readouterr().out.splitlines()] == [
+        "Left out: what is marked slow; test --whole has it",
+        "Left out: kernels",
+    ]
     options = run.parse(["test", "--short", "--", "tests/server"])
     assert run.selection(options) == (["-m", "not slow"], False)
+
+
+def test_a_whole_run(capsys):
+    assert run.selection(run.parse(["test", "--whole"])) == (["tests"], False)
     assert not capsys.readouterr().out
 
 

@@ -30,7 +30,7 @@ with_cards = pytest.mark.skipif(
 # the host's nodes that send a part of a checkpoint to another device: MODEL, CLIP and VAE
 SELECT = nodes and (nodes.SelectModelDeviceNode, nodes.SelectCLIPDeviceNode, nodes.SelectVAEDeviceNode)
 # one CPU under two keys, and two cards
-PLACES = ["two keys", pytest.param("two cards", marks=with_cards)]
+PLACES = ["two keys", pytest.param("two cards", marks=[with_cards, pytest.mark.slow])]
 
 
 def two_devices(monkeypatch, devices=CPUS):

@@ -12,6 +12,7 @@ from composition.scene import same, unlike
 from support.clips import encoded, tiny_clip
 from support.edloras import loras, put, random_contents  # noqa: F401 (fixture)
 from support.models import StubVAE, conditioning, execute, recording, sample, tiny_model
+from support.thorough import few_of
 
 import nodes
 from pack.nodes.host.attach import attach
@@ -293,7 +294,7 @@ def test_interrupt_leaves_nothing():
     assert not bare.wrappers and "patches" not in bare.model_options["transformer_options"]
 
 
-@pytest.mark.parametrize("kind", ["sd15", "sdxl"])
+@pytest.mark.parametrize("kind", few_of(["sd15", "sdxl"], "sd15"))
 @pytest.mark.parametrize("layers", [None, 1], ids=["layer-wise", "vanilla"])
 @pytest.mark.parametrize("ending", ["pth", "safetensors"])
 def test_loader_in_an_ordinary_graph(kind, layers, ending, loras):  # noqa: F811

@@ -7,6 +7,7 @@ import folder_paths
 import pytest
 import torch
 from support.compare import relative
+from support.thorough import few_of
 from support.trainings import SIDE, STEPS, drawn, pictures_for, trained, weights_of
 
 from pack.nodes.files.safe_files import tensors_in
@@ -15,7 +16,7 @@ from pack.nodes.text_contexts.edlora import attach_edlora
 from pack.nodes.training.pictures_wire import ClassPictures
 from pack.nodes.training.trainer import Trainer
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("folders")]
+pytestmark = pytest.mark.usefixtures("folders")
 
 
 def loaded(host, method, words):
@@ -34,7 +35,7 @@ def loaded(host, method, words):
     return model, clip
 
 
-@pytest.mark.parametrize("method", ["word", "crossed word", "LoRA", "ED-LoRA", "scene", "parts"])
+@pytest.mark.parametrize("method", few_of(["word", "crossed word", "LoRA", "ED-LoRA", "scene", "parts"], "ED-LoRA"))
 def test_what_is_handed_on_is_what_the_files_give(host, method):
     before = weights_of(host)
     made = trained(host, method)
@@ -48,7 +49,7 @@ def test_what_is_handed_on_is_what_the_files_give(host, method):
         assert relative(found, drawn(host.model, made.clip, words)) > 1e-3
 
 
-@pytest.mark.parametrize("method", ["word", "ED-LoRA", "scene", "parts"])
+@pytest.mark.parametrize("method", few_of(["word", "ED-LoRA", "scene", "parts"], "word"))
 def test_cancelled_and_taken_up_again_it_ends_as_unbroken(host, method, folders, monkeypatch):
     whole = trained(host, method, file_name="whole")
     before, real = weights_of(host), Trainer.update
@@ -77,6 +78,7 @@ def test_cancelled_and_taken_up_again_it_ends_as_unbroken(host, method, folders,
     assert whole.words
 
 
+@pytest.mark.slow
 def test_pictures_of_the_class_count(host):
     of_class = ClassPictures("class", host.latents, "5 33")
     plain = trained(host, "LoRA", file_name="plain")
