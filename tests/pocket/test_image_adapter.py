@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from samples import encode
 from support.compare import differ
 from support.models import execute
+from support.thorough import few_of
 from things import KNOWN, WORDS
 from tints import tinted
 from vocabulary import rows_of
@@ -55,6 +56,7 @@ def taught(request, folder):
     return request.param, network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2])
 def test_the_host_does_what_the_narrow_network_does(taught, folder, count):
     kind, network = taught
@@ -77,7 +79,7 @@ def test_the_host_does_what_the_narrow_network_does(taught, folder, count):
     assert differ(predicted(model, encode(clip, text)).cond, expected) > 0.05
 
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", few_of(range(4), 1))
 @pytest.mark.parametrize("kind", image_adapter.KINDS)
 def test_each_thing_has_its_own_reference(folder, kind, number):
     things = tinted(load_things(folder / "things.npz"))

@@ -1,5 +1,6 @@
 """The judge's verdicts, and the answers that it learns from."""
 
+import pytest
 import torch
 from judge import ENOUGH, Verdict, answers, drawn, worn
 from looks import chroma_of_things
@@ -54,6 +55,7 @@ def test_worn_pictures_stay_pictures():
     assert 16 < same.sum() < 48
 
 
+@pytest.mark.slow
 def test_it_learns_all_things_in_all_hues(tmp_path):
     things = load_things(blobs(tmp_path) / "things.npz")
     own = chroma_of_things(things)

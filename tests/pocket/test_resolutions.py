@@ -36,6 +36,7 @@ def learnt(folder):
     return training.network, files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(16, 16), (8, 24)])
 def test_the_host_does_what_the_narrow_network_does(learnt, folder, monkeypatch, tmp_path, size):
     network, files = learnt

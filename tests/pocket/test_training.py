@@ -35,6 +35,7 @@ def trained(cache):
     return cache, one, two, three
 
 
+@pytest.mark.slow
 def test_steps_change_weights_and_are_counted(trained):
     _, one, two, three = trained
     assert (one.steps, two.steps, three.steps) == (2, 3, 2)
@@ -47,12 +48,14 @@ def test_steps_change_weights_and_are_counted(trained):
         assert all(v.isfinite().all() for v in state["average"].values())
 
 
+@pytest.mark.slow
 def test_the_host_draws_with_what_was_trained(trained):
     cache, *_ = trained
     pictures = draw(load_pocket(cache), "a dog on a blue background", [0], steps=2)
     assert pictures.shape == (1, 128, 128, 3) and pictures.isfinite().all()
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_from_its_checkpoint(trained):
     cache, *_ = trained
     before = torch.load(cache / "judge.checkpoint", weights_only=True)
@@ -100,6 +103,7 @@ def test_muon_steps_a_convolution_as_a_matrix():
         assert torch.equal(other.state_dict()["state"][0]["momentum_buffer"], memory) and memory.any()
 
 
+@pytest.mark.slow
 def test_a_training_begins_with_given_weights(trained):
     cache, _, _, three = trained
     with torch.inference_mode(False):
@@ -112,6 +116,7 @@ def test_a_training_begins_with_given_weights(trained):
         assert torch.equal(value, wanted.half().float()), name
 
 
+@pytest.mark.slow
 def test_latents_have_unit_variance(trained):
     cache, *_ = trained
     vae = autoencoder.load(cache / "autoencoder.safetensors")
@@ -139,6 +144,7 @@ def test_standardizing_changes_no_picture(cache):
     assert (wider - spread).std((0, 2, 3)).max() < 1e-4
 
 
+@pytest.mark.slow
 def test_the_schedule_is_the_hosts(trained):
     model, _, _ = load_pocket(trained[0])
     host = model.get_model_object("model_sampling").sigmas
@@ -146,6 +152,7 @@ def test_the_schedule_is_the_hosts(trained):
     torch.testing.assert_close(((1 - bar) / bar).sqrt(), host.float(), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_weights_carry_what_the_loader_needs(trained):
     for name, keys in {"unet": {"config", "groups"}, "text_encoder": {"config", "deviation"}}.items():
         with safe_open(trained[0] / f"{name}.safetensors", "pt") as file:

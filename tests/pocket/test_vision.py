@@ -30,11 +30,13 @@ def trained(cache):
         return vision.train(options(cache, out=cache))
 
 
+@pytest.mark.slow
 def test_it_learns_things_and_hues(trained):
     training, right = trained
     assert training.steps == 2 and set(right) == {"thing", "hue"} and all(0 <= share <= 1 for share in right.values())
 
 
+@pytest.mark.slow
 def test_the_host_reads_what_it_learnt(trained, world, cache):
     training, _ = trained
     pictures, _, _ = vision.cut_outs(3, torch.Generator().manual_seed(0), *world)
