@@ -70,16 +70,20 @@ class TrainLoop:
         return self.trainer.unet.device.type == "cpu"
 
     def _one_step(self, step):
-        try:
-            self._accumulated(step)
-        except mm.OOM_EXCEPTION:
-            # outside of the handler: it holds on to what filled the memory
+        while not self._fits(step):
+            # outside of the handler, which holds on to what filled the memory
             if self._halved:
                 raise input_error(
                     f"out of memory at step {step}: it takes {self._needed()}; lower size, batch_size or rank"
-                ) from None
+                )
             self._less_memory()
+
+    def _fits(self, step):
+        try:
             self._accumulated(step)
+        except mm.OOM_EXCEPTION:
+            return False
+        return True
 
     def _accumulated(self, step):
         self.trainer.optimizer.adam.zero_grad(set_to_none=True)
