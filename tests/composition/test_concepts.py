@@ -12,6 +12,7 @@ from support.controlnets import controlnet
 from support.image_prompts import with_pictures
 from support.models import execute, recording, sample, tiny_model
 from support.references import draw, prompt, references, with_references
+from support.thorough import few_of
 
 from nodes import ConditioningSetArea, ControlNetApplyAdvanced
 from pack.nodes.concept_conductor.concepts_node import AddConcept
@@ -174,8 +175,16 @@ def test_patches_of_others_act_on_the_pictures_rows(model, patch):
         assert differ(evaluation(patched), expected) < PATCHED
 
 
-@pytest.mark.parametrize("patch", [foreign.PAG, foreign.SAG, foreign.HYPERTILE, foreign.TOME, foreign.DOWNSCALE],
-                         ids=["PAG", "SAG", "HyperTile", "ToMe", "Downscale"])  # fmt: skip
+PACKS = {
+    "PAG": foreign.PAG,
+    "SAG": foreign.SAG,
+    "HyperTile": foreign.HYPERTILE,
+    "ToMe": foreign.TOME,
+    "Downscale": foreign.DOWNSCALE,
+}
+
+
+@pytest.mark.parametrize("patch", few_of(PACKS.values(), foreign.SAG), ids=PACKS)
 def test_packs_beside_us_in_either_order(patch):
     model = tiny_model("sd15")
     for patched in (patch(conducted(model)), conducted(patch(model))):

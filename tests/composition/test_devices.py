@@ -260,6 +260,7 @@ def test_one_bank_serves_all_devices(monkeypatch):
     assert bank_of(model.model).bytes
 
 
+@pytest.mark.slow
 def test_two_samplings_of_one_checkpoint_at_once(monkeypatch):
     """With the same techniques, on two copies of the model: each gives what it gives alone."""
     at("two keys", monkeypatch)

@@ -13,7 +13,6 @@ from support.controlnets import controlnet
 from support.image_prompts import with_pictures
 from support.models import execute, sample, tiny_model
 from support.references import PixelVAE, draw, prompt, with_references
-from support.thorough import few_of
 
 from nodes import (
     ConditioningCombine,
@@ -140,7 +139,8 @@ def merged():
     return merge, merge(tiny_model())
 
 
-@pytest.mark.parametrize("name", few_of(OURS, "MIP-Adapter"))
+@pytest.mark.slow
+@techniques
 def test_merges_before_and_behind(model, texts, name, merged):
     merge, bare = merged
     assert torch.equal(drawn(merge(OURS[name](model)), texts), drawn(OURS[name](bare), texts))
