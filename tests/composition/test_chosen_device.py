@@ -10,6 +10,7 @@ from support.image_prompts import with_pictures
 from support.models import execute
 from support.own_weights import one_concept
 from support.references import PixelVAE, picture, prompt, with_references
+from support.thorough import few_of
 
 from pack.nodes.host.attach import techniques_of
 from pack.nodes.masks.layout_mask_node import LayoutMask
@@ -27,7 +28,7 @@ def with_style(model):
     return with_lora(model, random_lora(model, 33), 1.0)
 
 
-@pytest.mark.parametrize("change", [dict, dora], ids=["lora", "dora"])
+@pytest.mark.parametrize("change", few_of([dict, dora], dora), ids=["lora", "dora"])
 def test_concepts_behind_and_before(monkeypatch, change):
     with selectable(monkeypatch) as select:
         model = exact_model()
@@ -41,6 +42,7 @@ def test_concepts_behind_and_before(monkeypatch, change):
             assert relative(picture(ours), wanted) < ROUNDING
 
 
+@pytest.mark.slow
 def test_further_techniques_behind(monkeypatch):
     """They leave what the host has sent along where it is."""
     with selectable(monkeypatch) as select:
@@ -54,6 +56,7 @@ def test_further_techniques_behind(monkeypatch):
         assert relative(picture(ours), wanted) < ROUNDING
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", ["base", "concept", "conducted"])
 def test_a_concept_of_another_checkpoint_comes_along(monkeypatch, sent):
     with selectable(monkeypatch) as select:
@@ -69,6 +72,7 @@ def test_a_concept_of_another_checkpoint_comes_along(monkeypatch, sent):
         assert relative(picture(ours), wanted) < ROUNDING
 
 
+@pytest.mark.slow
 def test_on_the_cpu_all_is_there(monkeypatch):
     """The host only notes it on the MODEL, whose additional models stay where they were."""
 
@@ -88,6 +92,7 @@ def test_on_the_cpu_all_is_there(monkeypatch):
         assert relative(picture(sent), wanted) < ROUNDING
 
 
+@pytest.mark.slow
 def test_a_layout_picture(monkeypatch):
     """Its inversion and its mask run where the MODEL does, whatever the process would choose."""
     with selectable(monkeypatch):

@@ -10,6 +10,7 @@ from support.concepts import both_kinds, conducted, random_concepts, random_lora
 from support.image_prompts import with_pictures
 from support.models import execute, sample, tiny_model
 from support.references import draw, prompt, with_references
+from support.thorough import few_of
 
 from pack.nodes.concept_conductor.concepts_node import AddConcept
 from pack.nodes.host.when import percent_of
@@ -51,7 +52,7 @@ def texts(model):
     return prompt(model, 100, 77), prompt(model, 200, 77)
 
 
-@pytest.mark.parametrize("name", TECHNIQUES)
+@pytest.mark.parametrize("name", few_of(TECHNIQUES, *list(TECHNIQUES)[:2]))
 def test_a_lora_on_both_prompts_is_the_lora_on_the_model(model, name):
     """Concepts have their LoRAs on the checkpoint alone, in both."""
     state, attach = lora_file(model, 3), TECHNIQUES[name]
@@ -89,7 +90,7 @@ LATE = {
 }
 
 
-@pytest.mark.parametrize("name", LATE)
+@pytest.mark.parametrize("name", few_of(LATE, "a concept with a DoRA"))
 def test_a_lora_that_sets_in_late_is_that_of_a_second_part(name):
     # in double precision: the host samples both prompts in one call or in two
     model = tiny_model(dtype=torch.float64)

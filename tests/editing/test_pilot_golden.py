@@ -7,6 +7,7 @@ from support.compare import relative
 from support.golden_data import case
 from support.golden_runs import repeat_run
 from support.models import StubVAE, execute, tiny_model
+from support.thorough import few_of
 
 from pack.nodes.editing import pilot_series
 from pack.nodes.editing.hole import Hole
@@ -59,7 +60,7 @@ def operations(monkeypatch):
     return found
 
 
-@pytest.mark.parametrize("inference", [False, True])
+@pytest.mark.parametrize("inference", few_of([False, True], True))
 @pytest.mark.parametrize("name", CASES)
 def test_recorded_runs(name, inference, monkeypatch, operations):
     golden, params = case(f"pilot/{name}")

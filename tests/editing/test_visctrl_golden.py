@@ -6,6 +6,7 @@ import torch
 from support.compare import relative
 from support.golden_data import case
 from support.models import StubVAE, conditioning, execute, recording, tiny_model
+from support.thorough import few_of
 
 from pack.nodes.editing import visctrl_passes
 from pack.nodes.editing.visctrl_node import VisCtrlNode
@@ -48,7 +49,7 @@ def inversions(monkeypatch):
     return found
 
 
-@pytest.mark.parametrize("inference", [False, True])
+@pytest.mark.parametrize("inference", few_of([False, True], True))
 def test_recorded_passes(inference, inversions):
     golden, params = case("visctrl/sd15_two_passes")
     first, later = params["passes"]

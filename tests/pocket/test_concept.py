@@ -36,6 +36,7 @@ def taught(request, folder):
     return kind, path, training.network, moved
 
 
+@pytest.mark.slow
 def test_only_the_concept_learns(taught):
     kind, _, network, moved = taught
     assert len(moved) > 0.9 * len(network.ups)
@@ -43,6 +44,7 @@ def test_only_the_concept_learns(taught):
     assert not any(name.startswith("frozen") or "denoiser" in name for name in network.state_dict())
 
 
+@pytest.mark.slow
 def test_the_host_does_what_the_narrow_network_does(taught, folder, monkeypatch, tmp_path):
     kind, path, network, _ = taught
     model, clip, _ = load_pocket(folder)
@@ -65,6 +67,7 @@ def test_the_host_does_what_the_narrow_network_does(taught, folder, monkeypatch,
     assert differ(predicted(model, encode(clip, text)).cond, expected) > 0.05
 
 
+@pytest.mark.slow
 def test_pictures_show_the_thing_alone(folder):
     things = load_things(folder / "things.npz")
     with torch.inference_mode(False):
@@ -75,6 +78,7 @@ def test_pictures_show_the_thing_alone(folder):
             assert ((rows == UNKNOWN).sum(1) == unknown).all()
 
 
+@pytest.mark.slow
 def test_a_look_turns_the_hues_of_the_same_pictures(folder):
     things = load_things(folder / "things.npz")
     own = chroma_of_things(things)[WORDS.index("car")].angle().rad2deg().round().int().item()
