@@ -29,8 +29,8 @@ TEMPLATES = sorted(
     (path.stem for path in (ROOT / "workflows").glob("*.json") if not needs_files(path) and not trains(path)),
     key=lambda name: (name != TOUR, name),
 )
-# For all of them, two minutes where nothing else runs; on a busy machine, so much for each.
-SECONDS = 30
+# For all of them, two minutes where nothing else runs; on a busy machine so much for each, and for the first start.
+SECONDS = 45
 QUIET = {"missing": [], "marked": [], "overlay": None}
 
 
@@ -63,4 +63,4 @@ def test_a_template_draws(template, seen):
 
 def test_it_takes_minutes(seen):
     took = {template: found["seconds"] for template, found in seen["seen"].items()}
-    assert sum(took.values()) < SECONDS * len(took), took
+    assert sum(took.values()) < SECONDS * (1 + len(took)), took

@@ -24,6 +24,7 @@ def _few(rows, quick):
 
 
 def chosen(request, name):
-    """Values of a parameter in those tests of a run that use the fixture of this request: what it has to prepare."""
-    items = [item for item in request.session.items if request.fixturename in getattr(item, "fixturenames", ())]
-    return list(dict.fromkeys(item.callspec.params[name] for item in items if name in item.callspec.params))
+    """Values of a parameter in the tests of this run that use the fixture of this request: what it has to prepare."""
+    items = [item for item in request.session.items if item.path == request.path and hasattr(item, "callspec")]
+    params = [item.callspec.params for item in items if request.fixturename in item.fixturenames]
+    return list(dict.fromkeys(one[name] for one in params if name in one))
