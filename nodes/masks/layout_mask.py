@@ -18,7 +18,9 @@ from ..host.partial_pass import run_to
 from ..host.text_rows import one_text
 from ..host.unet_inputs import check_prompt, compute_dtype, unet_inputs
 from ..inversion.inversion import inverted, level_at
+from ..inversion.inversion_cache import key_of
 from ..inversion.layout_picture import LayoutPicture
+from .shape_maps import shape_map
 
 # Where the published code looks: at step 80 of its 200. They begin at timestep 996 and are 5 apart, so that is
 # 996 - 5 * 80 = 596; the 30 steps that bring the picture there are as fine as 50 over all timesteps.
@@ -49,23 +51,29 @@ def layout_mask(model, vae, pixels, text, point, clusters, cluster=None):
     check_prompt(model, [text], "layout_positive")
     latent = LayoutPicture(pixels, text, vae, 0, 0).latent(model.model, size)
     mm.load_models_gpu([model, *models_of(text)], memory_required=model.model.memory_required([1, *latent.shape[1:]]))
+    sampling, latent = model.model.model_sampling, latent.to(model.load_device)
+    levels = [level_at(sampling, TIMESTEP * (i + 1) // STEPS) for i in range(STEPS)]
     with uncompiled(), bare_unet(model.model):
-        seen = _seen(model.model, block, latent, text, model.load_device)
-    labels = cluster(head_mean_map(seen.q, seen.k, seen.heads)[0], clusters).to("cpu").view(seen.grid)
-    row, column = (min(side - 1, int(part * side)) for part, side in zip(reversed(point), seen.grid, strict=True))
+        key = key_of(model.model, latent, text, levels), block
+        found, grid = shape_map(key, lambda: _map(model.model, block, latent, text, levels))
+    labels = cluster(found.to(model.load_device), clusters).to("cpu").view(grid)
+    row, column = (min(side - 1, int(part * side)) for part, side in zip(reversed(point), grid, strict=True))
     shape = grid_mask(labels == labels[row, column], size).float()
     # white in whole latent pixels, so that the conductor finds the same cells again
     return nearest_resize(shape, pixels_of(size))[None]
 
 
-def _seen(base, block, latent, text, device):
-    """The SelfAttention at a block on the picture's latent (1, C, h, w), brought to the noise of TIMESTEP."""
-    levels = [level_at(base.model_sampling, TIMESTEP * (i + 1) // STEPS) for i in range(STEPS)]
-    noisy = inverted(base, latent.to(device), text, levels)[-1:]
+def _map(base, block, latent, text, levels):
+    """(map (n, n) on the CPU, its grid) of the self-attention at a block, on the picture's latent (1, C, h, w) brought
+    to the last of some noise levels.
+    """
+    device = latent.device
+    noisy = inverted(base, latent, text, levels)[-1:]
     like = torch.empty(0, device=device, dtype=compute_dtype(base))
-    inputs = unet_inputs(base, *text, latent)
+    inputs = unet_inputs(base, *text, latent.cpu())
     batch = one_text(inputs, live_unet(base), like)
     timestep = torch.full((1,), float(TIMESTEP), device=device)
     options = batch.read_by(clean_options(levels[-1], device, schedule=levels[::-1]), float(TIMESTEP))
-    noisy = inputs.beside(noisy, channels_of(base), latent.to(device)).to(like)
-    return run_to(block, bare_forward(base), (noisy, timestep, batch.context, batch.y), options)
+    noisy = inputs.beside(noisy, channels_of(base), latent).to(like)
+    seen = run_to(block, bare_forward(base), (noisy, timestep, batch.context, batch.y), options)
+    return head_mean_map(seen.q, seen.k, seen.heads)[0].cpu(), seen.grid

@@ -1,15 +1,23 @@
 """Layout Mask: the shape at a point of a picture."""
 
 import math
+from collections import OrderedDict
 
 import pytest
 import torch
+from support.concepts import random_lora, with_lora
 from support.models import execute, tiny_model
 from support.references import PixelVAE, prompt
 
 from pack.nodes.masks import layout_mask as module
+from pack.nodes.masks import shape_maps
 from pack.nodes.masks.layout_mask import layout_mask as mask_at
 from pack.nodes.masks.layout_mask_node import LayoutMask
+
+
+@pytest.fixture(autouse=True)
+def _nothing_kept(monkeypatch):
+    monkeypatch.setattr(shape_maps, "_MAPS", OrderedDict())
 
 
 @pytest.fixture
@@ -74,3 +82,26 @@ def test_bad_points(model, inputs, message):
 def test_tiny_layout_pictures_are_refused(model):
     with pytest.raises(ValueError, match="at least 64x64"):
         layout_mask(model, torch.rand(1, 32, 64, 3))
+
+
+def test_another_point_of_a_picture_samples_nothing(model, monkeypatch):
+    """Nor does another number of shapes; another picture, prompt or model does."""
+    runs, real = [], module.inverted
+    monkeypatch.setattr(module, "STEPS", 2)
+    monkeypatch.setattr(module, "inverted", lambda *args: (runs.append(1), real(*args))[1])
+    image = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(0))
+    fresh = layout_mask(model, image, x=0.9, y=0.9, clusters=3)
+    layout_mask(model, image, x=0.1, y=0.1)
+    assert len(runs) == 1
+    assert torch.equal(layout_mask(model, image, x=0.9, y=0.9, clusters=3), fresh) and len(runs) == 1
+    others = [
+        (model, image.flip(1), {}),
+        (model, image, {"layout_positive": prompt(model, 2)}),
+        (with_lora(model, random_lora(model, 7), 1.0), image, {}),
+        (model, torch.rand(1, 64, 128, 3), {}),
+    ]
+    for number, (patched, shown, inputs) in enumerate(others, 2):
+        layout_mask(patched, shown, **inputs)
+        assert len(runs) == number
+    # of the pictures asked about last alone
+    assert len(shape_maps._MAPS) == 2
