@@ -44,7 +44,7 @@ class TrainingOptionsNode(io.ComfyNode):
                 whole("vectors", 0, 0, 16, "Tokens that a word takes in a prompt; 0 as the method."),
                 _choice("layers", "Whether a word differs by attention layer."),
                 _weight("pull", 10.0, 1e-5, "How strongly words are held to where they began; -1 as the method."),
-                _weight("norm_limit", 100.0, 0.01, "Words stop when they are as long; 0 never, -1 as the method."),
+                _weight("norm_limit", 100.0, 0.01, "Words stop learning at this norm; 0 never, -1 as the method."),
                 io.Boolean.Input("keep_norm", default=False, tooltip="Words keep the length that they began with."),
                 _choice("mask_loss", "What the loss looks at: subject or picture."),
                 _weight("attention_weight", 10.0, 0.001, "How strongly words keep to masks; -1 as the method."),
