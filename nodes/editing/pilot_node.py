@@ -29,12 +29,12 @@ class PILOT(io.ComfyNode):
                 io.Clip.Input("clip", tooltip="The checkpoint's CLIP; it says where the prompt's words stand."),
                 io.Vae.Input("vae", tooltip="The checkpoint's VAE; it encodes the picture."),
                 io.Image.Input("image", tooltip="The picture."),
-                io.Mask.Input("mask", tooltip="White on the hole, which is painted anew."),
+                io.Mask.Input("mask", tooltip="White on the hole to repaint."),
                 io.String.Input(
                     "prompt",
                     default="",
                     multiline=True,
-                    tooltip="The text of the positive prompt: what the hole shall show. Its words are pulled into "
+                    tooltip="The text of the positive prompt: what the hole should show. Its words are pulled into "
                     "the hole; empty: they are not.",
                 ),
                 io.Int.Input(
@@ -50,7 +50,7 @@ class PILOT(io.ComfyNode):
                     default=0,
                     min=0,
                     max=1000,
-                    tooltip="A series at every so many steps; 0: at every tenth of the steps.",
+                    tooltip="Steps between two series; 0: a tenth of the steps.",
                 ),
                 io.Float.Input(
                     "gamma",

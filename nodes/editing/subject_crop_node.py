@@ -33,7 +33,7 @@ class SubjectCrop(io.ComfyNode):
                     default=0,
                     min=0,
                     max=512,
-                    tooltip="Enlarges the mask by so many pixels of the picture, on all sides.",
+                    tooltip="Pixels of the picture by which the mask grows on all sides.",
                 ),
                 io.Combo.Input(
                     "background",

@@ -97,7 +97,7 @@ class FaceReferences(io.ComfyNode):
                     default=0,
                     min=0,
                     max=64,
-                    tooltip="At most so many faces, the largest ones. 0: all.",
+                    tooltip="Number of faces at most, largest first. 0: all.",
                 ),
                 io.Float.Input(
                     "margin",
@@ -145,7 +145,7 @@ class FaceKeypoints(io.ComfyNode):
                     default=0,
                     min=0,
                     max=64,
-                    tooltip="So many faces of each picture, the largest ones. 0: all.",
+                    tooltip="Number of faces per picture, largest first. 0: all.",
                 ),
             ],
             outputs=[

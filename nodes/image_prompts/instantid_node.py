@@ -95,7 +95,7 @@ class InstantID(io.ComfyNode):
                 io.Image.Input(
                     "pose_image",
                     optional=True,
-                    tooltip="Where the faces shall stand: a picture with a face per person, left to right in the order "
+                    tooltip="Where the faces should be: a picture with a face per person, left to right in the order "
                     "of the references, or one picture per person. Without it: where they stand in their own pictures.",
                 ),
                 References.Input(

@@ -29,7 +29,7 @@ class CLIPRank(io.ComfyNode):
                     "text",
                     default="",
                     multiline=True,
-                    tooltip="What the pictures shall show. Several lines, by text: each picks the three pictures "
+                    tooltip="What the pictures should show. Several lines, by text: each picks the three pictures "
                     "most like it, none twice.",
                 ),
                 io.Combo.Input(

@@ -24,7 +24,7 @@ class PanelGrid(io.ComfyNode):
             "fill in their style (IP-Prompter).",
             search_aliases=["IP-Prompter", "T-Prompter", "in-context", "contact sheet"],
             inputs=[
-                io.Image.Input("images", tooltip="The references, best of one style. Fewer than the tiles repeat."),
+                io.Image.Input("images", tooltip="The references, ideally of one style; too few of them repeat."),
                 io.Combo.Input(
                     "layout",
                     options=list(LAYOUTS),

@@ -31,8 +31,8 @@ class DreamTuner(io.ComfyNode):
                     min=0.0,
                     max=20.0,
                     step=0.1,
-                    tooltip="How often a token of the subject counts: 3 for photographs, 2.5 for drawings; 1 is no "
-                    "emphasis, 10 hurts the picture, 0 turns the node off.",
+                    tooltip="How many times a token of the subject counts: 3 for photographs, 2.5 for drawings; 1 is "
+                    "no emphasis, 10 hurts the picture, 0 turns the node off.",
                 ),
                 text_input(
                     "What the references read beside your prompt: own, as in the paper, or target, as in the public "

@@ -31,8 +31,8 @@ class ReferenceGuidanceNode(io.ComfyNode):
                     min=0.0,
                     max=30.0,
                     step=0.1,
-                    tooltip="How far away from the picture without references: 2 gentle, 5 for three terms, 7.5 as in "
-                    "DreamTuner's public code; 0 turns the node off.",
+                    tooltip="How far to move away from the picture without references: 2 gentle, 5 for three terms, "
+                    "7.5 as in DreamTuner's public code; 0 turns the node off.",
                 ),
                 io.Float.Input(
                     "share",

@@ -38,7 +38,7 @@ class ConceptLoader(io.ComfyNode):
                 io.String.Input(
                     "word",
                     default="",
-                    tooltip="How the concept is called in prompts; empty keeps the file's names. Several words: as "
+                    tooltip="What the concept is called in prompts; empty keeps the file's names. Several words: as "
                     "many names, or one for all of them together.",
                 ),
                 io.Combo.Input(

@@ -44,7 +44,7 @@ class Perfusion(Technique):
         mine, other = self.concepts[0].metric, later.concepts[0].metric
         if mine.shape != other.shape or (mine - other).norm() > SAME_METRIC * mine.norm():
             raise input_error(
-                "two Perfusion files of this model have another C_inv each, so they are for different text encoders "
+                "two Perfusion files of this model have different C_inv, so they are for different text encoders "
                 "and cannot act together; load files of one trainer, or one alone"
             )
         return Perfusion(self.concepts + later.concepts)

@@ -31,7 +31,7 @@ class PerfusionLoader(io.ComfyNode):
                 io.String.Input(
                     "word",
                     default="",
-                    tooltip="How the concept is called in prompts; empty: <name of the file>. Several concepts in one "
+                    tooltip="What the concept is called in prompts; empty: <name of the file>. Several concepts in one "
                     "file: as many names.",
                 ),
                 io.Float.Input(

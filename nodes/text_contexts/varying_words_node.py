@@ -9,7 +9,7 @@ from .neti import attach_neti
 from .prospect import attach_prospect
 
 _CATEGORY = "personalization/words"
-_WORD = "How the concept is called in prompts; empty: "
+_WORD = "What the concept is called in prompts; empty: "
 
 
 def _file(name, tooltip):

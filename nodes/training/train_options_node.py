@@ -26,8 +26,8 @@ class TrainingOptionsNode(io.ComfyNode):
             node_id="PersonalizationTrainOptions",
             display_name="Training Options",
             category="personalization/training",
-            description="Changes single settings of Train Concept's method. 0, -1, an empty text and method leave a "
-            "setting as the method has it.",
+            description="Overrides single settings of Train Concept's method. method, -1, an empty text, and 0 where "
+            "it says so keep the method's value.",
             search_aliases=["learning rate", "training settings", "lora options"],
             inputs=[
                 _rate("lr_words", "Learning rate of words, for a whole batch; 0 as the method."),

@@ -69,7 +69,7 @@ class CustomDiffusionLoader(io.ComfyNode):
             "and its words. It adds to LoRAs and to further files in any order.",
             search_aliases=["Custom Diffusion", "DisenDiff", "delta.bin", "concept"],
             inputs=[
-                io.Model.Input("model", tooltip="The checkpoint to change; LoRAs go before or behind."),
+                io.Model.Input("model", tooltip="The checkpoint to change; LoRAs go before or after."),
                 io.Clip.Input("clip", tooltip="Its text encoder; it learns the words."),
                 _file(
                     "delta_file",

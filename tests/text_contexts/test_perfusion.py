@@ -157,4 +157,4 @@ def test_what_does_not_fit(embeddings):  # noqa: F811
 def test_files_of_other_text_encoders_do_not_join(embeddings):  # noqa: F811
     other = edited(embeddings, lambda contents: contents.update(C_inv=2 * contents["C_inv"]))
     model = load(embeddings)[0]
-    refused(embeddings, "two Perfusion files of this model have another C_inv each", model=model, file=other)
+    refused(embeddings, "two Perfusion files of this model have different C_inv", model=model, file=other)
