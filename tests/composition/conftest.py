@@ -1,7 +1,16 @@
+"""What tests across rooms share."""
+
 import pytest
 
 from pack.nodes.host import messages
+from pack.nodes.masks import shape_maps
 from pack.nodes.reference_attention import noise_level
+
+
+@pytest.fixture(autouse=True)
+def _no_map_is_kept(monkeypatch):
+    """Each Layout Mask looks for itself."""
+    monkeypatch.setattr(shape_maps, "_MOST", 0)
 
 
 @pytest.fixture
