@@ -16,11 +16,10 @@ import effects
 import taught
 from taught import HUES, OTHER, THING
 
-COUNTS = (1, 3, 5)
-
 
 def main():
     parser = effects.parser(__doc__)
+    parser.add_argument("--pictures", type=int, nargs="+", default=[1, 3, 5], help="to learn from, a training for each")
     parser.add_argument("--train-steps", type=int, default=120, help="of each training")
     options = effects.parsed(parser)
     with tempfile.TemporaryDirectory(prefix="effect-training-") as folder:
@@ -49,9 +48,9 @@ def one_thing(options, trainings):
         return
     arms = {"the model alone": drawing(trainings.model, trainings.clip, THING)}
     for method in ("word", "LoRA", "ED-LoRA"):
-        for count in COUNTS:
+        for count in options.pictures:
             arms[f"{method}, {count} pictures"] = drawing(*trainings.of_pictures(method, *trainings.shown(count)))
-    for count in COUNTS:
+    for count in options.pictures:
         arms[f"the host's Train LoRA, {count} pictures"] = drawing(*trainings.by_the_host(trainings.shown(count)[0]))
 
     def said(question, picture, judge):
