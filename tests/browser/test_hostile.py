@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from setup import front_ends
 from setup.environment import cache_folder
 from setup.host_server import Server
+from support.thorough import few_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,10 +34,9 @@ WORDS = {
     "control": ("a\x1b[2J\x00b\nc\u202ed", "a\\x1b[2J\\x00b\\nc\\u202ed"),
     "long": ("k" * 100_000, "k ... k"),
 }
-pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("version", front_ends.FRONT_ENDS)
+@pytest.mark.parametrize("version", few_of(front_ends.FRONT_ENDS, "0.3.75"))
 def test_text_stays_text(version, browser, tmp_path):
     host, front_end = cache_folder() / "hosts" / version, front_ends.folder_of(cache_folder(), version)
     for folder in (host, front_end):

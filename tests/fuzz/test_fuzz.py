@@ -15,8 +15,6 @@ from fuzz.widgets import TRIED, Widgets
 from pack.nodes.files.safe_files import read_tensors
 from pack.nodes.host.messages import input_error
 
-pytestmark = pytest.mark.slow
-
 SEED, FILES, WIDGETS = 1, 105, 50
 
 
