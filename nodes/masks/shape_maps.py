@@ -2,8 +2,8 @@
 
 from collections import OrderedDict
 
-# Of so many pictures; a map of 64 x 64 cells takes 67 MB, those of common sizes take 4 MB and less.
-_MOST = 2
+# Of so many pictures, in so many bytes: common sizes take 4 MB and less, 64 x 64 cells 67 MB.
+_MOST, _BYTES = 2, 2**28
 _MAPS = OrderedDict()
 
 
@@ -11,6 +11,6 @@ def shape_map(key, make):
     """What is kept under a key, or else what `make()` gives: (map (n, n) on the CPU, its grid)."""
     found = _MAPS.pop(key, None) or make()
     _MAPS[key] = found
-    while len(_MAPS) > _MOST:
+    while len(_MAPS) > _MOST or _MAPS and sum(one.nbytes for one, _ in _MAPS.values()) > _BYTES:
         _MAPS.popitem(last=False)
     return found

@@ -103,5 +103,8 @@ def test_another_point_of_a_picture_samples_nothing(model, monkeypatch):
     for number, (patched, shown, inputs) in enumerate(others, 2):
         layout_mask(patched, shown, **inputs)
         assert len(runs) == number
-    # of the pictures asked about last alone
+    # of the pictures asked about last alone, and of none that is too large
     assert len(shape_maps._MAPS) == 2
+    monkeypatch.setattr(shape_maps, "_BYTES", 100)
+    layout_mask(model, image)
+    assert not shape_maps._MAPS
