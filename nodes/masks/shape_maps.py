@@ -11,6 +11,6 @@ def shape_map(key, make):
     """What is kept under a key, or else what `make()` gives: (map (n, n) on the CPU, its grid)."""
     found = _MAPS.pop(key, None) or make()
     _MAPS[key] = found
-    while len(_MAPS) > _MOST or _MAPS and sum(one.nbytes for one, _ in _MAPS.values()) > _BYTES:
+    while len(_MAPS) > _MOST or sum(one.nbytes for one, _ in _MAPS.values()) > _BYTES:
         _MAPS.popitem(last=False)
     return found

@@ -66,9 +66,8 @@ class Trainings:
 
     def _trained(self, method, pictures, name):
         TrainConcept, TrainingOptions, *_ = self.nodes
-        settings = _defaults(TrainingOptions) | {"batch_size": BATCH} | OPTIONS[method]
-        (chosen,) = self.execute(TrainingOptions, **settings)
-        said = {"steps": self.options.train_steps, "size": 0, "seed": 0, "save_every": 0, "preview_every": 0}
+        (chosen,) = self.execute(TrainingOptions, batch_size=BATCH, **OPTIONS[method])
+        said = {"steps": self.options.train_steps, "save_every": 0, "preview_every": 0}
         inputs = {"model": self.model, "clip": self.clip, "vae": self.vae, "pictures": pictures, "options": chosen}
         said |= {"method": method, "file_name": name, "preview_prompt": "a {}", "prior_weight": 0.0}
         model, clip, words, _, report = self.execute(TrainConcept, **inputs, **said)
@@ -95,10 +94,6 @@ class Trainings:
             given = {"latents": [{"samples": latents}], "positive": [encode(self.clip, f"a {words}")]}
             lora = TrainLoraNode.execute(**lists, **given).result[0]
         return comfy.sd.load_lora_for_models(self.model, None, lora, 1.0, 0.0)[0], self.clip, words
-
-
-def _defaults(node):
-    return {one.id: one.default for one in node.define_schema().inputs if not one.optional}
 
 
 def patched_as(model, other):

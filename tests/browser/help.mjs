@@ -4,13 +4,13 @@
 import { SETTLE, withPage } from "./page.mjs";
 
 const [url, screenshots, ...types] = process.argv.slice(2);
-const PANEL = '[data-testid="info-button"]';
+const INFO = '[data-testid="info-button"]';
 
 await withPage(url, async (page) => {
   const seen = {};
   for (const type of types) {
     await page.evaluate(select, type);
-    await page.click(PANEL);
+    await page.click(INFO);
     await page.waitForTimeout(SETTLE);
     seen[type] = await page.evaluate(shown);
     await page.screenshot({ path: `${screenshots}_${type}.png` });
