@@ -10,12 +10,15 @@ import sys
 import time
 from pathlib import Path
 
+from answered import Answered, setting_of
+
 # pictures of each arm on the sheet
 COLUMNS = 12
 # the guidance at which the pocket model's pictures are right most often while the looks of a prompt still spread
 CFG = 3.0
 POCKET = Path(__file__).parents[1] / "pocket"
-COMPANIONS = Path(__file__).parents[2] / "nodes" / "pocket" / "companions"
+WEIGHTS = Path(__file__).parents[2] / "nodes" / "pocket"
+COMPANIONS = WEIGHTS / "companions"
 
 
 class UnaskedError(Exception):
@@ -42,6 +45,7 @@ def parser(description):
     found.add_argument("--threads", type=int, help="CPU threads")
     found.add_argument("--sheets", type=Path, help="also write the first pictures to this folder, a row for each arm")
     found.add_argument("--table", type=Path, help="also write the tables, at the end of this file")
+    found.add_argument("--answers", type=Path, help="go on where runs that kept their answers in this file stopped")
     return found
 
 
@@ -85,28 +89,33 @@ def judge_of(options):
     return judge.load(options.judge)
 
 
-def run(arms, questions, judge, answers, minutes=None):
-    """({arm: [{what: whether, or how much}] for each question}, {arm: pictures}) of arms {name: question -> (1, h, w,
-    3)}; after so many minutes no further question is asked, and one that raises UnaskedError is not counted.
+def run(arms, questions, judge, answers, minutes=None, answered=None):
+    """({arm: [{what: whether, or how much}] for each question}, {arm: [pictures drawn now]}) of arms {name: question ->
+    (1, h, w, 3)}; after so many minutes no further question is asked, one that raises UnaskedError is not counted, and
+    one that is `answered` is not drawn again.
     """
-    import torch
     from tqdm import tqdm
 
+    answered = answered or Answered(None, "", {})
     results, pictures = {name: [] for name in arms}, {name: [] for name in arms}
     began = time.monotonic()
     for question in tqdm(questions):
-        if minutes and time.monotonic() - began > 60 * minutes:
-            break
-        try:
-            made = {name: draw(question) for name, draw in arms.items()}
-            found = {name: answers(question, picture, judge) for name, picture in made.items()}
-        except UnaskedError as why:
-            print(why)
-            continue
+        found = answered.of(question, arms)
+        if found is None:
+            if minutes and time.monotonic() - began > 60 * minutes:
+                continue
+            try:
+                made = {name: draw(question) for name, draw in arms.items()}
+                found = {name: answers(question, picture, judge) for name, picture in made.items()}
+            except UnaskedError as why:
+                print(why)
+                continue
+            answered.keep(question, found)
+            for name in arms:
+                pictures[name].append(made[name])
         for name in arms:
-            pictures[name].append(made[name])
             results[name].append(found[name])
-    return results, {name: torch.cat(found) for name, found in pictures.items()}
+    return results, pictures
 
 
 def table(results, plain):
@@ -154,7 +163,10 @@ def compare(options, kind, arms, questions, answers=None, against=None):
     if options.only not in kind:
         return
 
-    results, pictures = run(arms, questions, judge_of(options), answers or asking.answers, options.minutes)
+    weights = [*(options.folder or WEIGHTS).glob("*.safetensors"), *options.companions.rglob("*.safetensors")]
+    answered = Answered(options.answers, kind, setting_of(options, [options.judge, *weights]))
+    said = answers or asking.answers
+    results, pictures = run(arms, questions, judge_of(options), said, options.minutes, answered)
     asked = len(next(iter(results.values())))
     text = f"### {kind}, {asked} pictures\n\n{table(results, next(iter(arms)))}\n"
     for plain, others in (against or {}).items():
@@ -164,8 +176,9 @@ def compare(options, kind, arms, questions, answers=None, against=None):
         options.table.parent.mkdir(parents=True, exist_ok=True)
         with options.table.open("a", encoding="utf-8") as file:
             file.write(text + "\n")
-    if options.sheets:
+    drawn = len(next(iter(pictures.values())))
+    if options.sheets and drawn:
         options.sheets.mkdir(parents=True, exist_ok=True)
-        columns = min(COLUMNS, asked)
-        shown = torch.cat([found[:columns] for found in pictures.values()])
+        columns = min(COLUMNS, drawn)
+        shown = torch.cat([picture for found in pictures.values() for picture in found[:columns]])
         sheet(shown, columns).save(options.sheets / f"{kind}.png")
