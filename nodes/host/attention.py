@@ -11,6 +11,8 @@ from .messages import log_info
 
 # Backends that round keys to 8 bits: extra channels that carry a bias would not survive.
 QUANTIZED = ("attention_sage", "attention3_sage")
+# The host's functions for a CPU, and for cards with little memory, that compute what PyTorch's own does, more slowly.
+BY_HAND = ("attention_sub_quad", "attention_split", "attention_basic")
 # From as many rows on the host runs them in turns.
 MANY_ROWS = 1 << 15
 
@@ -35,12 +37,18 @@ def exact_attention(options):
     return attention
 
 
+def torch_attends():
+    """Whether the host's function is PyTorch's own, so that its kernels give the same to the bit."""
+    return host.optimized_attention is getattr(host, "attention_pytorch", None)
+
+
 def lse_kernel(q, options):
     """PyTorch's kernel that gives attention with its log-sum-exp (kernels/merged_attention.py), where it computes what
-    the host would: where the host's function is PyTorch's own and nobody overrides it; None elsewhere.
+    the host would: where the host's function is PyTorch's own, or on a CPU one of those by hand (the same but for
+    rounding), and nobody overrides it; None elsewhere.
     """
-    own = getattr(host, "attention_pytorch", None)
-    if host.optimized_attention is not own or attention_overridden(options) or len(q) >= MANY_ROWS:
+    by_hand = q.device.type == "cpu" and getattr(host.optimized_attention, "__name__", "") in BY_HAND
+    if not (torch_attends() or by_hand) or attention_overridden(options) or len(q) >= MANY_ROWS:
         return None
     if torch.is_grad_enabled() and q.requires_grad:
         return None

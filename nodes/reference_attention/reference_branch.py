@@ -95,7 +95,8 @@ class ReferenceBranch(Branch):
             by_fidelity[segment.style_fidelity].append(segment)
         if set(by_fidelity) == {0.0}:
             return attend(segments, last=True)
-        return plain() + sum((1 - fidelity) * (attend(some) - plain()) for fidelity, some in by_fidelity.items())
+        changed = sum((1 - fidelity) * (attend(some) - plain()) for fidelity, some in by_fidelity.items())
+        return plain() + changed
 
     def _attend(self, q, k, v, options, plain, segments, region_frame, last):
         """What some segments make of the rows: each way of joining adds what it changes; last: nobody needs plain
@@ -103,7 +104,7 @@ class ReferenceBranch(Branch):
         """
 
         def joint(some, last=False):
-            if self.merges and plain.lse is not None:
+            if self.merges and plain.kernel is not None:
                 return self._merged(q, options, plain, some, region_frame, last)
             region = self._regions(some, grid_of(options), region_frame, q.device)
             refs = (_together([getattr(one, name) for one in some]) for name in ("k", "v", "bias"))
@@ -137,9 +138,10 @@ class ReferenceBranch(Branch):
             if frame is not None and some[0].region is not None:
                 region = self.level.region(some[0].row, grid_of(options), frame, q.device)
             groups.append((*(_together([getattr(one, name) for one in some]) for name in ("k", "v")), bias, region))
-        own = plain.changeable() if last else plain()
+        own, lse = plain.with_lse()
+        own = plain.changeable() if last else own
         more = {"heads": heads_of(options), "out": own if last else None}
-        merged = merged_attention(plain.kernel, q, own, plain.lse, groups, **more)
+        merged = merged_attention(plain.kernel, q, own, lse, groups, **more)
         # the tensor itself tells that the result is in its place
         return own if last else merged
 

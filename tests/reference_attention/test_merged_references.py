@@ -1,4 +1,4 @@
-"""References merged by log-sum-exp, where the host's attention is PyTorch's own: the same pictures, and when not."""
+"""References merged by log-sum-exp, where the host attends as PyTorch does: the same pictures, and when not."""
 
 import logging
 
@@ -22,16 +22,16 @@ def model():
     return tiny_model(seed=1)
 
 
-@pytest.fixture
-def merged(monkeypatch):
-    """The groups that were merged, one list for each attention, with PyTorch's own attention as the host's."""
+@pytest.fixture(params=["attention_pytorch", "attention_sub_quad"])
+def merged(request, monkeypatch):
+    """The groups that were merged, one list for each attention, with one of the host's functions."""
     seen, original = [], reference_branch.merged_attention
 
     def watched(kernel, q, own, lse, groups, **more):
         seen.append(groups)
         return original(kernel, q, own, lse, groups, **more)
 
-    monkeypatch.setattr(host, "optimized_attention", host.attention_pytorch)
+    monkeypatch.setattr(host, "optimized_attention", getattr(host, request.param))
     monkeypatch.setattr(reference_branch, "merged_attention", watched)
     return seen
 
@@ -73,7 +73,7 @@ def test_grey_masks_take_channels(model, merged):
 
 
 def test_another_function_is_called(model, merged, monkeypatch):
-    """By an override of another pack, or because the host has chosen another one."""
+    """By an override of another pack."""
     seen = []
 
     def override(function, *args, **kwargs):
@@ -85,7 +85,12 @@ def test_another_function_is_called(model, merged, monkeypatch):
     picture(other, steps=1)
     assert not merged
     assert seen
-    monkeypatch.setattr(host, "optimized_attention", host.attention_sub_quad)
+
+
+def test_a_function_of_another_kind_is_called(model, merged, monkeypatch):
+    """One that rounds, say: no kernel of PyTorch gives what it gives."""
+    function = host.optimized_attention
+    monkeypatch.setattr(host, "optimized_attention", lambda *args, **kwargs: function(*args, **kwargs))
     picture(with_references(model), steps=1)
     assert not merged
 
