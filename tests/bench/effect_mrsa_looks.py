@@ -14,6 +14,12 @@ import effects
 SETTINGS = (("published", 3.0, 1.0), ("published", 3.0, 0.0), ("all", 1.1, 0.0))
 
 
+def setting(text):
+    """(blocks, weight, style_fidelity) of "all:1.1:0"."""
+    blocks, weight, fidelity = text.split(":")
+    return blocks, float(weight), float(fidelity)
+
+
 def nodes():
     """The nodes that this needs."""
     from pack.nodes.masks.box_mask_node import BoxMask
@@ -24,7 +30,9 @@ def nodes():
 
 
 def main():
-    options = effects.parsed(effects.parser(__doc__))
+    parser = effects.parser(__doc__)
+    parser.add_argument("--settings", nargs="+", type=setting, default=SETTINGS, metavar="BLOCKS:WEIGHT:FIDELITY")
+    options = effects.parsed(parser)
     import sight
     import torch
     from free import ARC, EVERY
@@ -60,7 +68,7 @@ def main():
 
     def asked(kind, questions, hues_of=hues_for):
         arms = {"prompt only": prompted}
-        for blocks, weight, fidelity in SETTINGS:
+        for blocks, weight, fidelity in options.settings:
             arms[f"{blocks}, weight {weight:g}, style_fidelity {fidelity:g}"] = (
                 lambda question, setting=(blocks, weight, fidelity): referred(question, hues_of(question), *setting)
             )
