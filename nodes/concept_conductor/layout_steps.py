@@ -1,6 +1,7 @@
 """Layout guidance of one run: how the latent moves so that the picture takes the layout of another."""
 
 import math
+from functools import partial
 
 import comfy.model_management as mm
 import torch
@@ -97,7 +98,8 @@ class LayoutGuidance:
         z = sampling.calculate_input(sigma, x)
         timesteps = sampling.timestep(sigma).float().repeat(many)
         more = image.behind(z.to(dtype), channels_of(step.base))
-        with conducting.weights(texts, rows, step.base, unpacking) as unet, differentiable():
+        weights_at_hand = partial(unpacking, device=x.device)
+        with conducting.weights(texts, rows, step.base, weights_at_hand) as unet, differentiable():
             leaf = z.float().clone().requires_grad_(True)
             inputs = torch.cat([leaf.to(dtype), more], 1)
             batch = text_batch(list(texts.values()), conducting.layers.levels)

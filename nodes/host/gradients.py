@@ -26,10 +26,12 @@ class _NormalTensors(TorchFunctionMode):
 
 def normal(tensor):
     """The same memory under a tensor that a gradient may save, made outside of inference mode."""
-    if not tensor.is_inference() or torch.is_inference_mode_enabled():
-        return tensor
-    view = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-    return view.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())
+    # inside differentiable() the tensor would be told of as if it were normal already
+    with torch._C.DisableTorchFunction():
+        if not tensor.is_inference() or torch.is_inference_mode_enabled():
+            return tensor
+        view = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+        return view.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())
 
 
 def _normal(tensor):

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
+from .fetched_weights import Fetching, is_fetched, patches_of
+from .gradients import normal
 from .messages import input_error
 
 LARGE = 1024.0
@@ -85,15 +87,18 @@ def plain_layer(layer, weight, bias):
     return made
 
 
-def unpacking(module):
-    """A module like this one that unpacks its weights as it computes, and again on a gradient's way back.
+def unpacking(module, device=None):
+    """A module like this one that unpacks its weights, and fetches those that do not lie on the device, as it computes
+    and again on a gradient's way back.
 
-    All that is not packed is shared; where nothing is, it is the module itself.
+    All else is shared; where there is nothing else, it is the module itself. device: None where all weights are loaded.
     """
     weight = module._parameters.get("weight")
     if weight is not None and not _holds_values(module, weight):
         return _Unpacking(module)
-    children = {name: None if child is None else unpacking(child) for name, child in module._modules.items()}
+    if device is not None and is_fetched(module, device):
+        return Fetching(module)
+    children = {name: None if child is None else unpacking(child, device) for name, child in module._modules.items()}
     if all(child is module._modules[name] for name, child in children.items()):
         return module
     clone = copy.copy(module)
@@ -111,7 +116,7 @@ class _Unpacking(torch.nn.Module):
 
     def forward(self, x, *args, **kwargs):
         # the values are not kept for the way back: all layers' together are as large as the unpacked model
-        return checkpoint(self._computed, x, use_reentrant=False, preserve_rng_state=False)
+        return checkpoint(self._computed, normal(x), use_reentrant=False, preserve_rng_state=False)
 
     def _computed(self, x):
         layer = self.layer
@@ -124,8 +129,7 @@ class _Unpacking(torch.nn.Module):
         if packed is None:
             return None
         values = unpacked(self.layer, kind, packed).to(like)
-        # patches of a partly loaded model
-        for patch in getattr(self.layer, f"{kind}_function", ()):
+        for patch in patches_of(self.layer, kind):
             values = patch(values)
         return values
 

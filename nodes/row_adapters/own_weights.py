@@ -15,6 +15,7 @@ from ..files.lora_names import UNET_PREFIX
 from ..host.bare_unet import bare_unet, names_now
 from ..host.calls import as_written, live_unet
 from ..host.devices import own_of, related
+from ..host.fetched_weights import carrying
 from ..host.hooked_weights import hook_patches, hooks_key, unhooked
 from ..host.messages import input_error
 from ..host.packed_weights import is_packed, plain_layer, unpacked
@@ -128,18 +129,10 @@ def with_weights(module, weights):
     weights: {name of a module inside: {"weight" or "bias": tensor}}.
     """
     module = as_written(module)
-    clone = copy.copy(module)
     own = weights.get("", {})
     if own and is_packed(module):
         return plain_layer(module, *(own.get(kind, module._parameters.get(kind)) for kind in ("weight", "bias")))
-    clone.__dict__["_parameters"] = {
-        **module._parameters,
-        **{kind: torch.nn.Parameter(tensor, requires_grad=False) for kind, tensor in own.items()},
-    }
-    for kind in own:
-        # the host patches partly loaded weights while they are used; these are patched already
-        if getattr(module, f"{kind}_function", None):
-            setattr(clone, f"{kind}_function", [])
+    clone = carrying(module, own) if own else copy.copy(module)
     below = {}
     for name, values in weights.items():
         if name:
