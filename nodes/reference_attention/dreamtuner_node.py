@@ -3,10 +3,11 @@
 from comfy_api.latest import io
 
 from .. import schema
+from ..host.choices import check_listed
 from ..host.when import Window
 from ..widgets import window_inputs
 from .dreamtuner import attach_dreamtuner
-from .reference_inputs_wire import noise_inputs, text_input
+from .reference_inputs_wire import DRAWN, noise_inputs, text_input
 from .reference_settings import ReferenceSettings
 
 
@@ -62,6 +63,7 @@ class DreamTuner(io.ComfyNode):
         cache_mb,
         references=(),
     ) -> io.NodeOutput:
+        check_listed("reference_noise", reference_noise, DRAWN)
         settings = ReferenceSettings(
             style_fidelity=0.0,
             window=Window(start_percent, end_percent),

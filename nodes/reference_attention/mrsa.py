@@ -96,7 +96,10 @@ class ReferenceMember:
 
         def make():
             latent = row.latent.to(call.x.device)
-            return inversion_of(call.base, latent, row.text, 0, call.run.schedule({}) or [call.moment.sigma], KEPT)
+            # of a whole run, also where this one is its first part
+            progress = call.run.progress(call.base.model_sampling)
+            levels = progress.completed(call.run.schedule({}) or [call.moment.sigma])
+            return inversion_of(call.base, latent, row.text, 0, levels, KEPT)
 
         return call.run.state(("inversion", row), make, call.base)
 

@@ -87,7 +87,8 @@ class NoiseLevel(RunTensors):
             text = partial(_text_of, call, chunk, rows)
             # another call may run other rows of a prompt of several texts
             one = reads_one_text(chunk, call.run.conds())
-            key = self._kept_key(chunk.uuid, text) if one else _digest(text())
+            # to match areas the host copies an entry to the other side under the same uuid
+            key = self._kept_key((chunk.uuid, chunk.role), text) if one else _digest(text())
             yield rows, [_Text(key, text)] * len(member.rows)
 
     def _kept_key(self, what, text):

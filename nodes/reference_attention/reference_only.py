@@ -83,7 +83,9 @@ def attach_reference_only(model, vae, references, settings, attention, amount):
         warn_user("attention and adain are both 0, so this node does nothing")
         return model
     rows = rows_of(model, None, vae, references, 0.0, own_text=False)
-    rows = with_tokens(rows, blocks) if blocks and not places else rows
+    # statistics are of the whole picture; attention needs tokens, and says where there are none
+    with_some = with_tokens(rows, blocks) if blocks else rows
+    rows = rows if places else with_some
     if not rows:
         return model
     return attach(model, ReferenceOnly((settings.member(rows, references, blocks, places=places),)))

@@ -3,9 +3,10 @@
 from comfy_api.latest import io
 
 from .. import schema
+from ..host.choices import check_listed
 from ..host.when import Window
 from ..widgets import window_inputs
-from .reference_inputs_wire import noise_inputs
+from .reference_inputs_wire import DRAWN, noise_inputs
 from .reference_only import attach_reference_only
 from .reference_settings import ReferenceSettings
 
@@ -76,6 +77,7 @@ class ReferenceOnlyNode(io.ComfyNode):
         references=(),
     ) -> io.NodeOutput:
         schema.check_limits(cls, attention=attention, adain=adain)
+        check_listed("reference_noise", reference_noise, DRAWN)
         settings = ReferenceSettings(
             style_fidelity=style_fidelity,
             window=Window(start_percent, end_percent),

@@ -6,7 +6,7 @@ What it makes of them ahead of each self-attention, the model's own layers turn 
 from functools import partial
 
 from ..host.blocks import attention_blocks, cross_attention, self_attention, unet_of
-from ..host.calls import bare_forward, block_of, clean_options, grid_of, live_unet, with_patches
+from ..host.calls import bare_forward, block_of, channels_of, clean_options, grid_of, live_unet, with_patches
 from ..host.devices import own_of, related
 from ..host.families import family_of
 from ..host.messages import input_error, warn_user
@@ -34,6 +34,12 @@ def second_unet(model, reference_model):
             )
         return None
     own, other = (unet_of(one, "reference_model") for one in (model, reference_model))
+    channels = [channels_of(one.model) for one in (model, reference_model)]
+    if channels[0] != channels[1]:
+        raise input_error(
+            f"reference_model takes {channels[1]} channels, as those for inpainting do, the model {channels[0]}; "
+            "connect a UNet of the same shape"
+        )
     if _shape(own) != _shape(other):
         names = family_of(reference_model), family_of(model)
         said = f"{names[0]}, the model {names[1]}" if names[0] != names[1] else f"a {names[0]} of another size"

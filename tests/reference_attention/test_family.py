@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from node_helpers import conditioning_set_values
 from support.compare import differ
 from support.models import recording, sample, tiny_model
 from support.reference_family import dreamtuner, guided, guided_dreamtuner, reference_only
@@ -261,3 +262,32 @@ def test_a_mask_is_bilinear_in_dreamtuner(model):
     kept = expected.nonzero()[:, 0]
     assert torch.equal(index, kept)
     assert torch.allclose(bias, torch.tensor(3.0).log() + expected[kept].log())
+
+
+@pytest.mark.parametrize("what", NODES)
+def test_references_read_the_text_of_their_own_side_beside_area_prompts(model, what, monkeypatch):
+    """To match areas the host copies an entry to the other side under the same uuid."""
+    own = {} if what == "Reference Only" else {"reference_prompt": "target"}
+    positive = conditioning_set_values(prompt(model, 100), {"area": (8, 4, 0, 0), "strength": 1.0})
+
+    def made():
+        texts = positive + prompt(model, 150), prompt(model, 200)
+        return sample(NODES[what](model, **own), *texts, latent=(1, 4, 8, 8), steps=2)
+
+    found = made()
+    monkeypatch.setattr(noise_level.NoiseLevel, "_kept_key", lambda self, what, text: noise_level._digest(text()))
+    assert torch.equal(found, made())
+
+
+@pytest.mark.parametrize("what", NODES)
+def test_inverted_noise_is_refused_over_a_wire(model, what):
+    with pytest.raises(ValueError, match="reference_noise"):
+        NODES[what](model, reference_noise="inverted")
+
+
+@pytest.mark.parametrize("adain", [0.0, 1.0])
+def test_a_mask_that_keeps_no_token_is_said(model, adain, caplog):
+    mask = torch.zeros(1, 64, 64)
+    mask[:, 3:6, 3:6] = 1
+    reference_only(model, references(1, masks=[mask]), adain=adain)
+    assert "its mask keeps no token on the" in caplog.text

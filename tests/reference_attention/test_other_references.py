@@ -99,3 +99,22 @@ def test_an_inverted_reference_is_at_each_step_on_its_own_path(model, monkeypatc
     # kept on disk
     assert torch.equal(picture(patched, steps=4), first) and len(runs) == 1
     assert differ(first, picture(with_references(model, references(1)), steps=4)) > 1e-3
+
+
+def test_an_inverted_reference_of_two_stages_is_on_the_path_of_the_whole_run(model, monkeypatch, tmp_path):
+    monkeypatch.setattr(inversion_cache, "folder", lambda: tmp_path)
+    levels, invert = [], layout_picture.inverted
+    monkeypatch.setattr(layout_picture, "inverted", lambda *args: (levels.append(args[3]), invert(*args))[1])
+    patched = with_references(model, references(1), reference_noise="inverted", cache_mb=0)
+    picture(patched, steps=6)
+    picture(patched, steps=6, last_step=3, force_full_denoise=False)
+    whole, first = levels
+    assert first == pytest.approx(whole, rel=1e-2)
+
+
+def test_a_second_unet_of_other_input_channels_is_refused(model):
+    other = tiny_model("sd15", seed=3)
+    convolution = other.model.diffusion_model.input_blocks[0][0]
+    convolution.weight = torch.nn.Parameter(torch.zeros(convolution.weight.shape[0], 9, 3, 3), requires_grad=False)
+    with pytest.raises(ValueError, match="reference_model takes 9 channels, as those for inpainting do, the model 4;"):
+        with_references(model, reference_model=other)
