@@ -35,6 +35,11 @@ class VisCtrl(ReferenceAttention):
     name = "visctrl"
     label = "VisCtrl"
     order = 42
+    # it keeps nothing, and leaves others what they have
+    cache_bytes = None
+
+    def finished(self, run, latents):
+        """Nothing to say of what is kept."""
 
 
 def attach_visctrl(model, row, blocks, inversion, first_step):

@@ -11,12 +11,13 @@ from support.controlnets import controlnet
 from support.editing import LatentVAE, edited, painted, pictures
 from support.image_prompts import with_pictures
 from support.models import recording, tiny_model
-from support.references import PixelVAE, prompt, with_references
+from support.references import PixelVAE, picture, prompt, with_references
 from support.thorough import few_of
 
 from nodes import ControlNetApplyAdvanced
 from pack.nodes.editing import visctrl_passes
 from pack.nodes.host import messages
+from pack.nodes.host.bank import bank_of
 
 # What rounding of another batch becomes on a way there and back.
 ROUNDING = 1e-4
@@ -213,3 +214,13 @@ def test_refusals(model, said):
         edited(painted(model)[0])
     edited(model, reference_positive=with_control(model, prompt(model, 150)))
     assert any("reference_positive has a ControlNet; while the picture looks at the reference" in one for one in said)
+
+
+def test_what_is_kept_of_other_references_stays(model):
+    """VisCtrl keeps nothing itself, and does not empty the bank of its checkpoint."""
+    picture(with_references(model, cache_mb=64))
+    bank = bank_of(model.model)
+    before = bank.bytes
+    assert before
+    edited(model)
+    assert bank.bytes == before
