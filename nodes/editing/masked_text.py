@@ -5,7 +5,9 @@ import torch
 from ..host.attention import exact_attention
 from ..host.calls import grid_of, heads_of, latent_size_of
 from ..host.frames import frame_of
+from ..host.rows import entry_of
 from ..host.technique import Branch
+from ..host.unet_inputs import processed
 from .hole import of_rows
 
 
@@ -31,11 +33,18 @@ class MaskedText(Branch):
             return None
         inside = of_rows(inside, len(q)).to(q.device)[..., None]
         attention = exact_attention(options)
-        return torch.where(inside, plain(), attention(q, k, only_first(v), heads_of(options)))
+        first = only_first(v, self._length(chunk, k.shape[1]))
+        return torch.where(inside, plain(), attention(q, k, first, heads_of(options)))
+
+    def _length(self, chunk, tokens):
+        """Tokens of a chunk's own text: beside a longer one the host repeats it, and its start with it."""
+        entry = entry_of(chunk, self.call.run.conds())
+        own = tokens if entry is None else processed(entry).context.shape[1]
+        return own if tokens % own == 0 else tokens
 
 
-def only_first(v):
-    """Values (b, m, c) of which all but the first of the text are 0."""
+def only_first(v, length):
+    """Values (b, m, c) of which all but the first of a text of so many tokens, and of its repetitions, are 0."""
     first = torch.zeros_like(v)
-    first[:, :1] = v[:, :1]
+    first[:, ::length] = v[:, ::length]
     return first

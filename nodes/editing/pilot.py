@@ -13,6 +13,7 @@ from ..host.messages import input_error, warn_user
 from ..host.paired_rows import PART_TOKENS
 from ..host.rows import acting_prompt
 from ..host.technique import Technique
+from ..host.when import timestep_at
 from ..image_prompts.phrases import tokens_of
 from ..latent_guidance.latent_gradient import OF_ALL_LAYERS, bytes_kept
 from ..latent_guidance.step_entries import StepEntries
@@ -79,9 +80,7 @@ class Pilot(Technique):
             return None
         progress = step.run.progress(step.base.model_sampling)
         number += progress.before
-        sigma = torch.full((1,), step.moment.sigma, device=step.x.device)
-        timestep = float(step.base.model_sampling.timestep(sigma)[0])
-        if timestep < 1000 * (1 - self.settings.gamma):
+        if timestep_at(step.moment.sigma, step.base.model_sampling) < 1000 * (1 - self.settings.gamma):
             return self._blended(step, number)
         interval = self.settings.interval or max(1, progress.total // 10)
         entry = acting_prompt(step.run.conds(), step.moment.sigma)
@@ -124,7 +123,8 @@ def attach_pilot(model, clip, vae, image, mask, prompt, settings):
     hole = Hole(masks)
     cells = hole.cells(size)
     if not bool(cells.any()):
-        warn_user("PILOT: the mask is black, so there is nothing to paint and the model stays as it is")
+        why = "the hole is smaller than a cell of 8 x 8 pixels" if bool((masks > 0.5).any()) else "the mask is black"
+        warn_user(f"PILOT: {why}, so there is nothing to paint and the model stays as it is")
         return model, latent
     if bool(cells.all()):
         warn_user("PILOT: the mask is white all over, so all of the picture is painted, as by a plain sampler")

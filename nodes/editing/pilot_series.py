@@ -16,6 +16,7 @@ from ..host.hooked_weights import hook_as
 from ..host.packed_weights import unpacking
 from ..host.text_rows import text_batch, text_rows
 from ..host.unet_inputs import Inputs, compute_dtype, processed
+from ..host.when import timestep_at
 from ..latent_guidance.latent_gradient import (
     OF_ALL_LAYERS,
     Guided,
@@ -27,6 +28,10 @@ from .hole import of_rows
 from .masked_text import only_first
 
 _GUIDED = Guided("PILOT", "operations")
+_LONGER = (
+    "PILOT: prompt is longer than the positive prompt, so its last words pull nothing into the hole; copy the positive "
+    "prompt's text into it"
+)
 # The published weight of the words' loss is given for a hole beside a picture of so many cells, and grows with the
 # timestep from a tenth at 300.
 _CELLS, _LATE, _LAST, _FLOOR = 1499, 300, 999, 0.1
@@ -63,7 +68,7 @@ class Series:
         self.step, self.scene, self.settings = step, scene, settings
         self.sampling = step.base.model_sampling
         self.sigma = torch.full((1,), step.moment.sigma, device=step.x.device)
-        self.timestep = float(self.sampling.timestep(self.sigma)[0])
+        self.timestep = timestep_at(step.moment.sigma, self.sampling)
         self.rate = settings.rate(self.timestep, first)
         self.entry = entry
 
@@ -104,7 +109,7 @@ class Series:
             leaf = z.clone().requires_grad_(True)
             seen = _Seen(self.scene, images, tuple(z.shape[-2:]))
             options = with_replacements(options, {("attn2", block): seen.reading(block) for block in self.scene.all})
-            forward = forward_of(unpacking(unet))
+            forward = forward_of(unpacking(unet, z.device))
             out = forward(torch.cat([leaf.to(dtype), more], 1), timesteps, batch.context, batch.y, None, options)
             return gradient_through(self._loss_of(seen, z, images), [out, leaf, *seen.queries], leaf, _GUIDED)
 
@@ -117,7 +122,10 @@ class Series:
             denoised = self.sampling.calculate_denoised(sigma, out, latent * (1 + sigma**2) ** 0.5)
             loss = background_loss(denoised, picture, keep)
             for query, (key, inside, heads) in zip(queries, seen.others, strict=True):
-                share = word_share(query, key.to(query), scene.words, heads)
+                words = [place for place in scene.words if place < key.shape[1]]
+                if len(words) < len(scene.words):
+                    self.step.run.tell(_LONGER)
+                share = word_share(query, key.to(query), words, heads)
                 loss = loss + pull / len(scene.guiding) * pull_loss(share, inside)
             return loss.sum()
 
@@ -142,7 +150,7 @@ class _Seen:
                 self.others.append((k.detach(), inside, heads_of(options)))
             if all_of_them:
                 return plain_attention(q, k, v, options)
-            found, first = plain_attention(q, k, v, options), plain_attention(q, k, only_first(v), options)
+            found, first = plain_attention(q, k, v, options), plain_attention(q, k, only_first(v, k.shape[1]), options)
             return torch.where(inside[..., None], found, first)
 
         return lambda inner: read

@@ -3,6 +3,7 @@
 import comfy.model_management as mm
 import pytest
 import torch
+from comfy.patcher_extension import WrappersMP
 from support.compare import relative
 from support.editing import box, painted
 from support.models import sample, tiny_model
@@ -10,6 +11,7 @@ from support.references import PixelVAE, prompt, with_references
 from support.thorough import few_of
 
 from pack.nodes.editing import pilot_series
+from pack.nodes.host import messages
 from pack.nodes.host.attach import techniques_of
 
 # long moves of a random network make its rounding large
@@ -219,3 +221,34 @@ def test_refusals():
         painted(tiny_model(), mask=torch.zeros(1, 0, 8))
     with pytest.raises(ValueError, match="image is smaller than 8 pixels"):
         painted(tiny_model(), image=torch.rand(1, 4, 64, 3))
+
+
+def test_a_hole_smaller_than_a_cell_is_not_called_black(caplog):
+    model = tiny_model()
+    found, _ = painted(model, mask=box(start=3, stop=6))
+    assert found is model and "the hole is smaller than a cell of 8 x 8 pixels" in caplog.text
+
+
+def test_a_prompt_longer_than_the_positive_is_said(monkeypatch):
+    said = []
+    monkeypatch.setattr(messages, "_show", said.append)
+    model, _ = painted(tiny_model(), prompt="49406 " + "320 " * 20 + "49407", operations=1)
+    texts = (prompt(model, seed, tokens=7) for seed in (100, 200))
+    assert bool(torch.isfinite(sample(model, *texts, steps=1)).all())
+    assert sum("prompt is longer than the positive prompt" in one for one in said) == 1
+
+
+@pytest.mark.parametrize(("positive", "negative"), [(7, 14), (14, 7), (7, 21)])
+def test_texts_that_the_host_repeats_act_as_alone(positive, negative):
+    """Beside a longer text the host repeats the shorter one, whose start then stands several times."""
+    model, _ = painted(tiny_model(), operations=0, gamma=1.0)
+    texts = [prompt(model, seed, tokens=tokens) for seed, tokens in ((100, positive), (200, negative))]
+
+    def each_in_a_call(executor, inner, conds, *args, **kwargs):
+        alone = [[one if place == own else None for place, one in enumerate(conds)] for own in range(len(conds))]
+        return [executor(inner, several, *args, **kwargs)[own] for own, several in enumerate(alone)]
+
+    apart = model.clone()
+    apart.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, "apart", each_in_a_call)
+    together, alone = (sample(one, *texts, steps=1, cfg=5.0) for one in (model, apart))
+    assert relative(together, alone) < 1e-4
