@@ -66,7 +66,9 @@ def _cropped(image, mask, size, grow, keep):
     mask = _resized(mask[..., None], image.shape[:2])[..., 0]
     kept = mask > WHITE
     if grow:
-        kept = F.max_pool2d(kept[None, None].float(), 2 * grow + 1, 1, grow)[0, 0] > 0
+        # a square is the rows of its columns
+        columns = F.max_pool2d(kept[None, None].float(), (2 * grow + 1, 1), 1, (grow, 0))
+        kept = F.max_pool2d(columns, (1, 2 * grow + 1), 1, (0, grow))[0, 0] > 0
     left, top, width, height = box = _box(kept, "target", "thing to replace")
     side = max(width, height)
     before = (side - height) // 2, (side - width) // 2

@@ -130,3 +130,10 @@ def test_bad_pastes(inputs, message):
     *_, crop = execute(SubjectCrop, image=picture, mask=box_mask(50, 80, 20, 30, 10, 10))
     with pytest.raises(ValueError, match=message):
         execute(SubjectPaste, **{"image": picture, "crop": crop, "edited": torch.rand(1, 8, 8, 3), **inputs})
+
+
+def test_grow_is_the_square_around_each_pixel():
+    mask = torch.zeros(1, 400, 500)
+    mask[0, 100, 200] = mask[0, 300, 30] = 1
+    _, _, crop = execute(SubjectCrop, image=torch.rand(1, 400, 500, 3), mask=mask, size=64, grow=60)
+    assert crop[0].box == (0, 40, 261, 321)
