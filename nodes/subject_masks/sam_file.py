@@ -73,7 +73,7 @@ def _sizes(tensors):
         "window_size": windows[0] if windows else 0,
         "global_attn_indexes": whole,
         "mlp_dim": rows("vision_encoder.layers.0.mlp.lin1.weight"),
-        "num_pos_feats": rows("shared_image_embedding.positional_embedding", 1),
+        "num_pos_feats": channels // 2,
         "image_size": PIXELS,
         "patch_size": SAM_PATCH,
     }

@@ -19,7 +19,7 @@ class SAMPicture:
     def __init__(self, model, picture, device):
         self.model, self.size = model, tuple(picture.shape[:2])
         scale = PIXELS / max(self.size)
-        self.inner = tuple(int(side * scale + 0.5) for side in self.size)
+        self.inner = tuple(max(1, int(side * scale + 0.5)) for side in self.size)
         shown = _resized(picture, self.inner).to(device)
         shown = (shown - shown.new_tensor(MEAN)) / shown.new_tensor(STD)
         features = model.vision_encoder(self._padded(shown.movedim(-1, 0)))

@@ -153,3 +153,17 @@ def test_masks_are_resized_and_a_batch_has_a_mask_each(folder, published):
     found, report = execute(SubjectMask, sam=sam, reference_mask=mask, **pictures)
     assert found.shape == (2, 40, 72) and set(found.unique().tolist()) <= {0.0, 1.0}
     assert [line.split(":")[0] for line in report.splitlines()] == ["picture 1", "picture 2"]
+
+
+def test_a_table_of_another_width_is_refused_at_once(folder, published):
+    name = next(key for key in published if key.endswith("positional_encoding_gaussian_matrix"))
+    with pytest.raises(ValueError, match=r"^odd\.pth is not a SAM file"):
+        loaded(folder, {**published, name: published[name][:, :1]}, "odd.pth")
+
+
+def test_a_very_thin_picture_has_a_mask(folder, published):
+    sam = loaded(folder, published)
+    reference, mask = torch.rand(1, 128, 128, 3), torch.ones(1, 128, 128)
+    thin = torch.rand(1, 1, 3000, 3)
+    found = execute(SubjectMask, sam=sam, reference_image=reference, reference_mask=mask, images=thin)[0]
+    assert found.shape == (1, 1, 3000)
