@@ -4,6 +4,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import get_ident
 
+import comfy.model_management as mm
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 
@@ -83,7 +84,7 @@ class Fusion:
         if (path, grid) not in self._covered:
             masks = self.masks.at(grid, torch.device("cpu"))
             covered = masks[list(path.concepts)].any(1).any(0).nonzero()[:, 0]
-            self._covered[path, grid] = covered.to(device, non_blocking=True)
+            self._covered[path, grid] = covered.to(device, non_blocking=mm.device_supports_non_blocking(device))
         return self._covered[path, grid]
 
     def _fits(self, n, options, groups):
