@@ -103,12 +103,12 @@ def compared(ways, counts, report, section, bench, options):
         if report.left <= 0:
             return
         end = report.left - CASE
-        found = ways(bench, count)
+        found = bench.beside_plain(ways(bench, count))
         times = bench.in_turns(found, options.turns, lambda end=end: min(report.left, report.left - end))
         for name, spent in times.items():
             ratios = [mine / plain for mine, plain in zip(spent, times["plain"], strict=True)]
             row = {"case": count, "way": name, "ms": median(spent), "x plain": median(ratios)}
-            if name != "plain":
+            if name != "plain" or count == counts[0]:
                 row |= {"peak MiB": bench.peak(found[name]), **launches(bench, found[name])}
             report.add(section, **row)
 

@@ -10,6 +10,7 @@ import comfy.patcher_extension
 import torch
 from bench.flops import text
 from support.models import sample
+from support.outermost import put_outermost
 
 # Noise levels of a run; the first step also does what is done once in a run, and is not counted.
 SIGMAS = (5.0, 2.5, 1.25)
@@ -73,9 +74,12 @@ class Bench:
         # of runs beside the turns
         self._others = count(10**6)
 
+    def beside_plain(self, ways):
+        """The same ways behind that of the MODEL without anything, "plain"."""
+        return {"plain": Way(lambda turn: self.model), **ways}
+
     def in_turns(self, ways, turns, left):
-        """{way: [ms of a step, by turns]} beside "plain", until all turns are done or no time is left."""
-        ways = {"plain": Way(lambda turn: self.model), **ways}
+        """{way: [ms of a step, by turns]}, until all turns are done or no time is left."""
         found = {name: [] for name in ways}
         # the first on a GPU only warms up
         for turn in range(-1 if self.device.type == "cuda" else 0, turns):
@@ -105,15 +109,15 @@ class Bench:
         if not clock.on_gpu:
             return {"launches": sum(event.name.startswith("aten::") for event in clock.events)}
         events = [event for event in clock.events if event.device_type == torch.autograd.DeviceType.CUDA]
+        if not events:
+            raise RuntimeError("the profiler saw nothing on the card")
         copies = [event for event in events if "HtoD" in event.name]
         return {"launches": len(events), "copies to the device": len(copies)}
 
     def run(self, way, turn, clock):
         """One run of the host's sampler under a clock, which it returns."""
         model = way.make(turn).clone()
-        wrappers = model.model_options["transformer_options"].setdefault("wrappers", {})
-        # outermost: added before the pack's own
-        wrappers[PREDICT] = {"clock": [clock], **wrappers.get(PREDICT, {})}
+        put_outermost(model, PREDICT, clock)
         positive, negative = way.texts or (text(self.kind), text(self.kind))
         latent = (1, 4, self.size // 8, self.size // 8)
         sigmas = torch.tensor([*SIGMAS[: way.steps], 0.0])

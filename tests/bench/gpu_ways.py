@@ -3,7 +3,7 @@
 import torch
 from bench import family_flops, flops, identity_flops, image_flops
 from bench.concept_flops import WIDTH, chain_of
-from bench.gpu_steps import SIGMAS, Way
+from bench.gpu_steps import Way
 from support.models import StubVAE, conditioning, execute
 from support.references import draw
 
@@ -40,16 +40,17 @@ def concepts(bench, count, guided=False):
     chain = chain_of(bench.model, bench.kind, count)
     values = {"refine_start": 1.0, "refine_end": 0.0, "guidance_weight": 1e-6, "cache_mb": CACHE}
     if guided:
+        # in all steps: the first also does what is done once in a run
         values |= {
+            "guidance_end": 1.0,
             "layout_image": torch.rand(1, bench.size, bench.size, 3),
             "layout_positive": _text(bench, 90),
             "vae": StubVAE(bench.model, draw(1, 4, bench.size // 8, bench.size // 8)),
         }
     (ours,) = execute(ConceptConductor, model=bench.model, concepts=chain, **values)
     texts = _text(bench, 1), _text(bench, 2)
-    # guidance is for the first part of a run
-    name, steps = ("conducted and guided", 1) if guided else ("conducted", len(SIGMAS))
-    return {name: Way(lambda turn: ours, steps, texts)}
+    name = "conducted and guided" if guided else "conducted"
+    return {name: Way(lambda turn: ours, texts=texts)}
 
 
 def guided_concepts(bench, count):

@@ -74,6 +74,7 @@ def counted(model, kind, before=0, sigmas=SIGMAS[:1], card=None, **latent):
     from bench.launch_counter import Counter
     from comfy.patcher_extension import WrappersMP
     from support.models import sample
+    from support.outermost import put_outermost
 
     calls, steps = [], []
 
@@ -87,9 +88,8 @@ def counted(model, kind, before=0, sigmas=SIGMAS[:1], card=None, **latent):
         return watch
 
     model = model.clone()
-    wrappers = model.model_options["transformer_options"].setdefault("wrappers", {})
-    for slot, found in ((WrappersMP.DIFFUSION_MODEL, calls), (WrappersMP.PREDICT_NOISE, steps)):
-        wrappers[slot] = {"launches": [watching(found)], **wrappers.get(slot, {})}
+    model.add_wrapper(WrappersMP.DIFFUSION_MODEL, watching(calls))
+    put_outermost(model, WrappersMP.PREDICT_NOISE, watching(steps))
     texts = latent.pop("texts", None) or (flops.text(kind), flops.text(kind))
     size = latent.pop("size", SIZE) // 8
     for seed in range(before + 1):

@@ -11,7 +11,7 @@ RATE, BATCH = 2e-3, 4
 OPTIONS = {
     "LoRA": {"lr_unet": RATE, "mask_loss": "region"},
     "ED-LoRA": {"lr_unet": RATE, "lr_words": 1e-2, "mask_loss": "region"},
-    "word": {"lr_words": 1e-2, "mask_loss": "region"},
+    "word": {"lr_words": BATCH * 1e-2, "mask_loss": "region"},
     "scene": {"lr_unet": RATE},
 }
 
