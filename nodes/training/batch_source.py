@@ -25,7 +25,11 @@ class BatchSource:
     def batch(self, step, part=0):
         """The batch of a step; of several that count as one, by its number."""
         name = f"{self.seed}/{step}/{part}"
-        rows = [self._row(number, _shares(f"{name}/{number}")) for number in range(self.batch_size)]
+        rows = []
+        for number in range(self.batch_size):
+            # all rows of a scene are of as many things as the first
+            things = len(rows[0][4]) if rows and self.scene else None
+            rows.append(self._row(number, _shares(f"{name}/{number}"), things))
         shares = _shares(name)
         latents = torch.stack([latent for latent, *_ in rows])
         prompts, masks, regions, shown = (tuple(row[place] for row in rows) for place in range(1, 5))
@@ -49,6 +53,12 @@ class BatchSource:
             **of_class,
         )
 
+    @property
+    def rows(self):
+        """How many pictures a step's batch has, those of the class included."""
+        has_class = self.class_pictures is not None and self.settings.prior_weight > 0
+        return self.batch_size * (1 + has_class)
+
     def places(self, step, part=0):
         """[(number of the picture, number of its place)] of a step's batch."""
         name = f"{self.seed}/{step}/{part}"
@@ -59,13 +69,13 @@ class BatchSource:
         place = int(next(shares) * len(self.sources[picture].places))
         return picture, place
 
-    def _row(self, number, shares):
+    def _row(self, number, shares, things=None):
         picture, number = self._chosen(number, shares)
         source = self.sources[picture]
         place = source.places[number]
         latent = self.instead.get((picture, number), place.latent)
         if self.scene:
-            return self._scene_row(source, place, shares)
+            return self._scene_row(source, place, shares, things)
         prompt = source.captions.drawn(source.number, lambda: next(shares), shuffled=self.settings.maps == "levels")
         region = place.masks[:1] if len(place.masks) else place.shown
         mask = {"none": None, "region": region, "picture": place.shown}[self.settings.mask_loss]
@@ -74,11 +84,11 @@ class BatchSource:
         words = source.words if self.settings.maps == "levels" else source.words[:1]
         return latent, prompt, mask, regions if self.settings.maps else (), words, source.concept, place.sizes
 
-    def _scene_row(self, source, place, shares):
-        """Of some of the things, as many as are drawn, in the order drawn."""
+    def _scene_row(self, source, place, shares, things=None):
+        """Of some of the things, so many or as many as are drawn, in the order drawn."""
         left = list(range(len(source.words)))
         count = 1 + int(next(shares) * len(left))
-        chosen = [left.pop(int(next(shares) * len(left))) for _ in range(count)]
+        chosen = [left.pop(int(next(shares) * len(left))) for _ in range(things or count)]
         words = tuple(source.words[one] for one in chosen)
         prompt = f"a photo of {' and '.join(words)}"
         mask = place.masks[chosen].amax(0, keepdim=True) if self.settings.mask_loss == "region" else None

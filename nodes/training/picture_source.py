@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass, replace
 
+import comfy.model_management as mm
 import torch
 
+from ..host.content_keys import digest
 from ..host.latents import LATENT_STEP, checked_latent
 from ..host.messages import input_error, warn_user
 from .captions import Captions, captions_of
@@ -71,19 +73,24 @@ def sources_of(pictures, words, encode, side, settings, seed):
 
 
 def _places(image, masks, label, encode, side, settings, name, nearest):
-    made = []
+    made, latents = [], {}
     drawn = placements_of(
         image, masks, settings.placement, side, count=settings.placements, seed=name, flip=settings.flip
     )
     for placed in drawn:
+        mm.throw_exception_if_processing_interrupted()
         pixels = placed.pixels.movedim(0, -1)[None]
+        # a square picture has no other crops than itself and its mirror image
+        same = digest(pixels)
+        if same not in latents:
+            latents[same] = encode(pixels)
         at_latents = masks_at_latents(placed.masks, label, nearest) if len(masks) else placed.masks[:, ::8, ::8]
         shown = masks_at_latents(placed.shown[None], label)
         sizes = (*placed.original, *placed.corner, side, side)
         # what only some losses read is not kept for others
         whole = placed.masks if settings.maps == "quarter" or settings.degrade else placed.masks[:0]
         kept = pixels if settings.degrade else pixels[:0]
-        made.append(PlacedLatent(encode(pixels), kept, at_latents, whole, shown, sizes))
+        made.append(PlacedLatent(latents[same], kept, at_latents, whole, shown, sizes))
     return tuple(made)
 
 
@@ -119,7 +126,18 @@ def check_side(side, native):
     return side
 
 
-def check_masks_used(sources, settings):
-    """Says once that masks were given to a training whose loss reads none."""
-    if settings.mask_loss == "none" and not settings.maps and any(len(one.places[0].masks) for one in sources):
+def of_whole_pictures(sources, settings):
+    """The settings with a loss that leaves out what lies beside pictures which a crop had to fit as a whole, for their
+    masks to be seen. Says so, and that masks were given to a training whose loss reads none.
+    """
+    if settings.mask_loss != "none":
+        return settings
+    if not settings.maps and any(len(one.places[0].masks) for one in sources):
         warn_user("the masks only keep the subject in the frame: this method's loss looks at the whole picture")
+    if settings.placement != "crop" or all(bool(place.shown.all()) for one in sources for place in one.places):
+        return settings
+    warn_user(
+        "no square part of a picture shows all of its masks, so it is fitted as a whole and learned without the black "
+        "beside it; crop the picture closer to its subject for more detail"
+    )
+    return replace(settings, mask_loss="picture")

@@ -18,7 +18,8 @@ _TRIES, _KEPT = 8, 0.25
 
 
 def placements_of(image, masks, way, side, *, count, seed, flip=False):
-    """`count` Placed of one picture (H, W, 3) on a canvas of side x side, none of which crops a mask away.
+    """`count` Placed of one picture (H, W, 3) on a canvas of side x side, none of which crops a mask away: a picture
+    whose masks no square part shows together is fitted as a whole, with black beside it.
 
     masks (n, H, W) in 0..1, n may be 0; way: a key of PLACEMENTS; seed: a text that names the picture and the training;
     flip: whether half of them are mirrored.
@@ -26,9 +27,12 @@ def placements_of(image, masks, way, side, *, count, seed, flip=False):
     pixels = image.movedim(-1, 0)
     small = shrunk_to_side(pixels, masks, side)
     shown = PLACEMENTS[way](*small, side, _Around(small[1], side))
+    least = _KEPT * _areas(shown.masks)
+    if way == "crop" and (_areas(shown.masks) < _KEPT * _areas(small[1])).any():
+        shown, least = place_person(*small, side, _Around(small[1], side)), _KEPT * _areas(small[1])
     made = []
     for number in range(count):
-        placed = _placed(*small, PLACEMENTS[way], shown, f"{seed}/placement {number}")
+        placed = _placed(*small, PLACEMENTS[way], shown, least, f"{seed}/placement {number}")
         if flip and float(seeded_shares(f"{seed}/flip {number}", (1,))) < 0.5:
             placed = flipped(placed)
         made.append(replace(placed, original=tuple(image.shape[:2])))
@@ -60,13 +64,17 @@ def whole_masks(masks, size):
     return F.interpolate(masks[None].float(), size=tuple(size), mode="bilinear", antialias=True)[0]
 
 
-def _placed(pixels, masks, way, shown, name):
-    """A placement by its name; `shown`, with as much of the masks as can be, where too much was cropped each time."""
+def _placed(pixels, masks, way, shown, least, name):
+    """A placement by its name; `shown`, where each time less than the least area was left of some mask."""
     for attempt in range(_TRIES):
         placed = way(pixels, masks, shown.pixels.shape[-1], _Drawn(f"{name}/{attempt}"))
-        if (placed.masks.sum((1, 2)) >= _KEPT * shown.masks.sum((1, 2))).all():
+        if (_areas(placed.masks) >= least).all():
             return placed
     return shown
+
+
+def _areas(masks):
+    return masks.sum((1, 2))
 
 
 class _Drawn:

@@ -73,3 +73,14 @@ def test_masks_of_another_size_come_to_their_pictures():
     found = whole_masks(masks, (8, 16))
     assert found.shape == (1, 8, 16) and found[..., :6].min() == 1 and found[..., 10:].max() == 0
     assert whole_masks(masks, (4, 4)) is masks
+
+
+@pytest.mark.parametrize("way", list(PLACEMENTS))
+def test_things_at_both_ends_of_a_wide_picture_are_all_shown(way):
+    image = torch.rand(64, 160, 3, generator=torch.Generator().manual_seed(0))
+    masks = torch.zeros(2, 64, 160)
+    masks[0, 16:48, 4:24], masks[1, 16:48, 136:156] = 1, 1
+    for placed in placements_of(image, masks, way, 64, count=4, seed="a", flip=True):
+        assert placed.pixels.shape == (3, 64, 64) and all(area > 20 for area in placed.masks.sum((1, 2)))
+        # what lies beside the picture is known
+        assert float(placed.pixels[:, placed.shown == 0].sum()) == 0
