@@ -18,6 +18,8 @@ class TrainingState:
         self.path, self.weights, self.optimizer, self.identity = path, weights, optimizer, identity
         self.written = None  # the SHA-256 of the network that was last written from this name
         self.changed = ()  # names of what differs from the training that the file was written by
+        self.before = path.with_name(f"{path.name}.before")  # where that one's state goes
+        self._of_another = False  # whether the file is still that one's
 
     @property
     def bytes_of_network(self):
@@ -41,8 +43,12 @@ class TrainingState:
         except (LookupError, ValueError):
             return self._set_aside("is not the state of a training")
         self.written = metadata.get("written")
-        self.changed = differing
+        self.changed, self._of_another = differing, bool(differing)
         if differing:
+            warn_user(
+                f"{self.path.name} is the state of a training with other {' and '.join(differing)} ({done} steps): "
+                f"this one starts anew, and as soon as it keeps a state that one is called {self.before.name}"
+            )
             return 0
         for key, weight in self.weights.items():
             stored, moments = states[key]
@@ -77,6 +83,9 @@ class TrainingState:
         for key, weight in self.weights.items():
             moments = self.optimizer.state.get(weight, {})
             tensors |= {f"{name}/{key}": moments[name] for name in _MOMENTS if name in moments}
+        if self._of_another and self.path.exists():
+            self.path.replace(self.before)
+        self._of_another = False
         written = {"written": self.written} if self.written else {}
         put_tensors(self.path, tensors, done=str(done), **self.identity, **written)
 

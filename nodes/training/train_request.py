@@ -8,9 +8,9 @@ import torch
 
 from ..files.file_name import file_name_of
 from ..host.blocks import unet_of
-from ..host.calls import channels_of
+from ..host.calls import channels_of, live_unet
 from ..host.clip_text import check_clip
-from ..host.content_keys import digest
+from ..host.content_keys import digest, sampling_digest
 from ..host.families import family_of
 from ..host.messages import input_error
 from .methods import settings_of
@@ -37,11 +37,11 @@ class TrainingRequest:
         """The name of its files without an ending; ValueError for one that is more than a name."""
         return file_name_of(self.file_name, "my_cat").removesuffix(".safetensors")
 
-    def settings(self, class_pictures):
+    def settings(self, class_pictures, family):
         """The TrainingSettings asked for. Raises ValueError for values there are none of, and where pictures of the
         class are needed and none came.
         """
-        made = settings_of(self.method, self.options, self.steps)
+        made = settings_of(self.method, self.options, self.steps, family)
         wanted = made.prior_weight > 0
         if wanted and self.prior_weight > 0 and class_pictures is None:
             raise input_error(
@@ -85,22 +85,30 @@ def in_one_place(owner, patcher, name):
 
 
 def identity_of(request, settings, names, side, pictures, class_pictures, networks):
-    """{what it is: its digest} of all that decides a training; networks: loaded. Steps of a constant pace do not.
+    """{what it is: its digest} of all that decides a training; networks: its MODEL, CLIP and VAE, loaded. Steps of a
+    constant pace do not decide it.
 
     Raises ValueError for weights that cannot be read.
     """
     decides = asdict(settings) | {"seed": request.seed, "side": side, "words": names, "method": request.method}
     if settings.schedule == "constant":
         decides.pop("steps")
+    if "words_first" not in request.options:
+        # a share of the steps
+        decides.pop("words_first")
     # how it is computed and where it is kept changes nothing
     for name in ("checkpoint", "cache_mb"):
         decides.pop(name)
     class_tensors = () if class_pictures is None else (class_pictures.latents,)
     shown, said = _pictures(pictures)
     said += () if class_pictures is None else (class_pictures.prompt,)
-    weights = [tensor for network in networks for tensor in network.state_dict().values() if tensor.numel()]
+    model, clip, vae = networks
+    # VAEs of other packs may be of another make
+    modules = live_unet(model.model), clip.cond_stage_model, getattr(vae, "first_stage_model", None)
+    weights = [tensor for module in modules if module for tensor in module.state_dict().values() if tensor.numel()]
+    used = sampling_digest(model.get_model_object("model_sampling")), digest(text_bytes(str(clip.layer_idx)))
     try:
-        of_model = digest(*weights).hex()
+        of_model = (digest(*weights) + b"".join(used)).hex()
     except NotImplementedError:
         raise input_error(
             "this checkpoint keeps its weights in a form that cannot be read, and training needs them; load the "

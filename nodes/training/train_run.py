@@ -10,7 +10,7 @@ from ..files.training_state import started_anew
 from ..host.families import family_of, native_side
 from ..host.messages import input_error, plain
 from .batch_source import BatchSource
-from .picture_source import check_masks_used, check_side, encoder_of, sources_of, within_cache
+from .picture_source import check_side, encoder_of, of_whole_pictures, sources_of, within_cache
 from .pictures_wire import TrainingScene
 from .train_loop import TrainLoop
 from .train_previews import preview_of
@@ -38,19 +38,18 @@ def train_concept(model, clip, vae, pictures, request, class_pictures=None):
     An interrupted training of the same name, pictures and settings goes on where its state was written. Raises
     ValueError for inputs that cannot be trained with, files that are somebody's, and a disk that takes none.
     """
-    settings = request.settings(class_pictures)
+    settings = request.settings(class_pictures, family_of(model))
     stem = request.stem
     names, classes = words_of_pictures(pictures, settings, request.method)
     bare, text = plain_model(model, clip, request.method)
     side = check_side(request.size, native_side(model))
     settings = within_cache(settings, count_of(pictures), side)
     sources = sources_of(pictures, names, encoder_of(bare, vae), side, settings, request.seed)
-    check_masks_used(sources, settings)
+    settings = of_whole_pictures(sources, settings)
     steps = settings.length(len(sources))
     of_class = class_latents(bare, class_pictures, side)
-    trainer, load = prepared(bare, text, names, classes, settings, steps, side, request.seed)
-    networks = (trainer.unet.unet, text.cond_stage_model)
-    identity = identity_of(request, settings, names, side, pictures, class_pictures, networks)
+    trainer, load = prepared(bare, text, names, classes, settings, len(sources), side, request.seed)
+    identity = identity_of(request, settings, names, side, pictures, class_pictures, (bare, text, vae))
     state = TrainedState(stem, trainer, identity)
     done = state.read()
     files = files_of(trainer.parts, settings.kind, stem)
@@ -69,7 +68,8 @@ def train_concept(model, clip, vae, pictures, request, class_pictures=None):
     files = files_of(trainer.parts, settings.kind, stem)
     _write(files, trainer.parts, settings, family_of(model), request, state, done)
     model, clip = with_trained(model, clip, trainer.parts, settings.kind, files)
-    report = f"{_names(files)}{started_anew(state.file)}, {done} steps, {len(sources)} pictures{loop.losses()}"
+    more = f" (done before; {steps} were asked for)" if done > steps else ""
+    report = f"{_names(files)}{started_anew(state.file)}, {done} steps{more}, {len(sources)} pictures{loop.losses()}"
     return TrainedConcept(model, clip, said, torch.cat(loop.previews), plain(f"{report}{state.file.where()}"))
 
 

@@ -33,8 +33,9 @@ class TrainedState:
 
     def _beside(self, trainer):
         """{name: tensor} of what is no learned tensor and yet decides how a training goes on."""
-        # whether the words have stopped, whether there is an average, the scale of a loss in half precision
-        self._flags, self._average = torch.zeros(3), {}
+        # whether the words have stopped, whether there is an average, the scale of a loss in half precision and its
+        # good steps, and in how many steps only words learn
+        self._flags, self._average = torch.zeros(5, dtype=torch.float64), {}
         if trainer.losses.noise == "balance":
             self._average = {name: torch.zeros_like(t.detach()) for name, t in trainer.parts.lora_tensors().items()}
         return {"flags": self._flags, **{f"average/{name}": t for name, t in self._average.items()}}
@@ -44,9 +45,13 @@ class TrainedState:
         with torch.inference_mode(False):
             done = self.file.read()
             if done:
-                stopped, averaged, scale = self._flags.tolist()
+                stopped, averaged, scale, good, alone = self._flags.tolist()
                 optimizer = self.trainer.optimizer
-                optimizer.done, optimizer.stopped, optimizer.scale = done, bool(stopped), scale
+                optimizer.done, optimizer.stopped = done, bool(stopped)
+                optimizer.scale, optimizer.good = scale, int(good)
+                if done > alone:
+                    # what has begun to learn does not stop again, however long the whole training is now
+                    self.trainer.learn_all_from(int(alone))
                 if averaged:
                     self.trainer.average = {name: t.clone() for name, t in self._average.items()}
         return done
@@ -55,8 +60,9 @@ class TrainedState:
         """Writes the file, whatever mode the node runs in."""
         trainer = self.trainer
         with torch.inference_mode(False):
-            flags = [trainer.optimizer.stopped, trainer.average is not None, trainer.optimizer.scale]
-            self._flags.copy_(torch.tensor([float(flag) for flag in flags]))
+            optimizer = trainer.optimizer
+            flags = optimizer.stopped, trainer.average is not None, optimizer.scale, optimizer.good
+            self._flags.copy_(torch.tensor([*map(float, flags), trainer.losses.warm_up], dtype=torch.float64))
             for name, tensor in self._average.items():
                 if trainer.average is not None:
                     tensor.copy_(trainer.average[name])

@@ -1,6 +1,7 @@
 """One trainer for all methods: step(batch) -> the losses, with gradients; update() -> the learned tensors move."""
 
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import torch
 
@@ -40,6 +41,12 @@ class Trainer:
     def balanced(self):
         """Whether concepts are balanced in this step."""
         return self.losses.noise == "balance" and self.optimizer.done >= self.losses.warm_up
+
+    def learn_all_from(self, step):
+        """All learn from this step on, where words alone, or concepts without a balance, had gone before."""
+        self.losses = replace(self.losses, warm_up=step)
+        if self.losses.noise != "balance":
+            self.optimizer.settings = replace(self.optimizer.settings, words_first=step)
 
     def __enter__(self):
         self.hooks.__enter__()

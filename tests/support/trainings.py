@@ -35,8 +35,9 @@ def pictures_for(host, method):
     return TrainingPictures((subject, other) if method == "parts" else (subject,))
 
 
-def trained(host, method, *, steps=STEPS, class_pictures=None, model=None, pictures=None, size=SIDE, **asked):
-    """The TrainedConcept of a short training; `asked`: further fields of its TrainingRequest."""
+def trained(host, method, *, steps=STEPS, class_pictures=None, pictures=None, size=SIDE, **asked):
+    """The TrainedConcept of a short training; `asked`: another model or clip, further fields of its TrainingRequest."""
+    model, clip = (asked.pop(name, getattr(host, name)) for name in ("model", "clip"))
     options = {
         **QUICK,
         **({"lr_unet": 1e-2} if method not in ("word", "crossed word") else {}),
@@ -47,7 +48,7 @@ def trained(host, method, *, steps=STEPS, class_pictures=None, model=None, pictu
         **{"prior_weight": 0.0, "file_name": "it", "preview_every": 0, **asked},
     )  # fmt: skip
     vae, shown = TinyVAE(host.model, host.latents), pictures or pictures_for(host, method)
-    return train_concept(model or host.model, host.clip, vae, shown, request, class_pictures)
+    return train_concept(model, clip, vae, shown, request, class_pictures)
 
 
 def weights_of(host):

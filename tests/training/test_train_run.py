@@ -13,6 +13,7 @@ from support.trainings import SIDE, STEPS, drawn, pictures_for, trained, weights
 from pack.nodes.files.safe_files import tensors_in
 from pack.nodes.text_contexts.concept_loader import load_concept
 from pack.nodes.text_contexts.edlora import attach_edlora
+from pack.nodes.training.methods import METHODS
 from pack.nodes.training.pictures_wire import ClassPictures
 from pack.nodes.training.trainer import Trainer
 
@@ -124,3 +125,59 @@ def test_a_word_may_have_a_lora_beside_it(host, folders):
     )
     assert metadata["ss_network_dim"] == "2" and str(folders) not in str(metadata)
     assert relative(drawn(made.model, made.clip, "<it>"), drawn(host.model, made.clip, "<it>")) > 1e-3
+
+
+STATE = "output/personalization_training/it.training"
+
+
+def done_in(path):
+    return int(tensors_in(path)[1]["done"])
+
+
+def test_cancelled_before_its_first_step_it_leaves_the_state_of_other_settings(host, folders, monkeypatch):
+    trained(host, "word")
+    with monkeypatch.context() as during:
+        during.setattr(Trainer, "step", fail)
+        with pytest.raises(RuntimeError, match="in its first step"):
+            trained(host, "word", options={"lr_words": 1e-3})
+    assert done_in(folders / STATE) == STEPS
+
+
+def test_the_state_of_other_settings_is_set_aside_and_that_is_said(host, folders, caplog):
+    trained(host, "word")
+    made = trained(host, "word", file_name="it", options={"lr_unet": 1e-2})
+    assert "is the state of a training with other settings (4 steps)" in caplog.text
+    assert "started anew: other settings" in made.report
+    assert done_in(folders / STATE) == done_in(folders / f"{STATE}.before") == STEPS
+
+
+@pytest.mark.parametrize("method", ["scene", "parts"])
+def test_more_steps_go_on_from_the_end(host, method, monkeypatch):
+    """The first phase, a share of the steps, has ended when it did."""
+    trained(host, method)
+    steps, real = [], Trainer.update
+    monkeypatch.setattr(
+        Trainer,
+        "update",
+        lambda trainer: (steps.append((trainer.optimizer.done, trainer.losses.warm_up)), real(trainer)),
+    )
+    first = METHODS[method].words_first * STEPS // METHODS[method].steps
+    made = trained(host, method, steps=2 * STEPS)
+    assert steps == [(step, first) for step in range(STEPS, 2 * STEPS)]
+    assert f"{2 * STEPS} steps" in made.report
+
+
+def test_fewer_steps_than_were_done_are_said(host):
+    trained(host, "word")
+    assert f"{STEPS} steps (done before; 2 were asked for)" in trained(host, "word", steps=2).report
+
+
+def test_another_layer_of_the_text_encoder_is_another_training(host):
+    trained(host, "word")
+    skipped = host.clip.clone()
+    skipped.clip_layer(-2)
+    assert "started anew: other model" in trained(host, "word", clip=skipped).report
+
+
+def fail(*args):
+    raise RuntimeError("in its first step")
