@@ -106,6 +106,10 @@ class TrainingSettings:
             accumulate=self.accumulate,
         )
 
+    def rows(self, pictures):
+        """How many pictures a step looks at, those of the class included, of so many to learn from."""
+        return (pictures if self.balance else self.batch_size) * (1 + (self.prior_weight > 0))
+
     def length(self, pictures):
         """How many steps it takes for so many pictures."""
         return math.ceil(pictures * self.steps / self.batch_size) if self.per_picture else self.steps
@@ -133,14 +137,21 @@ METHODS = {
     ),
 }  # fmt: skip
 
+# where the published ones differ
+SDXL_RANKS = {"ED-LoRA": 32}
 
-def settings_of(method, changes, steps=0):
+
+def settings_of(method, changes, steps=0, family=""):
     """The TrainingSettings of a method with what a user changed of it, {name: value}, and a length, 0 for its own.
 
     Raises ValueError for a method or a value that there is none of.
     """
     check_listed("method", method, tuple(METHODS))
-    made = replace(METHODS[method], **changes)
+    own = METHODS[method]
+    if family == "SDXL":
+        own = replace(own, rank=SDXL_RANKS.get(method, own.rank))
+    # a rate that a user enters is meant as it stands
+    made = replace(own, **changes, by_batch=own.by_batch and "lr_words" not in changes)
     for field in fields(made):
         value = getattr(made, field.name)
         if field.name in LISTED:

@@ -54,7 +54,8 @@ class TrainLoop:
                         self.state.keep(done)
                 self._draw()
             except BaseException:
-                self.state.keep(done)
+                if done > at:
+                    self.state.keep(done)
                 raise
         self.state.keep(done)
         if self.curve is not None:
@@ -112,7 +113,7 @@ class TrainLoop:
 
     def _needed(self):
         side = self.batches.sources[0].places[0].latent.shape[-1]
-        return memory_said(self.trainer.unet.base, self.batches.batch_size, side)
+        return memory_said(self.trainer.unet.base, self.batches.rows, side)
 
     def _check(self, step):
         if not torch.isfinite(self._waiting[-1]):
@@ -123,16 +124,16 @@ class TrainLoop:
 
     def _wait(self, done):
         waited, self._waiting = self._waiting, []
-        for loss in torch.stack(waited).tolist() if waited else ():
+        for step, loss in enumerate(torch.stack(waited).tolist() if waited else (), done - len(waited)):
             if not math.isfinite(loss):
                 raise input_error(
-                    f"the loss before step {done} is not a number; lower the learning rate (the last good state stays)"
+                    f"the loss at step {step} is not a number; lower the learning rate (the last good state stays)"
                 )
             if self.running is None:
                 self.first = self.running = loss
                 self.curve = LossCurve(loss, "start")
             self.running = _STAYS * self.running + (1 - _STAYS) * loss
-            self.curve.add(done - 1, loss)
+            self.curve.add(step, loss)
 
     def _show(self, progress, done, pace):
         shown = as_shown(self.previews[-1]) if self._fresh else None
@@ -158,10 +159,14 @@ class TrainLoop:
         with self.trainer.paused(self.load):
             self.batches.instead = {}
             for near in range(first, min(steps, first + _REFRESH)):
-                for picture, number in self.batches.places(near):
+                for picture, number in self._places(near):
                     if (picture, number) not in self.batches.instead:
                         latent = self._degraded(picture, number, first, steps, settings.degrade)
                         self.batches.instead[picture, number] = latent
+
+    def _places(self, step):
+        parts = range(self.trainer.optimizer.accumulate)
+        return (place for part in parts for place in self.batches.places(step, part))
 
     def _degraded(self, picture, number, step, steps, alpha):
         place = self.batches.sources[picture].places[number]

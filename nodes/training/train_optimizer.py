@@ -53,7 +53,7 @@ class TrainOptimizer:
             weight_decay=settings.decay,
         )
         self.done, self.stopped, self.accumulate = 0, False, settings.accumulate
-        self.scale, self._good = (_SCALE if half else 1.0), 0
+        self.half, self.scale, self.good = half, (_SCALE if half else 1.0), 0
 
     def begin(self):
         """Before a step's losses are computed: what learns in it wants gradients."""
@@ -105,14 +105,14 @@ class TrainOptimizer:
     def _unscaled(self):
         """The gradients' norm after the loss's scale is taken out, and limited; None for gradients that are none."""
         tensors = [tensor for tensor in self.learned.tensors().values() if tensor.grad is not None]
-        if self.scale != 1.0:
-            for tensor in tensors:
-                tensor.grad /= self.scale
-            if not all(bool(torch.isfinite(tensor.grad).all()) for tensor in tensors):
-                self.scale, self._good = self.scale / 2, 0
+        if self.half and tensors:
+            torch._foreach_div_([tensor.grad for tensor in tensors], self.scale)
+            # one number says it of all, so that the device is waited for once
+            if not torch.nn.utils.clip_grad_norm_(tensors, math.inf).isfinite():
+                self.scale, self.good = self.scale / 2, 0
                 return None
-            self._good += 1
-            if self._good % _GOOD == 0:
+            self.good += 1
+            if self.good % _GOOD == 0:
                 self.scale *= 2
         if not self.settings.clip_words:
             tensors = [tensor for tensor in self.learned.lora_tensors().values() if tensor.grad is not None]

@@ -18,24 +18,30 @@ from .unet_calls import TrainedUNet
 from .word_starts import check_same_length, context_width, norm_to_stop_at
 
 
-def prepared(model, clip, names, classes, settings, steps, side, seed):
-    """(the Trainer of a new training, the function that loads its networks). ValueError as its parts have it."""
-    base = model.model
+def prepared(model, clip, names, classes, settings, pictures, side, seed):
+    """(the Trainer of a new training on so many pictures, the function that loads its networks).
 
-    def load():
-        needed = kept_bytes(base, settings.batch_size, side // 8, True)
+    Raises ValueError as its parts do.
+    """
+    base, rows = model.model, settings.rows(pictures)
+
+    def load(checkpoint):
+        needed = kept_bytes(base, rows, side // 8, checkpoint)
         mm.load_models_gpu([model, clip.patcher], memory_required=needed, force_full_load=True)
 
-    load()
+    # the host makes room for what it is told, so that `auto` finds it
+    load(settings.checkpoint == "on")
     check_width(model, context_width(clip))
     unet = live_unet(base)
     learned, layers = fresh_learned(model, unet, clip, names, classes, settings, seed)
     if settings.norm_limit < 0:
         settings = replace(settings, norm_limit=norm_to_stop_at(clip))
-    optimizer = TrainOptimizer(learned, settings.pace(steps), half=compute_dtype(base) == torch.float16)
+    pace = settings.pace(settings.length(pictures))
+    optimizer = TrainOptimizer(learned, pace, half=compute_dtype(base) == torch.float16)
     called = TrainedUNet(base, unet, model.get_model_object("model_sampling"), model.load_device)
-    checkpoint = chosen_checkpoint(settings.checkpoint, base, settings.batch_size, side // 8, model.load_device)
-    return Trainer(called, clip, learned, layers, settings.losses(), optimizer, checkpoint), load
+    checkpoint = chosen_checkpoint(settings.checkpoint, base, rows, side // 8, model.load_device)
+    trainer = Trainer(called, clip, learned, layers, settings.losses(), optimizer, checkpoint)
+    return trainer, lambda: load(trainer.checkpoint)
 
 
 def class_latents(model, class_pictures, side):

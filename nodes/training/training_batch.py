@@ -39,8 +39,9 @@ class TrainingBatch:
         return *self.prompts, *self.class_prompts
 
     def on(self, device):
-        """The same on a device, as tensors that a gradient may save."""
+        """The same on a device, as tensors that a gradient may save; but sizes, which are read as numbers."""
         given = {field.name: getattr(self, field.name) for field in fields(self)}
+        del given["sizes"]
         tensors = {name: value for name, value in given.items() if isinstance(value, torch.Tensor)}
         return replace(self, **{name: normal(tensor.to(device)) for name, tensor in tensors.items()})
 

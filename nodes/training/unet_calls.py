@@ -27,13 +27,13 @@ class TrainedUNet:
                 "SD1.5, SD2.x or SDXL checkpoint"
             )
         self.velocity = isinstance(sampling, kinds.V_PREDICTION)
-        levels = noise_levels(sampling).detach().double().cpu()
-        self.alphas = (1 / (1 + levels.square())).float()
+        levels = noise_levels(sampling).detach().cpu().double()
+        self.alphas = (1 / (1 + levels.square())).float().to(device)
         self.blocks = attention_blocks(unet)
 
     def noised(self, latents, noise, timesteps):
         """(x_t, what the model should predict of it): sqrt(a) x + sqrt(1 - a) n; n, or sqrt(a) n - sqrt(1 - a) x."""
-        alpha = self.alphas[timesteps.cpu()].to(latents)[:, None, None, None]
+        alpha = self.alphas[timesteps].to(latents)[:, None, None, None]
         mixed = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
         return mixed, alpha.sqrt() * noise - (1 - alpha).sqrt() * latents if self.velocity else noise
 
