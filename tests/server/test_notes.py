@@ -53,14 +53,14 @@ def a_box(graph, info, *subjects):
 
 
 def plain_lora(graph, info, title, file):
-    """Load LoRA in the place of another loader of MODEL and CLIP."""
+    """Load LoRA (Model and CLIP) in the place of another loader of MODEL and CLIP."""
     return exchanged(
         graph, title, "LoraLoader", model=..., clip=..., lora_name=file, strength_model=0.7, strength_clip=0.7
     )
 
 
 def before_ed_lora(graph, info):
-    """Load LoRA with the converted file before Load ED-LoRA, which gets the words."""
+    """Load LoRA (Model and CLIP) with the converted file before Load ED-LoRA, which gets the words."""
     title = "The same concept, as it is"
     node = graph[canvas_edits.number_of(graph, title)]
     inputs = {"model": node["inputs"]["model"], "clip": node["inputs"]["clip"]}
@@ -134,7 +134,7 @@ ADVICE = [
     (MIP, "give each a `region` (Box Mask)", does(a_box, "Object 1", "Object 2")),
     (MIP, "raise `merge_power` to 2 to 4", values(**{"MIP-Adapter": {"merge_power": 4.0}})),
     (MIP, "lower `scale` or raise `start_percent`", values(**{"MIP-Adapter": {"scale": 0.3, "start_percent": 0.5}})),
-    (CONDUCTOR, "replace Load ED-LoRA by Load LoRA", does(plain_lora, "Concept 1: the dog", CONVERTED)),
+    (CONDUCTOR, "replace Load ED-LoRA by **Load LoRA (Model and CLIP)**", does(plain_lora, "Concept 1: the dog", CONVERTED)),
     (CONDUCTOR, "a Box Mask works too", lambda graph, info: exchanged(
         graph, "Where: the left point", "PersonalizationBoxMask", x=0.0, y=0.0, width=0.5, height=1.0, pixel_width=64,
         pixel_height=64, feather=0.0)),
@@ -171,7 +171,7 @@ ADVICE = [
 ]  # fmt: skip
 # The same, where the note says that the picture is the one of the template.
 EQUAL = [
-    ("ED-LoRA to LoRA", "put **Load LoRA** with the first file", does(before_ed_lora)),
+    ("ED-LoRA to LoRA", "put **Load LoRA (Model and CLIP)**", does(before_ed_lora)),
     (EXPORT, "Delete *What was applied*, and replace ResAdapter by **Load LoRA**", does(of_the_new_lora)),
     ("Golden Noise with KSampler", "the same picture as from the template *Golden Noise*", does(of_the_ksampler)),
 ]  # fmt: skip
