@@ -74,7 +74,7 @@ SHOWN = {
 }
 # what draws several pictures at once: {template: title of the node}
 ALONE = {"Train a scene": "Both in a new scene", "Pocket Model": "Result"}
-# what the pocket model cannot draw: their thumbnails were drawn with files that are not part of the pack
+# what the pocket model cannot draw: their thumbnails are drawings of the idea
 ELSEWHERE = ("Faces", "FaceID", "InstantID", "Two people", "StoryMaker")
 
 

@@ -32,6 +32,16 @@ SHOWN = {
     "ResAdapter": "Pocket sizes",
     "PocketModel": "Pocket Model",
 }
+# what a picture shows that the template does not draw as it stands
+SAID = {
+    "AlignIT": "A concept on Pocket Model: the prompt without its LoRA, and with it",
+    "Faces": "The idea as a drawing: a face found in a picture becomes a reference with its word",
+    "FaceID": "The idea as a drawing: a photo's face for a word of the prompt",
+    "Two people": "The idea as a drawing: two faces, each with its word and place",
+    "StoryMaker": "The idea as a drawing: a person's face and clothes for words of the prompt",
+    "Reference Guidance": "What the template Reference Guidance draws: with the reference alone, and guided by it",
+    "Pocket sizes": "Half the size on Pocket Model: without ResAdapter and Golden Noise, and with both",
+}
 
 
 def file_of(template):
@@ -41,7 +51,8 @@ def file_of(template):
 
 def with_picture(page, template):
     """The page with the picture behind what the node is for, once."""
-    line = f"![What the template {template} draws]({file_of(template)})"
+    said = SAID.get(template, f"What the template {template} draws")
+    line = f"![{said}]({file_of(template)})"
     if line in page:
         return page
     title, what_for, rest = page.split("\n\n", 2)
