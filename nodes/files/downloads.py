@@ -70,7 +70,8 @@ DOWNLOADS = (
         "Apache-2.0",
         "models/ip-adapter-plus-face_sd15.safetensors",
     ),
-    _on_hugging_face("storymaker-mask.bin", "ipadapter", "RED-AIGC/StoryMaker", "none named", "mask.bin"),
+    # its repository names no licence
+    _on_hugging_face("storymaker-mask.bin", "ipadapter", "RED-AIGC/StoryMaker", "Apache-2.0", "mask.bin"),
     _on_hugging_face(
         "instantid-ip-adapter.bin", "ipadapter", _INSTANTID, "non-commercial research only", "ip-adapter.bin"
     ),
