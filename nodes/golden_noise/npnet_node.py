@@ -16,7 +16,7 @@ class NPNetLoader(io.ComfyNode):
             node_id="PersonalizationNPNetLoader",
             display_name="Load NPNet",
             category="personalization/npnet",
-            description="Loads the small network of Golden Noise (about 120 MB). Its files go in models/npnet or "
+            description="Loads the small network of Golden Noise (119 MB). Its files go in models/npnet or "
             "models/npnets: sdxl.pth, dreamshaper.pth, dit.pth, or safetensors copies.",
             search_aliases=["golden noise", "noise prompt network", "NPNet"],
             inputs=[
