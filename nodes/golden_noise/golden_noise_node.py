@@ -56,8 +56,9 @@ class GoldenNoiseNode(io.ComfyNode):
             node_id="PersonalizationGoldenNoise",
             display_name="Golden Noise",
             category="personalization/npnet",
-            description="Improves the start noise for the prompt with an NPNet: same seed, same steps, objects and "
-            "counts right more often. For SamplerCustomAdvanced, between Random Noise and the sampler.",
+            description="Fits the start noise to the prompt with an NPNet, with the same seed and steps: according to its "
+            "paper, objects and counts are right more often. For SamplerCustomAdvanced, between Random Noise and the "
+            "sampler.",
             search_aliases=["NPNet", "noise prompt", "initial noise"],
             inputs=[io.Noise.Input("noise", tooltip="The plain noise, from Random Noise."), *_choices_of_both()],
             outputs=[
