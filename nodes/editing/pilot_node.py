@@ -50,7 +50,7 @@ class PILOT(io.ComfyNode):
                     default=0,
                     min=0,
                     max=1000,
-                    tooltip="Steps between two series; 0: a tenth of the steps.",
+                    tooltip="Steps between two series; 0: a tenth of the steps, so about ten series.",
                 ),
                 io.Float.Input(
                     "gamma",
