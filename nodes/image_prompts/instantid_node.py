@@ -83,7 +83,7 @@ class InstantID(io.ComfyNode):
                 ),
                 *window_inputs(
                     "When IdentityNet begins.",
-                    "When IdentityNet stops; steps without it are almost twice as fast.",
+                    "When IdentityNet stops; steps without it cost a third less for one person, almost half for two.",
                     ("control_start", "control_end"),
                 ),
                 io.ControlNet.Input(
