@@ -56,7 +56,7 @@ class GoldenNoiseNode(io.ComfyNode):
             node_id="PersonalizationGoldenNoise",
             display_name="Golden Noise",
             category="personalization/npnet",
-            description="Fits the start noise to the prompt with an NPNet, with the same seed and steps: according to its "
+            description="Fits the start noise to the prompt with an NPNet, same seed, same steps: according to its "
             "paper, objects and counts are right more often. For SamplerCustomAdvanced, between Random Noise and the "
             "sampler.",
             search_aliases=["NPNet", "noise prompt", "initial noise"],

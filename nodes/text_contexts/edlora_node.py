@@ -43,7 +43,7 @@ class EDLoRALoader(io.ComfyNode):
             "model and clip, and its own words, for prompts encoded with this clip.",
             search_aliases=["EDLoRA", "ED-LoRA", "Mix-of-Show", "Concept Conductor", "concept words", "P+"],
             inputs=[
-                io.Model.Input("model", tooltip="An SD1.5 or SDXL checkpoint; style LoRAs go before or after this node."),
+                io.Model.Input("model", tooltip="An SD1.5 or SDXL checkpoint; style LoRAs go before or after this."),
                 io.Clip.Input("clip", tooltip="The checkpoint's text encoder; it learns the concept's words."),
                 edlora_file(),
                 strength("strength_model", "the model"),

@@ -134,7 +134,8 @@ ADVICE = [
     (MIP, "give each a `region` (Box Mask)", does(a_box, "Object 1", "Object 2")),
     (MIP, "raise `merge_power` to 2 to 4", values(**{"MIP-Adapter": {"merge_power": 4.0}})),
     (MIP, "lower `scale` or raise `start_percent`", values(**{"MIP-Adapter": {"scale": 0.3, "start_percent": 0.5}})),
-    (CONDUCTOR, "replace Load ED-LoRA by **Load LoRA (Model and CLIP)**", does(plain_lora, "Concept 1: the dog", CONVERTED)),
+    (CONDUCTOR, "replace Load ED-LoRA by **Load LoRA (Model and CLIP)**",
+     does(plain_lora, "Concept 1: the dog", CONVERTED)),
     (CONDUCTOR, "a Box Mask works too", lambda graph, info: exchanged(
         graph, "Where: the left point", "PersonalizationBoxMask", x=0.0, y=0.0, width=0.5, height=1.0, pixel_width=64,
         pixel_height=64, feather=0.0)),
