@@ -108,7 +108,12 @@ def within_cache(settings, pictures, side):
 
 
 def encoder_of(model, vae):
-    """pixels (1, S, S, 3) in 0..1 -> latent (4, h, w) in the units of a MODEL; ValueError from it for another VAE."""
+    """pixels (1, S, S, 3) in 0..1 -> latent (4, h, w) in the units of a MODEL; ValueError from it for another VAE.
+
+    Raises ValueError where no VAE came.
+    """
+    if vae is None:
+        raise input_error("vae is empty; connect the checkpoint's VAE")
 
     def encoded(pixels):
         latent = checked_latent(model.model, vae.encode(pixels), "a training picture")

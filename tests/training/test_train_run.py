@@ -15,6 +15,8 @@ from pack.nodes.text_contexts.concept_loader import load_concept
 from pack.nodes.text_contexts.edlora import attach_edlora
 from pack.nodes.training.methods import METHODS
 from pack.nodes.training.pictures_wire import ClassPictures
+from pack.nodes.training.train_request import TrainingRequest
+from pack.nodes.training.train_run import train_concept
 from pack.nodes.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("folders")
@@ -98,6 +100,11 @@ REFUSED = {
     "only ED-LoRA files": ("word", {"options": {"layers": "each"}}),
     "lr_words is nan": ("word", {"options": {"lr_words": float("nan")}}),
 }
+
+
+def test_a_training_without_a_vae_is_refused(host):
+    with pytest.raises(ValueError, match="vae is empty; connect the checkpoint's VAE"):
+        train_concept(host.model, host.clip, None, pictures_for(host, "word"), TrainingRequest(size=SIDE))
 
 
 @pytest.mark.parametrize("said", REFUSED)
