@@ -13,12 +13,15 @@ from ..host.messages import input_error
 from ..host.unet_inputs import compute_dtype
 from .trained_texts import batched_contexts
 
+# The noise levels of SD, which timesteps count.
+_LEVELS = 1000
+
 
 class TrainedUNet:
     """A loaded UNet and what it predicts."""
 
     def __init__(self, base, unet, sampling, device):
-        """sampling: the MODEL's own; ValueError for one that predicts neither noise nor velocity."""
+        """sampling: the MODEL's own; ValueError for one that predicts neither noise nor velocity, or other levels."""
         self.base, self.unet, self.device = base, unet, device
         kinds = comfy.model_sampling
         if not isinstance(sampling, kinds.EPS) or isinstance(sampling, kinds.EDM | kinds.X0):
@@ -28,6 +31,11 @@ class TrainedUNet:
             )
         self.velocity = isinstance(sampling, kinds.V_PREDICTION)
         levels = noise_levels(sampling).detach().cpu().double()
+        if len(levels) != _LEVELS:
+            raise input_error(
+                f"this model samples by {len(levels)} noise levels, as with ModelSamplingDiscrete's lcm, and training "
+                f"needs {_LEVELS}; connect the MODEL from before that node, or an ordinary checkpoint"
+            )
         self.alphas = (1 / (1 + levels.square())).float().to(device)
         self.blocks = attention_blocks(unet)
 

@@ -6,6 +6,7 @@ import comfy.utils
 import folder_paths
 import pytest
 import torch
+from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 from support.compare import relative
 from support.thorough import few_of
 from support.trainings import SIDE, STEPS, drawn, pictures_for, trained, weights_of
@@ -105,6 +106,12 @@ REFUSED = {
 def test_a_training_without_a_vae_is_refused(host):
     with pytest.raises(ValueError, match="vae is empty; connect the checkpoint's VAE"):
         train_concept(host.model, host.clip, None, pictures_for(host, "word"), TrainingRequest(size=SIDE))
+
+
+def test_a_model_of_few_noise_levels_is_refused(host):
+    (few,) = ModelSamplingDiscrete().patch(host.model, "lcm", False)
+    with pytest.raises(ValueError, match="50 noise levels.*training needs 1000"):
+        trained(host, "word", model=few)
 
 
 @pytest.mark.parametrize("said", REFUSED)
