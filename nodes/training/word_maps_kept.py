@@ -1,5 +1,7 @@
 """Where in the pictures words are read, kept while a UNet runs for a training."""
 
+import torch
+
 from ...kernels.word_maps import word_map, word_places
 from ..host.attention import plain_attention
 from ..host.blocks import QUARTER, grid_at, quarter_blocks
@@ -14,9 +16,12 @@ class KeptMaps:
         middle, "levels" for all; texts: a TrainedText per picture; words: of each picture, as many for all.
         """
         self.blocks = list(blocks) if which == "levels" else quarter_blocks(blocks)
-        tokens = [[text.places.get(word, ()) for word in own] for text, own in zip(texts, words, strict=True)]
-        length = max(text.contexts.shape[1] for text in texts)
-        self.places = word_places(tokens, length)
+        # of each picture's text, as long as it is
+        self.own = [
+            word_places([[text.places.get(word, ()) for word in own]], text.contexts.shape[1])
+            for text, own in zip(texts, words, strict=True)
+        ]
+        self.places = torch.empty(0)
         self.maps, self._open = {}, True
 
     def watching(self, options):
@@ -30,9 +35,10 @@ class KeptMaps:
 
     def __call__(self, q, k, v, options):
         """The attention that replaces a block's: the host's own."""
-        rows = len(self.places)
-        if self.places.device != q.device:
-            self.places = self.places.to(q.device)
+        rows, length = len(self.own), k.shape[1]
+        if self.places.shape[1:2] != (length,) or self.places.device != q.device:
+            # shorter texts were repeated, and a word is read in each copy
+            self.places = torch.cat([own.repeat(1, length // own.shape[1], 1) for own in self.own]).to(q.device)
         found = word_map(q[:rows], k[:rows], heads_of(options), self.places)
         if self._open:
             self.maps.setdefault(grid_of(options), []).append(found)

@@ -10,6 +10,8 @@ from pack.kernels.word_maps import quarter_losses, word_map, word_places
 from pack.nodes.host.attention import plain_attention
 from pack.nodes.host.blocks import attention_blocks
 from pack.nodes.host.calls import grid_of, heads_of, with_replacements
+from pack.nodes.training.trained_texts import TrainedText
+from pack.nodes.training.word_maps_kept import KeptMaps
 
 
 def test_maps_of_a_scene():
@@ -46,3 +48,18 @@ def test_a_word_moves_the_rest_of_a_prompt():
     context, reference = (context_of(clip, params[f"{name}_prompt"])[0] for name in ("regularisation", "reference"))
     place = params["regularisation_prompt"].split().index("<w>") + 1
     assert relative(context_loss(context, reference, (place,)), golden["step0/loss_embedding"]) < 1e-5
+
+
+def test_texts_of_unlike_lengths():
+    """A shorter text is repeated as the host does, which changes no map."""
+    q, k = (torch.randn(3, tokens, 8, generator=torch.Generator().manual_seed(tokens)) for tokens in (4, 6))
+    own, short = k[:2], k[2:, :3]
+    texts = [TrainedText(torch.zeros(1, length, 8), None, {"<a>": (1, 2)}) for length in (6, 3)]
+    keys = torch.cat([own[:1], short.repeat(1, 2, 1), own[1:]]).repeat(1, 2, 1)
+    kept = KeptMaps({}, "levels", texts, [("<a>",)] * 2)
+    options = {"n_heads": 2, "activations_shape": (3, 4, 2, 2)}
+    kept(q, keys, keys, options)
+    ((found,),) = kept.close().values()
+    for row, alone in enumerate((own[:1], short)):
+        expected = word_map(q[row : row + 1], alone, 2, word_places([[(1, 2)]], alone.shape[1]))
+        torch.testing.assert_close(found[row : row + 1], expected)
