@@ -59,8 +59,9 @@ def _with_words(caption, words, word):
     """(the caption with the words in it, whether they had to be added)"""
     if PLACE in caption:
         return caption.replace(PLACE, words), False
-    if word and word in caption:
-        return caption.replace(word, words), False
+    if word and (word in caption or words in caption):
+        # "sks cat" may stand there as it is
+        return words.join(part.replace(word, words) for part in caption.split(words)), False
     return f"{words} {caption}", True
 
 

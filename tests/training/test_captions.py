@@ -56,6 +56,18 @@ def test_the_word_in_a_caption_stands_for_several(said):
     assert not said
 
 
+@pytest.mark.parametrize(
+    ("caption", "made"),
+    [
+        ("a photo of sks cat on grass, sks asleep", "a photo of sks cat on grass, sks cat asleep"),
+        ("a photo of sks on grass, sks cat asleep", "a photo of sks cat on grass, sks cat asleep"),
+        ("a photo of {} on grass", "a photo of sks cat on grass"),
+    ],
+)
+def test_a_class_word_behind_the_word_is_not_doubled(caption, made, said):
+    assert captions_of(subject([caption], count=1, word="sks"), "sks cat").all == (made,) and not said
+
+
 def test_lists_are_shuffled_behind_their_first_entry():
     made = captions_of(subject(["photo of {}, red hat,blue coat , snow"]), "<c>")
     found = {
