@@ -34,10 +34,21 @@ def files_of(learned, kind, stem):
     if rows:
         found[in_folder(WORDS_KIND, f"{stem}.safetensors")] = _in_order(list(rows.values()))
     if len(rows) > 1:
-        for name, tensors in rows.items():
-            part = re.sub(r"[^\w-]+", "", name)
+        for part, tensors in zip(_apart(rows), rows.values(), strict=True):
             found[in_folder(WORDS_KIND, f"{stem}_{part}.safetensors")] = tensors
     return found
+
+
+def _apart(names):
+    """What stands for each name in its file's name: its letters, with a number where others have the same ones."""
+    taken = []
+    for number, name in enumerate(names, 1):
+        part = re.sub(r"[^\w-]+", "", name) or str(number)
+        # some disks see no difference between small and large letters
+        while part.casefold() in taken:
+            part = f"{part}_{number}"
+        taken.append(part.casefold())
+        yield part
 
 
 def word_tensors(own):
