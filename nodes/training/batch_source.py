@@ -1,11 +1,13 @@
 """The batches of a training: what step s learns from follows from its seed and s alone."""
 
+import itertools
+
 import torch
 
 from ..host.seeded import seeded_noise, seeded_shares
 from .training_batch import TrainingBatch
 
-# Numbers that a row of a batch draws, at most: a picture, a place, the order of its caption.
+# Numbers that are drawn at once: a picture, a place, the order of a caption, the timesteps of a batch.
 _DRAWN = 512
 
 
@@ -122,4 +124,8 @@ class BatchSource:
 
 
 def _shares(name):
-    return iter(seeded_shares(name, (_DRAWN,)).double().tolist())
+    """Numbers in 0..1 by a name, as many as are asked for."""
+    for block in itertools.count():
+        # a name of its own: a row's is the batch's and its number
+        own = f"{name}/more {block}" if block else name
+        yield from seeded_shares(own, (_DRAWN,)).double().tolist()

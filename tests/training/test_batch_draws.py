@@ -1,0 +1,36 @@
+"""What the steps of a training are drawn from."""
+
+from dataclasses import replace
+
+import torch
+
+from pack.nodes.training.batch_source import BatchSource
+from pack.nodes.training.captions import Captions
+from pack.nodes.training.methods import METHODS
+from pack.nodes.training.picture_source import PlacedLatent, SourcePicture
+
+SIZES = (64, 64, 0, 0, 64, 64)
+
+
+def place(things=1):
+    """A place whose picture fills the upper half of its canvas; its things are single cells."""
+    masks = torch.eye(8)[:things, None].repeat(1, 8, 1)
+    shown = torch.zeros(1, 8, 8)
+    shown[:, :4] = 1
+    return PlacedLatent(torch.ones(4, 8, 8), torch.zeros(0), masks, masks.repeat(1, 8, 8), shown, SIZES)
+
+
+def picture(number=0):
+    return SourcePicture((place(),) * 3, ("<a>",), number, Captions((("a <a>",),)), 0)
+
+
+def test_a_large_batch_has_all_the_numbers_it_needs():
+    settings = replace(METHODS["LoRA"], batch_size=200)
+    batch = BatchSource([picture()] * 3, settings, 0, (torch.ones(2, 4, 8, 8), "a cat")).batch(5)
+    assert len(batch.latents) == len(batch.class_latents) == 200
+    assert len({*batch.timesteps.tolist(), *batch.class_timesteps.tolist()}) > 250
+
+
+def test_more_pictures_than_numbers_at_once():
+    batch = BatchSource([picture(number) for number in range(600)], METHODS["parts"], 0).batch(0)
+    assert len(batch.timesteps) == 600 and batch.timesteps[512:].unique().numel() > 50
