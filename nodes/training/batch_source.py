@@ -93,7 +93,8 @@ class BatchSource:
         chosen = [left.pop(int(next(shares) * len(left))) for _ in range(things or count)]
         words = tuple(source.words[one] for one in chosen)
         prompt = f"a photo of {' and '.join(words)}"
-        mask = place.masks[chosen].amax(0, keepdim=True) if self.settings.mask_loss == "region" else None
+        region = place.masks[chosen].amax(0, keepdim=True)
+        mask = {"none": None, "region": region, "picture": place.shown}[self.settings.mask_loss]
         return place.latent, prompt, mask, place.whole[chosen], words, 0, place.sizes
 
     def _class(self, name, shares):

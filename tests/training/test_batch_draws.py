@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 
 from pack.nodes.training.batch_source import BatchSource
@@ -34,3 +35,16 @@ def test_a_large_batch_has_all_the_numbers_it_needs():
 def test_more_pictures_than_numbers_at_once():
     batch = BatchSource([picture(number) for number in range(600)], METHODS["parts"], 0).batch(0)
     assert len(batch.timesteps) == 600 and batch.timesteps[512:].unique().numel() > 50
+
+
+@pytest.mark.parametrize("mask_loss", ["none", "region", "picture"])
+def test_what_the_loss_of_a_scene_looks_at(mask_loss):
+    settings = replace(METHODS["scene"], mask_loss=mask_loss)
+    scene = SourcePicture((place(2),), ("<a>", "<b>"), 0)
+    masks = [BatchSource([scene], settings, 0, scene=True).batch(step).masks for step in range(8)]
+    if mask_loss == "none":
+        assert masks == [None] * 8
+    elif mask_loss == "picture":
+        assert all(torch.equal(mask[0], place().shown) for mask in masks)
+    else:
+        assert {int(mask.sum()) for mask in masks} == {8, 16}
