@@ -12,7 +12,7 @@ from ..host.calls import channels_of, live_unet
 from ..host.clip_text import check_clip
 from ..host.content_keys import digest, sampling_digest
 from ..host.families import family_of
-from ..host.messages import input_error
+from ..host.messages import input_error, warn_user
 from .methods import settings_of
 from .pictures_wire import TrainingScene
 
@@ -37,9 +37,16 @@ class TrainingRequest:
         """The name of its files without an ending; ValueError for one that is more than a name."""
         return file_name_of(self.file_name, "my_cat").removesuffix(".safetensors")
 
+<<<<<<< HEAD
     def settings(self, class_pictures, family):
         """The TrainingSettings asked for. Raises ValueError for values there are none of, and where pictures of the
         class are needed and none came.
+=======
+    def settings(self, class_pictures):
+        """The TrainingSettings asked for; says of pictures of the class that the method has no use for.
+
+        Raises ValueError for values there are none of, and where pictures of the class are needed and none came.
+>>>>>>> 4f2f25d (Leave class pictures out of methods that have none)
         """
         made = settings_of(self.method, self.options, self.steps, family)
         wanted = made.prior_weight > 0
@@ -48,7 +55,9 @@ class TrainingRequest:
                 f"prior_weight is {self.prior_weight} but class_pictures is empty; connect Class Pictures, or set "
                 "prior_weight to 0"
             )
-        return replace(made, prior_weight=self.prior_weight if class_pictures is not None else 0.0)
+        if not wanted and self.prior_weight > 0 and class_pictures is not None:
+            warn_user(f'the method "{self.method}" learns without class pictures, so they are left out')
+        return replace(made, prior_weight=self.prior_weight if wanted and class_pictures is not None else 0.0)
 
 
 def plain_model(model, clip, method):

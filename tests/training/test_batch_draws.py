@@ -1,4 +1,4 @@
-"""What the steps of a training are drawn from."""
+"""What a batch draws, and what of its pictures a loss looks at."""
 
 from dataclasses import replace
 

@@ -90,6 +90,14 @@ def test_pictures_of_the_class_count(host):
     assert relative(drawn(kept.model, kept.clip, "99"), drawn(plain.model, plain.clip, "99")) > 1e-3
 
 
+def test_pictures_of_the_class_that_are_left_out_change_nothing(host, folders):
+    of_class = ClassPictures("class", torch.zeros(1, 4, 9, 9), "5 33")
+    plain = trained(host, "word", steps=1, file_name="plain")
+    other = trained(host, "word", steps=1, file_name="other", class_pictures=of_class, prior_weight=1.0)
+    found, expected = (tensors_in(folders / "embeddings" / f"{name}.safetensors")[0] for name in ("other", "plain"))
+    assert torch.equal(found["clip_l"], expected["clip_l"]) and other.words == plain.words
+
+
 REFUSED = {
     "class_pictures is empty": ("LoRA", {"prior_weight": 1.0}),
     "learns from Scene Pictures": ("scene", {"of": "word"}),
