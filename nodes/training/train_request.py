@@ -37,16 +37,10 @@ class TrainingRequest:
         """The name of its files without an ending; ValueError for one that is more than a name."""
         return file_name_of(self.file_name, "my_cat").removesuffix(".safetensors")
 
-<<<<<<< HEAD
     def settings(self, class_pictures, family):
-        """The TrainingSettings asked for. Raises ValueError for values there are none of, and where pictures of the
-        class are needed and none came.
-=======
-    def settings(self, class_pictures):
         """The TrainingSettings asked for; says of pictures of the class that the method has no use for.
 
         Raises ValueError for values there are none of, and where pictures of the class are needed and none came.
->>>>>>> 4f2f25d (Leave class pictures out of methods that have none)
         """
         made = settings_of(self.method, self.options, self.steps, family)
         wanted = made.prior_weight > 0

@@ -38,12 +38,8 @@ def train_concept(model, clip, vae, pictures, request, class_pictures=None):
     An interrupted training of the same name, pictures and settings goes on where its state was written. Raises
     ValueError for inputs that cannot be trained with, files that are somebody's, and a disk that takes none.
     """
-<<<<<<< HEAD
     settings = request.settings(class_pictures, family_of(model))
-=======
-    settings = request.settings(class_pictures)
     class_pictures = class_pictures if settings.prior_weight else None
->>>>>>> 4f2f25d (Leave class pictures out of methods that have none)
     stem = request.stem
     names, classes = words_of_pictures(pictures, settings, request.method)
     bare, text = plain_model(model, clip, request.method)
