@@ -7,7 +7,7 @@ import torch
 
 from ..host.calls import live_unet
 from ..host.families import family_of
-from ..host.messages import input_error
+from ..host.messages import input_error, warn_user
 from ..host.unet_inputs import compute_dtype
 from .lora_layers import check_width
 from .train_memory import chosen_checkpoint, kept_bytes
@@ -66,14 +66,26 @@ def class_latents(model, class_pictures, side):
 def references_of(clip, settings, names, classes):
     """[(prompt with a word, the same with its class word, the word)] that keep the rest of a prompt as it was.
 
-    Raises ValueError where there are none to choose from, and for a class word of another length than its word.
+    Says which words have no class word, and so none. Raises ValueError for a method without words, where there are no
+    prompts to choose from, and for a class word of another length than its word.
     """
     if not settings.context:
         return []
+    if not settings.words:
+        raise input_error(
+            f"context is {settings.context}, but this method has no word of its own whose prompts could be kept; set "
+            "context to 0, or choose another method"
+        )
     lines = [line.strip() for line in settings.context_prompts.splitlines() if "{}" in line]
     if not lines:
         raise input_error("context_prompts has no line with {}; enter prompts such as: {} in the desert")
     pairs = [(name, kind) for own, kinds in zip(names, classes) for name, kind in zip(own, kinds) if kind]
+    alone = [name for own, kinds in zip(names, classes) for name, kind in zip(own, kinds) if not kind]
+    if alone:
+        warn_user(
+            f"context does not act on {', '.join(alone)}: without a class word there is no prompt to compare with; "
+            "enter what kind of thing it is"
+        )
     for name, kind in pairs:
         check_same_length(clip, name, kind, 1 if settings.words > 1 else settings.vectors)
     return [(line.replace("{}", name), line.replace("{}", kind), name) for line in lines for name, kind in pairs]
