@@ -5,13 +5,13 @@ from ..host.messages import input_error
 from .learned import Learned, leaf
 from .lora_layers import TARGETS, fresh_lora, text_layers, unet_layers
 from .pictures_wire import TrainingScene
-from .word_starts import check_word, started_rows
+from .word_starts import check_known, check_word, started_rows
 
 
-def words_of_pictures(pictures, settings, method):
+def words_of_pictures(pictures, clip, settings, method):
     """(the names of each subject's words, their class words), a scene counting as one subject of several words.
 
-    Raises ValueError for pictures that a method has no use for, and for words that clash.
+    Raises ValueError for pictures that a method has no use for, and for words that clash, also with the CLIP's own.
     """
     is_scene = isinstance(pictures, TrainingScene)
     if is_scene != (method == "scene"):
@@ -34,6 +34,8 @@ def words_of_pictures(pictures, settings, method):
         elif not name.strip():
             raise input_error("word is empty; enter a rare one such as sks, which the LoRA then listens to")
         seen.append(name)
+    if settings.words:
+        check_known(clip, seen)
     return names, classes
 
 

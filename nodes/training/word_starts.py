@@ -4,7 +4,7 @@ import torch
 
 from ..host.messages import input_error
 from ..host.seeded import seeded_noise
-from ..text_contexts.concept_words import encoders_of
+from ..text_contexts.concept_words import encoders_of, words_of
 from .learned import leaf
 from .trained_texts import encoded_tokens
 
@@ -95,6 +95,20 @@ def check_word(name, others):
     clash = next((other for other in others if name in other or other in name), None)
     if clash is not None:
         raise input_error(f'the words "{name}" and "{clash}" hold one another; enter others, such as <my_cat>')
+
+
+def check_known(clip, names):
+    """ValueError for a name that stands in a word that the CLIP knows, which would be read for it; an equal one is
+    replaced.
+    """
+    known = [word.name for word in words_of(clip) if word.name not in names]
+    for name in names:
+        longer = next((other for other in known if name in other), None)
+        if longer is not None:
+            raise input_error(
+                f'the word "{name}" stands in "{longer}", which this clip knows; enter another, or connect the clip '
+                "without that word"
+            )
 
 
 def check_same_length(clip, name, class_word, vectors):

@@ -1,0 +1,35 @@
+"""The words of a training: which are refused before anything is learned."""
+
+import pytest
+import torch
+from support.word_files import concept_clip
+
+from pack.nodes.text_contexts.concept_words import Word, with_words
+from pack.nodes.training.methods import METHODS
+from pack.nodes.training.pictures_wire import Subject, TrainingPictures
+from pack.nodes.training.train_subjects import words_of_pictures
+
+CLIP = concept_clip()
+
+
+def words_of_subjects(*words, method="word", clip=CLIP):
+    """(names, class words) of subjects, given as (word, class word)."""
+    subjects = tuple(Subject(torch.zeros(1, 64, 64, 3), word, kind) for word, kind in words)
+    return words_of_pictures(TrainingPictures(subjects), clip, METHODS[method], method)
+
+
+def knowing(*names):
+    return with_words(CLIP, [Word(name, {"l": torch.zeros(1, 32)}) for name in names])
+
+
+@pytest.mark.parametrize(
+    ("method", "known"), [("word", "x<it>"), ("parts", "<it>s"), ("crossed word", "a <it>"), ("ED-LoRA", "x<it_2>")]
+)
+def test_a_word_that_stands_in_one_that_the_clip_knows_is_refused(method, known):
+    with pytest.raises(ValueError, match=f'"<it(_2)?>" stands in "{known}", which this clip knows'):
+        words_of_subjects(("<it>", "33"), ("<b>", "34"), method=method, clip=knowing("<other>", known))
+
+
+@pytest.mark.parametrize(("method", "known"), [("word", "<it>"), ("LoRA", "x<it>"), ("word", "it")])
+def test_a_word_that_the_clip_knows_may_be_learned_anew(method, known):
+    assert words_of_subjects(("<it>", "33"), method=method, clip=knowing(known)) == ((("<it>",),), (("33",),))
