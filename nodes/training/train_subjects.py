@@ -5,7 +5,7 @@ from ..host.messages import input_error
 from .learned import Learned, leaf
 from .lora_layers import TARGETS, fresh_lora, text_layers, unet_layers
 from .pictures_wire import TrainingScene
-from .word_starts import check_known, check_word, started_rows
+from .word_starts import check_known, check_read, check_word, started_rows
 
 
 def words_of_pictures(pictures, clip, settings, method):
@@ -36,6 +36,7 @@ def words_of_pictures(pictures, clip, settings, method):
         seen.append(name)
     if settings.words:
         check_known(clip, seen)
+        check_read(clip, seen)
     return names, classes
 
 

@@ -4,9 +4,9 @@ import torch
 
 from ..host.messages import input_error
 from ..host.seeded import seeded_noise
-from ..text_contexts.concept_words import encoders_of, words_of
+from ..text_contexts.concept_words import Word, encoders_of, with_words, words_of
 from .learned import leaf
-from .trained_texts import encoded_tokens
+from .trained_texts import encoded_tokens, places_of_words
 
 # Of the norms of a table's rows, where the words of an ED-LoRA stop: 0.55 for CLIP-L.
 _STOP = 1.4
@@ -108,6 +108,18 @@ def check_known(clip, names):
             raise input_error(
                 f'the word "{name}" stands in "{longer}", which this clip knows; enter another, or connect the clip '
                 "without that word"
+            )
+
+
+def check_read(clip, names):
+    """ValueError for a name that does not reach the tokens of a prompt as it is, such as one in the host's brackets."""
+    encoders = encoders_of(clip)
+    taught = with_words(clip, [Word(name, dict.fromkeys(encoders, torch.zeros(1, 1))) for name in names])
+    for name in names if encoders else ():
+        if name not in places_of_words(taught.tokenize(name)):
+            raise input_error(
+                f'the word "{name}" is read as something else in a prompt, where round brackets are weights and '
+                "embedding: names a file; enter one such as <my_cat>"
             )
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from support.clips import tiny_clip
 from support.word_files import concept_clip
 
 from pack.nodes.text_contexts.concept_words import Word, with_words
@@ -10,6 +11,12 @@ from pack.nodes.training.pictures_wire import Subject, TrainingPictures
 from pack.nodes.training.train_subjects import words_of_pictures
 
 CLIP = concept_clip()
+
+
+@pytest.fixture(scope="module")
+def reading():
+    """A CLIP with the host's own tokenizer."""
+    return tiny_clip("sd15")
 
 
 def words_of_subjects(*words, method="word", clip=CLIP):
@@ -28,6 +35,18 @@ def knowing(*names):
 def test_a_word_that_stands_in_one_that_the_clip_knows_is_refused(method, known):
     with pytest.raises(ValueError, match=f'"<it(_2)?>" stands in "{known}", which this clip knows'):
         words_of_subjects(("<it>", "33"), ("<b>", "34"), method=method, clip=knowing("<other>", known))
+
+
+@pytest.mark.parametrize("word", ["(98)", "(<it>)", "my(cat)", "((a b))", "<it\\(>"])
+@pytest.mark.parametrize("method", ["word", "ED-LoRA"])
+def test_a_word_that_the_host_reads_as_something_else_is_refused(reading, method, word):
+    with pytest.raises(ValueError, match="is read as something else in a prompt"):
+        words_of_subjects((word, "cat"), method=method, clip=reading)
+
+
+@pytest.mark.parametrize("word", ["<it>", "<my cat>", "a_cat", "[it]", "<it:2>", "cat-1", "*it*", "<it.a>"])
+def test_a_word_that_is_read_as_it_is(reading, word):
+    assert words_of_subjects((word, "cat"), clip=reading)[0] == ((word,),)
 
 
 @pytest.mark.parametrize(("method", "known"), [("word", "<it>"), ("LoRA", "x<it>"), ("word", "it")])
