@@ -66,7 +66,8 @@ def sources_of(pictures, words, encode, side, settings, seed):
                 masks = whole_masks(mask[None], image.shape[:2])
             name = f"{seed}/{concept}/{number}"
             places = _places(image, masks, label, encode, side, settings, name, nearest)
-            found.append(SourcePicture(places, own, concept, captions, number))
+            # pictures of one subject may have come in several sizes
+            found.append(SourcePicture(places, own, list(dict.fromkeys(words)).index(own), captions, number))
     if not found:
         raise input_error("pictures holds no picture; connect Training Pictures")
     return tuple(found)

@@ -93,10 +93,10 @@ def count_of(pictures):
 def _said(names, settings, pictures):
     """What stands for the subjects in a prompt."""
     if not settings.words:
-        return " and ".join(f"{one.word} {one.class_word}".strip() for one in pictures.subjects)
+        return " and ".join(dict.fromkeys(f"{one.word} {one.class_word}".strip() for one in pictures.subjects))
     if isinstance(pictures, TrainingScene):
         return " and ".join(names[0])
-    return " with ".join(" ".join(own) for own in names)
+    return " with ".join(" ".join(own) for own in dict.fromkeys(names))
 
 
 def _names(files):

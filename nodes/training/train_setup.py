@@ -79,6 +79,7 @@ def references_of(clip, settings, names, classes):
     lines = [line.strip() for line in settings.context_prompts.splitlines() if "{}" in line]
     if not lines:
         raise input_error("context_prompts has no line with {}; enter prompts such as: {} in the desert")
+    names, classes = zip(*dict(zip(names, classes, strict=True)).items())
     pairs = [(name, kind) for own, kinds in zip(names, classes) for name, kind in zip(own, kinds) if kind]
     alone = [name for own, kinds in zip(names, classes) for name, kind in zip(own, kinds) if not kind]
     if alone:

@@ -11,7 +11,8 @@ from .word_starts import check_known, check_read, check_word, started_rows
 def words_of_pictures(pictures, clip, settings, method):
     """(the names of each subject's words, their class words), a scene counting as one subject of several words.
 
-    Raises ValueError for pictures that a method has no use for, and for words that clash, also with the CLIP's own.
+    Subjects of one word are one, with pictures of several sizes. Raises ValueError for pictures that a method has no
+    use for, and for words that clash, also with the CLIP's own.
     """
     is_scene = isinstance(pictures, TrainingScene)
     if is_scene != (method == "scene"):
@@ -21,14 +22,15 @@ def words_of_pictures(pictures, clip, settings, method):
         # of a thing whose kind nobody says, None
         names, classes = (tuple(pictures.words),), (tuple(kind.strip() or None for kind in pictures.class_words),)
     else:
-        if method == "parts" and len(pictures.subjects) < 2:
+        kinds = _one_kind_each(pictures.subjects)
+        if method == "parts" and len(kinds) < 2:
             raise input_error(
                 "method parts needs two subjects or more, and one came; chain Training Pictures, or choose word"
             )
         names = tuple(_names(subject.word, settings) for subject in pictures.subjects)
         classes = tuple((subject.class_word,) * len(own) for subject, own in zip(pictures.subjects, names, strict=True))
     seen = []
-    for name in (name for own in names for name in own):
+    for name in (name for own in dict.fromkeys(names) for name in own):
         if settings.words:
             check_word(name, seen)
         elif not name.strip():
@@ -38,6 +40,19 @@ def words_of_pictures(pictures, clip, settings, method):
         check_known(clip, seen)
         check_read(clip, seen)
     return names, classes
+
+
+def _one_kind_each(subjects):
+    """{word: its class word} of subjects."""
+    kinds = {}
+    for one in subjects:
+        other = kinds.setdefault(one.word.strip(), one.class_word)
+        if other != one.class_word:
+            raise input_error(
+                f'the word "{one.word}" came twice, with the class words "{other}" and "{one.class_word}"; enter the '
+                "same one for pictures of one subject, or another word for another subject"
+            )
+    return kinds
 
 
 def _names(word, settings):
@@ -53,7 +68,7 @@ def fresh_learned(model, unet, clip, names, classes, settings, seed):
     """(the Learned of a new training, the layers of its LoRA), of loaded networks; ValueError as its parts have it."""
     layers = _layers_of_words(unet, settings)
     words = {}
-    for own, kinds in zip(names, classes, strict=True) if settings.words else ():
+    for own, kinds in dict(zip(names, classes, strict=True)).items() if settings.words else ():
         for number, (name, kind) in enumerate(zip(own, kinds, strict=True)):
             # of an ED-LoRA's two words, the first is free
             free = kind is None or (settings.words > 1 and number == 0)

@@ -1,5 +1,7 @@
 """Whole trainings on the host's tiny models: what they write and hand on, what they leave alone, how they go on."""
 
+from dataclasses import replace
+
 import comfy.model_management as mm
 import comfy.sd
 import comfy.utils
@@ -15,7 +17,7 @@ from pack.nodes.files.safe_files import tensors_in
 from pack.nodes.text_contexts.concept_loader import load_concept
 from pack.nodes.text_contexts.edlora import attach_edlora
 from pack.nodes.training.methods import METHODS
-from pack.nodes.training.pictures_wire import ClassPictures
+from pack.nodes.training.pictures_wire import ClassPictures, TrainingPictures
 from pack.nodes.training.train_request import TrainingRequest
 from pack.nodes.training.train_run import train_concept
 from pack.nodes.training.trainer import Trainer
@@ -96,6 +98,15 @@ def test_pictures_of_the_class_that_are_left_out_change_nothing(host, folders):
     other = trained(host, "word", steps=1, file_name="other", class_pictures=of_class, prior_weight=1.0)
     found, expected = (tensors_in(folders / "embeddings" / f"{name}.safetensors")[0] for name in ("other", "plain"))
     assert torch.equal(found["clip_l"], expected["clip_l"]) and other.words == plain.words
+
+
+@pytest.mark.parametrize("method", few_of(["word", "LoRA", "ED-LoRA", "parts"], "parts"))
+def test_pictures_of_one_subject_may_come_in_several_sizes(host, method):
+    subjects = pictures_for(host, method).subjects
+    tall = replace(subjects[0], images=host.images[:1].transpose(1, 2))
+    made = trained(host, method, pictures=TrainingPictures((*subjects, tall)))
+    assert made.words == trained(host, method, file_name="other").words
+    assert f"{len(subjects) + 2} pictures" in made.report
 
 
 REFUSED = {

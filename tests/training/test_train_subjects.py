@@ -37,6 +37,24 @@ def test_a_word_that_stands_in_one_that_the_clip_knows_is_refused(method, known)
         words_of_subjects(("<it>", "33"), ("<b>", "34"), method=method, clip=knowing("<other>", known))
 
 
+def test_pictures_of_one_subject_may_come_in_several_sizes():
+    names, classes = words_of_subjects(("<it>", "33"), ("<b>", "34"), (" <it>", "33"), method="parts")
+    assert names == (("<it>",), ("<b>",), ("<it>",)) and classes == (("33",), ("34",), ("33",))
+
+
+@pytest.mark.parametrize(
+    ("method", "subjects", "says"),
+    [
+        ("word", [("<it>", "33"), ("<it>", "34")], '"<it>" came twice, with the class words "33" and "34"'),
+        ("parts", [("<it>", "33"), ("<it>", "33")], "needs two subjects or more, and one came"),
+        ("word", [("<it>", "33"), ("<it>s", "33")], "hold one another"),
+    ],
+)
+def test_subjects_that_are_not_one(method, subjects, says):
+    with pytest.raises(ValueError, match=says):
+        words_of_subjects(*subjects, method=method)
+
+
 @pytest.mark.parametrize("word", ["(98)", "(<it>)", "my(cat)", "((a b))", "<it\\(>"])
 @pytest.mark.parametrize("method", ["word", "ED-LoRA"])
 def test_a_word_that_the_host_reads_as_something_else_is_refused(reading, method, word):
