@@ -11,6 +11,7 @@ from ..host.messages import input_error, warn_user
 from .captions import Captions, captions_of
 from .pictures_wire import TrainingScene
 from .placements import masks_at_latents, placements_of, whole_masks
+from .quarter_masks import seen_at_quarter
 from .training_pictures import SMALLEST_SIDE
 
 
@@ -74,7 +75,7 @@ def sources_of(pictures, words, encode, side, settings, seed):
 
 
 def _places(image, masks, label, encode, side, settings, name, nearest):
-    made, latents = [], {}
+    made, latents, gone = [], {}, False
     drawn = placements_of(
         image, masks, settings.placement, side, count=settings.placements, seed=name, flip=settings.flip
     )
@@ -90,8 +91,16 @@ def _places(image, masks, label, encode, side, settings, name, nearest):
         sizes = (*placed.original, *placed.corner, side, side)
         # what only some losses read is not kept for others
         whole = placed.masks if settings.maps == "quarter" or settings.degrade else placed.masks[:0]
+        if settings.maps == "quarter" and settings.attention_weight:
+            whole, lost = seen_at_quarter(whole)
+            gone |= lost
         kept = pixels if settings.degrade else pixels[:0]
         made.append(PlacedLatent(latents[same], kept, at_latents, whole, shown, sizes))
+    if gone:
+        warn_user(
+            f"{label}: a mask falls between the points, 32 pixels apart, where words are compared with masks, so its "
+            "word keeps to one of them; crop the picture closer, or enter a larger size"
+        )
     return tuple(made)
 
 
