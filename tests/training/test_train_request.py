@@ -16,7 +16,7 @@ OF_CLASS = ClassPictures("class", torch.zeros(1, 4, 8, 8), "a cat")
 def test_pictures_of_the_class_count_where_the_method_has_them(method, weight, monkeypatch):
     said = []
     monkeypatch.setattr(module, "warn_user", said.append)
-    found = TrainingRequest(method, prior_weight=weight).settings(OF_CLASS).prior_weight
+    found = TrainingRequest(method, prior_weight=weight).settings(OF_CLASS, "SD1.5").prior_weight
     counts = method in ("LoRA", "scene")
     assert found == (weight if counts else 0.0)
     assert len(said) == (not counts and weight > 0)
