@@ -2,6 +2,7 @@
 
 from pathlib import PurePosixPath
 
+from ..files.downloads import links_of
 from ..files.model_files import choices, file_names, listed, not_found, path_of, register, stamp
 from ..host.messages import input_error
 
@@ -43,8 +44,8 @@ def _missing(choice, packs):
     return (
         f"{not_found('face_models', choice, packs, FACE_KIND)}. A pack is a folder such as "
         f"models/{FACE_KIND}/{DEEPER}/antelopev2 with a detection and a recognition network ({ENDING} files); "
-        "insightface publishes them (https://github.com/deepinsight/insightface) for non-commercial research only, and "
-        " nothing is downloaded from here"
+        f"insightface publishes them for non-commercial research only, as archives to unpack there: "
+        f"{' and '.join(links_of(FACE_KIND))}; nothing is downloaded from here"
     )
 
 

@@ -15,6 +15,8 @@ class Download:
     licence: str
     # the address of the file itself; "" where only a page is known
     link: str = ""
+    # the inputs of nodes that read it, where the folder has files of several kinds
+    inputs: tuple = ()
 
 
 def _on_hugging_face(name, folder, repository, licence, path=None):
@@ -25,6 +27,12 @@ def _on_hugging_face(name, folder, repository, licence, path=None):
 def _res_adapter(name):
     page = f"https://huggingface.co/jiaxiangc/res-adapter/tree/main/{name}"
     return Download(name, "resadapter", page, "Apache-2.0")
+
+
+def _faces(name):
+    page = "https://github.com/deepinsight/insightface"
+    link = f"{page}/releases/download/v0.7/{name}"
+    return Download(name, "insightface", page, "non-commercial research only", link)
 
 
 _INSTANTID = "InstantX/InstantID"
@@ -104,17 +112,40 @@ DOWNLOADS = (
         "loras",
         "https://drive.google.com/drive/folders/1roYyOL7e5Ivx3lvLAXz8XKY00sDLC377",
         "none named",
+        inputs=("edlora_file",),
     ),
     Download(
         "edlora_potter.pth, edlora_hermione.pth and more (Mix-of-Show)",
         "loras",
         "https://drive.google.com/drive/folders/1ArvKsxj41PcWbw_UZcyc5NDcKEQjK8pl",
         "Apache-2.0",
+        inputs=("edlora_file",),
     ),
-    Download("learned_embeds.bin", "embeddings", "https://huggingface.co/sd-concepts-library", "named with each"),
+    Download(
+        "files of DiffuseKronA",
+        "loras",
+        "https://drive.google.com/drive/folders/1IwqYd918CbtTUq1WwW_4d7gRP0V3aJhz",
+        "Apache-2.0",
+        inputs=("krona_file",),
+    ),
+    Download(
+        "learned_embeds.bin",
+        "embeddings",
+        "https://huggingface.co/sd-concepts-library",
+        "named with each",
+        inputs=("concept_file",),
+    ),
+    _faces("antelopev2.zip"),
+    _faces("buffalo_l.zip"),
 )
 
 
-def pages_of(folder):
-    """Where files for a models folder are to be had, as far as published ones are for our nodes; [] elsewhere."""
-    return list(dict.fromkeys(one.page for one in DOWNLOADS if one.folder == folder))
+def pages_of(folder, wanted):
+    """Where files of a models folder for an input of a node are to be had; [] where none are published."""
+    serving = (one for one in DOWNLOADS if one.folder == folder and (not one.inputs or wanted in one.inputs))
+    return list(dict.fromkeys(one.page for one in serving))
+
+
+def links_of(folder):
+    """The addresses of the files themselves for a models folder, as far as they are known."""
+    return [one.link for one in DOWNLOADS if one.folder == folder and one.link]

@@ -71,7 +71,7 @@ def not_found(what, name, names, *kinds):
     folders = ", ".join(dict.fromkeys(path for kind in kinds for path in folder_paths.get_folder_paths(kind)))
     names = [one for one in names if not is_companion(one)]
     if name in choices((), kinds[0]):
-        pages = " or ".join(pages_of(kinds[0]))
+        pages = " or ".join(pages_of(kinds[0], what))
         return (
             f"{what}: nothing is there yet; put files{pages and f' from {pages}'} into {folders} and refresh the page"
         )

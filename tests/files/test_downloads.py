@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from pack.nodes.faces.face_packs import check_pack
 from pack.nodes.files.downloads import DOWNLOADS, pages_of
 from pack.nodes.files.model_files import choices, not_found
 
@@ -15,6 +16,8 @@ TEMPLATES = sorted((ROOT / "workflows").glob("*.json"))
 PAGES_OF_TEXT = [ROOT / "README.md", *(ROOT / "nodes" / "web" / "docs").glob("*.md"), *TEMPLATES]
 # hosts of model files, and what the host's dialog gives a button on every version
 HOSTS, DIALOG = ("huggingface.co", "drive.google.com"), "https://huggingface.co/"
+# how the address of a file begins behind its page
+BELOW = {"huggingface.co": "/resolve/main/", "github.com": "/releases/download/"}
 URL = re.compile(r"https?://[^\s)\"'\\]+")
 each_template = pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
 
@@ -27,17 +30,17 @@ def known():
 def test_addresses_are_well_formed(one):
     for address in filter(None, (one.page, one.link)):
         parts = urlsplit(address)
-        assert parts.scheme == "https" and parts.hostname in HOSTS and not parts.query and not parts.fragment
+        assert parts.scheme == "https" and parts.hostname in (*HOSTS, *BELOW) and not parts.query and not parts.fragment
     assert one.licence and one.folder and " " not in one.link
     if one.link:
-        assert one.link.startswith(f"{one.page}/resolve/main/")
+        assert one.link.startswith(one.page + BELOW[urlsplit(one.page).hostname])
         assert Path(one.link).suffix == Path(one.name).suffix
 
 
 @pytest.mark.parametrize("path", PAGES_OF_TEXT, ids=lambda path: path.name)
 def test_model_files_are_named_by_known_addresses(path):
-    named = {url for url in URL.findall(path.read_text(encoding="utf-8")) if urlsplit(url).hostname in HOSTS}
-    assert named <= known()
+    urls = URL.findall(path.read_text(encoding="utf-8"))
+    assert {url for url in urls if urlsplit(url).hostname in HOSTS or BELOW["github.com"] in url} <= known()
 
 
 def entries(path):
@@ -71,5 +74,27 @@ def test_templates_offer_or_explain_each_file(path):
 
 def test_an_empty_folder_says_where_files_are():
     said = not_found("npnet_file", choices((), "npnet")[0], [], "npnet")
-    assert "put files from https://" in said and all(page in said for page in pages_of("npnet"))
-    assert not pages_of("checkpoints_of_others") and "from" not in not_found("x", choices((), "vae")[0], [], "vae")
+    assert "put files from https://" in said and all(page in said for page in pages_of("npnet", "npnet_file"))
+    assert "from" not in not_found("x", choices((), "vae")[0], [], "vae")
+
+
+PAGES = {
+    ("loras", "krona_file"): ["1IwqYd918CbtTUq1WwW_4d7gRP0V3aJhz"],
+    ("loras", "edlora_file"): ["1roYyOL7e5Ivx3lvLAXz8XKY00sDLC377", "1ArvKsxj41PcWbw_UZcyc5NDcKEQjK8pl"],
+    ("embeddings", "concept_file"): ["sd-concepts-library"],
+    **{("loras", name): [] for name in ("delta_file",)},
+    **{("embeddings", name): [] for name in ("mapper_file", "perfusion_file", "prospect_file")},
+}
+
+
+@pytest.mark.parametrize(("folder", "wanted"), PAGES)
+def test_each_input_names_the_pages_of_its_own_files(folder, wanted):
+    pages, expected = pages_of(folder, wanted), PAGES[folder, wanted]
+    assert [page.rsplit("/", 1)[1] for page in pages] == expected
+    said = not_found(wanted, choices((), folder)[0], [], folder)
+    assert all(page in said for page in pages) and ("from http" in said) == bool(expected)
+
+
+def test_the_archives_of_faces_are_named():
+    said = check_pack("none of them")
+    assert all(f"/releases/download/v0.7/{name}.zip" in said for name in ("antelopev2", "buffalo_l"))
