@@ -10,7 +10,7 @@ from .gradients import normal
 
 # What the host notes at a layer whose weights it keeps in pages of its own.
 _PAGES = ("_v", "_v_signature", "_v_weight", "_v_bias", "_pins", "_prefetch")
-KINDS = ("weight", "bias")
+_KINDS = ("weight", "bias")
 
 
 def is_fetched(layer, device):
@@ -37,7 +37,7 @@ def carrying(layer, own):
     for name in _PAGES:
         # pages are of the layer's old weights
         clone.__dict__.pop(name, None)
-    for kind in KINDS:
+    for kind in _KINDS:
         if patches_of(layer, kind):
             setattr(clone, f"{kind}_lowvram_function", None)
             setattr(clone, f"{kind}_function", [] if kind in own else patches_of(layer, kind))
