@@ -1,6 +1,6 @@
 """A new user with a fresh ComfyUI and no model at all: every technique draws, from the template browser alone.
 
-Needs what test_canvas.py needs, and leaves screenshots in output/: look at them.
+Needs what test_canvas.py needs, and leaves screenshots and first_minutes.json (seconds) in output/: look at them.
 """
 
 import json
@@ -63,4 +63,5 @@ def test_a_template_draws(template, seen):
 
 def test_it_takes_minutes(seen):
     took = {template: found["seconds"] for template, found in seen["seen"].items()}
+    (ROOT / "output" / "first_minutes.json").write_text(json.dumps({"all": sum(took.values()), **took}, indent=1))
     assert sum(took.values()) < SECONDS * (1 + len(took)), took
