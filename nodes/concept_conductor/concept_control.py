@@ -4,6 +4,7 @@ import torch
 
 from ..host.calls import sigmas_of
 from ..host.rows import entry_of
+from ..host.unet_inputs import input_root
 
 
 def concept_control(call, standing, x, batch, many, options):
@@ -26,10 +27,10 @@ def concept_control(call, standing, x, batch, many, options):
     channels = call.base.latent_format.latent_channels
     sigma = torch.full((1,), call.moment.sigma, device=x.device)
     # the sampler's own units, as the host gives them
-    latents = (x[:, :channels].float() * (1 + sigma**2).sqrt()).repeat(many, 1, 1, 1)
+    latents = (x[:, :channels].float() * input_root(call.base.model_sampling, sigma)).repeat(many, 1, 1, 1)
     texts = {"c_crossattn": batch.context} | ({"y": batch.y} if batch.y is not None else {})
     made = net.get_control(latents, sigma.expand(rows), texts, many * len(call.chunks), options)
-    return {name: list(tensors) for name, tensors in made.items()} if made else None
+    return {name: [_rows(t, rows) for t in tensors] for name, tensors in made.items()} if made else None
 
 
 def joined_control(image, concepts, rows, of_concepts):
@@ -46,7 +47,10 @@ def joined_control(image, concepts, rows, of_concepts):
 
 
 def _rows(tensor, count):
-    return tensor.expand(count, *tensor.shape[1:]) if tensor.shape[0] == 1 else tensor
+    """A tensor for so many rows: some adapters keep those of as many as they saw first, pictures last."""
+    if tensor is None or len(tensor) == count or count % len(tensor):
+        return tensor
+    return tensor.expand(count, -1, -1, -1) if len(tensor) == 1 else tensor.repeat(count // len(tensor), 1, 1, 1)
 
 
 def _spread(tensor, times):

@@ -10,13 +10,14 @@ from support.compare import differ
 from support.concepts import both_kinds, conducted, dora, random_concepts, random_lora, strip, with_lora
 from support.controlnets import controlnet
 from support.image_prompts import with_pictures
-from support.models import execute, recording, sample, tiny_model
+from support.models import conditioning, execute, recording, sample, tiny_model
 from support.references import draw, prompt, references, with_references
 from support.thorough import few_of
 
 from nodes import ConditioningSetArea, ControlNetApplyAdvanced
 from pack.nodes.concept_conductor.concepts_node import AddConcept
 from pack.nodes.host.attach import attach
+from pack.nodes.host.layered_prompts import LAYERS, PLAIN
 from pack.nodes.text_contexts.layer_contexts import LayerContexts
 
 # The host patches weights in single precision.
@@ -283,6 +284,16 @@ def test_an_ed_lora_without_its_words_is_said(model, caplog):
     assert not caplog.text
     conducted(model, chain(prompt(model, 300)))
     assert "its model has the words of an ED-LoRA, but its prompt contains none of them" in caplog.text
+
+
+def test_a_concept_without_a_negative_reads_the_samplers_own_at_each_layer(model):
+    """As if the very same negative were connected to it."""
+    taught = attach(model, LayerContexts())
+    layers = draw(16, 7, 32, seed=9)
+    negative = conditioning(layers[:1], **{LAYERS: layers, PLAIN: layers[:1]})
+    chains = (random_concepts(model, 1, negative=[own]) for own in (None, negative))
+    left_out, connected = (sample(conducted(taught, chain), prompt(model, 100), negative, steps=1) for chain in chains)
+    assert differ(left_out, connected) < 1e-4
 
 
 def test_areas_are_refused(model):
