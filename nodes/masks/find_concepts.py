@@ -11,6 +11,7 @@ from ..host.blocks import unet_of
 from ..host.families import native_side
 from ..host.latents import checked_images, checked_latent
 from ..host.messages import input_error, warn_user
+from ..host.unet_inputs import check_prompt
 from .concept_maps import concept_maps
 
 # The side of the smallest picture in which there is anything to tell apart, and of the steps of the model's sizes.
@@ -31,6 +32,7 @@ def find_concepts(model, clip, vae, image, least, max_side):
     pixels = _one_picture(image)
     latent = _latent(model, vae, pixels)
     text = clip.encode_from_tokens_scheduled(clip.tokenize(""))[0]
+    check_prompt(model, [text], "the empty prompt of clip")
     maps = concept_maps(model, latent, text, _grid(latent.shape[-2:], max_side))
     masks = found_concepts(maps.looks, maps.saliency, maps.grid, least)
     if not masks:

@@ -11,12 +11,13 @@ from ..host.bare_unet import bare_unet
 from ..host.blocks import shape_block, unet_of
 from ..host.calls import bare_forward, channels_of, clean_options, live_unet
 from ..host.compiled import uncompiled
-from ..host.latents import LATENT_STEP, pixels_of
+from ..host.latents import LATENT_STEP, centre_crop, pixels_of
 from ..host.layered_prompts import models_of
 from ..host.messages import input_error
 from ..host.partial_pass import run_to
 from ..host.text_rows import one_text
 from ..host.unet_inputs import check_prompt, compute_dtype, unet_inputs
+from ..host.when import timestep_at
 from ..inversion.inversion import inverted, level_at
 from ..inversion.inversion_cache import key_of
 from ..inversion.layout_picture import LayoutPicture
@@ -59,8 +60,11 @@ def layout_mask(model, vae, pixels, text, point, clusters, cluster=None):
     labels = cluster(found.to(model.load_device), clusters).to("cpu").view(grid)
     row, column = (min(side - 1, int(part * side)) for part, side in zip(reversed(point), grid, strict=True))
     shape = grid_mask(labels == labels[row, column], size).float()
-    # white in whole latent pixels, so that the conductor finds the same cells again
-    return nearest_resize(shape, pixels_of(size))[None]
+    # in the picture's own frame, which the conductor crops as the model saw it: white in whole latent pixels there
+    mask = torch.zeros(1, *pixels.shape[1:3])
+    part = mask[0][centre_crop(pixels.shape[1:3], pixels_of(size))]
+    part[:] = nearest_resize(shape, tuple(part.shape))
+    return mask
 
 
 def _map(base, block, latent, text, levels):
@@ -72,8 +76,9 @@ def _map(base, block, latent, text, levels):
     like = torch.empty(0, device=device, dtype=compute_dtype(base))
     inputs = unet_inputs(base, *text, latent.cpu())
     batch = one_text(inputs, live_unet(base), like)
-    timestep = torch.full((1,), float(TIMESTEP), device=device)
-    options = batch.read_by(clean_options(levels[-1], device, schedule=levels[::-1]), float(TIMESTEP))
+    number = timestep_at(levels[-1], base.model_sampling)
+    timestep = torch.full((1,), number, device=device)
+    options = batch.read_by(clean_options(levels[-1], device, schedule=levels[::-1]), number)
     noisy = inputs.beside(noisy, channels_of(base), latent).to(like)
     seen = run_to(block, bare_forward(base), (noisy, timestep, batch.context, batch.y), options)
     return head_mean_map(seen.q, seen.k, seen.heads)[0].cpu(), seen.grid

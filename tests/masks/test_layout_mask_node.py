@@ -9,6 +9,7 @@ from support.concepts import random_lora, with_lora
 from support.models import execute, tiny_model
 from support.references import PixelVAE, prompt
 
+from pack.nodes.host.latents import centre_crop
 from pack.nodes.masks import layout_mask as module
 from pack.nodes.masks import shape_maps
 from pack.nodes.masks.layout_mask import layout_mask as mask_at
@@ -108,3 +109,19 @@ def test_another_point_of_a_picture_samples_nothing(model, monkeypatch):
     monkeypatch.setattr(shape_maps, "_BYTES", 100)
     layout_mask(model, image)
     assert not shape_maps._MAPS
+
+
+def test_the_mask_is_of_the_pictures_own_size(model):
+    """Where a VAE cuts edges away nothing is white, and what it keeps lies where it lay."""
+    text = tuple(prompt(model, 1)[0])
+
+    def left_quarter(rows, k):
+        return (torch.arange(len(rows)) % 8 >= 2).long()
+
+    mask = mask_at(model, PixelVAE(), torch.rand(1, 71, 135, 3), text, (0.1, 0.5), 2, left_quarter)
+    assert mask.shape == (1, 71, 135)
+    # 64 x 128 of it are seen, from row 3 and column 3 on
+    expected = torch.zeros(1, 71, 135)
+    rows, columns = centre_crop((71, 135), (64, 128))
+    expected[:, rows, columns.start : columns.start + (columns.stop - columns.start) // 4] = 1
+    assert (mask != expected).float().mean() < 0.03
