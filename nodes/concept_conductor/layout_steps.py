@@ -1,6 +1,5 @@
 """Layout guidance of one run: how the latent moves so that the picture takes the layout of another."""
 
-import math
 from functools import partial
 
 import comfy.model_management as mm
@@ -16,7 +15,7 @@ from ..host.packed_weights import unpacking
 from ..host.partial_pass import run_to
 from ..host.rows import COND, acting_prompt
 from ..host.text_rows import one_text, text_batch, text_rows, tokens_together
-from ..host.unet_inputs import compute_dtype, processed, unet_inputs
+from ..host.unet_inputs import compute_dtype, input_root, processed, unet_inputs
 from ..host.when import timestep_at
 from ..latent_guidance.latent_gradient import differentiable_options, gradient_fits, gradient_of
 from ..latent_guidance.step_bound import held_to_step
@@ -46,7 +45,7 @@ class LayoutGuidance:
         gradient = self._gradient(step)
         # The gradient is taken with respect to z = x / root, the latent as the UNet takes it. "vp" moves z by -w g, so
         # x by root times that; "sigma" moves x along its own gradient, which is g / root.
-        root = math.sqrt(1 + step.moment.sigma**2)
+        root = input_root(step.base.model_sampling, step.moment.sigma)
         scale = root if self.settings.gradient_space == "vp" else 1 / root
         return (gradient * (-self.settings.guidance_weight * scale)).to(step.x)
 
@@ -141,7 +140,9 @@ class LayoutGuidance:
         sigma = torch.full((1,), step.moment.sigma, device=device)
         timestep = sampling.timestep(sigma).float()
         number = timestep_at(step.moment.sigma, sampling)
-        latent = self.conducting.layout_latent(step.moment.step, int(number))
+        # models that are trained by logarithms of noise have no whole numbers
+        named = int(number) if number.is_integer() else number
+        latent = self.conducting.layout_latent(step.moment.step, named)
         if self._text is None:
             tensor, values = self.layout_text
             self._text = unet_inputs(step.base, tensor, values, latent.float().cpu())

@@ -13,6 +13,7 @@ from ..host.messages import input_error, warn_user
 from ..host.paired_rows import PART_TOKENS
 from ..host.rows import acting_prompt
 from ..host.technique import Technique
+from ..host.unet_inputs import input_root
 from ..host.when import timestep_at
 from ..image_prompts.phrases import tokens_of
 from ..latent_guidance.latent_gradient import OF_ALL_LAYERS, bytes_kept
@@ -87,7 +88,7 @@ class Pilot(Technique):
         if number % interval or not self.settings.operations or entry is None or not bool(self.scene.keep.any()):
             return None
         moved, before = Series(step, entry, self.scene, self.settings, number == 0).moved()
-        return ((moved - before) * (1 + step.moment.sigma**2) ** 0.5).to(step.x)
+        return ((moved - before) * input_root(step.base.model_sampling, step.moment.sigma)).to(step.x)
 
     def plan(self, call):
         if not bool(self.scene.keep.any()):

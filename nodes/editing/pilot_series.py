@@ -15,7 +15,7 @@ from ..host.gradients import differentiable
 from ..host.hooked_weights import hook_as
 from ..host.packed_weights import unpacking
 from ..host.text_rows import text_batch, text_rows
-from ..host.unet_inputs import Inputs, compute_dtype, processed
+from ..host.unet_inputs import Inputs, compute_dtype, input_root, processed
 from ..host.when import timestep_at
 from ..latent_guidance.latent_gradient import (
     OF_ALL_LAYERS,
@@ -119,7 +119,7 @@ class Series:
         pull = z.new_tensor([self.settings.pull(self.timestep, float(one.sum())) for one in keep])
 
         def loss_of(out, latent, *queries):
-            denoised = self.sampling.calculate_denoised(sigma, out, latent * (1 + sigma**2) ** 0.5)
+            denoised = self.sampling.calculate_denoised(sigma, out, latent * input_root(self.sampling, sigma))
             loss = background_loss(denoised, picture, keep)
             for query, (key, inside, heads) in zip(queries, seen.others, strict=True):
                 words = [place for place in scene.words if place < key.shape[1]]

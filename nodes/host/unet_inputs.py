@@ -42,6 +42,13 @@ class Inputs:
         return torch.cat(parts, 1)
 
 
+def input_root(model_sampling, sigma):
+    """By how much a latent in the sampler's units is larger than as the UNet takes it, at a noise level sigma, a number
+    or a tensor: sqrt(sigma^2 + sigma_data^2), of which most models have 1.
+    """
+    return (getattr(model_sampling, "sigma_data", 1.0) ** 2 + sigma**2) ** 0.5
+
+
 def unet_inputs(base, cross_attn, values, latent, prompt_type="positive", picture=None):
     """The Inputs of one entry of a CONDITIONING beside a latent (1, C, h, w) in the sampler's units.
 

@@ -7,7 +7,7 @@ import torch
 
 from ..host.calls import bare_forward, channels_of, clean_options, live_unet, noise_levels
 from ..host.text_rows import one_text
-from ..host.unet_inputs import compute_dtype, unet_inputs
+from ..host.unet_inputs import compute_dtype, input_root, unet_inputs
 from ..host.when import timestep_at
 
 
@@ -44,29 +44,25 @@ def inverted(base, latent, text, levels):
     batch = one_text(inputs, live_unet(base), like)
     progress = comfy.utils.ProgressBar(len(levels))
     x, before, found = latent.float(), float(noise_levels(sampling)[0]), []
-    x = x * _root(before)
+    x = x * input_root(sampling, before)
     for number, level in enumerate(levels, 1):
         mm.throw_exception_if_processing_interrupted()
         sigma = torch.full((1,), level, device=device)
         timestep = sampling.timestep(sigma).float()
-        z = x / _root(before)
+        z = x / input_root(sampling, before)
         rows = inputs.beside(z, channels_of(base), latent).to(dtype)
         options = batch.read_by(clean_options(level, device, schedule=levels[::-1]), timestep_at(level, sampling))
         out = bare_forward(base)(rows, timestep, batch.context, batch.y, None, options).float()
         x = x + (level - before) * _noise(sampling, out, z, sigma)
         before = level
-        found.append((x / _root(level)).cpu())
+        found.append((x / input_root(sampling, level)).cpu())
         progress.update_absolute(number)
     return torch.cat(found)
-
-
-def _root(sigma):
-    return (1 + sigma**2) ** 0.5
 
 
 def _noise(sampling, out, z, sigma):
     """The noise that the model sees in its input z, whatever it predicts."""
     if type(sampling).calculate_denoised is comfy.model_sampling.EPS.calculate_denoised:
         return out
-    x = z * _root(float(sigma))
+    x = z * input_root(sampling, float(sigma))
     return (x - sampling.calculate_denoised(sigma, out, x)) / sigma

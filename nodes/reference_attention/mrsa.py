@@ -15,7 +15,7 @@ from ..host.frames import tell_of_stretch
 from ..host.rows import COND
 from ..host.seeded import seeded_noise
 from ..host.technique import Technique
-from ..host.when import Window, in_main_memory, timestep_of
+from ..host.when import Window, in_main_memory, timestep_at, timestep_of
 from ..inversion.inversion import level_at
 from ..inversion.layout_picture import inversion_of
 from .kept_steps import tell_of_kept
@@ -83,7 +83,7 @@ class ReferenceMember:
         """
         sampling = in_main_memory(call.base.model_sampling)
         if self.noise == "inverted":
-            x = self.reference_inversion(call, row).at(timestep_of(call.moment.sigma, sampling))
+            x = self.reference_inversion(call, row).at(timestep_at(call.moment.sigma, sampling))
         else:
             step = 0 if self.noise == "fixed" else timestep_of(call.moment.step_sigma, sampling)
             noise = reference_noise(self.seed, self.first + row.index, step, row.latent)

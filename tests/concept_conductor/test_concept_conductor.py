@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import comfy.model_management as mm
 import pytest
 import torch
+from comfy.model_base import ModelType
 from support.compare import differ
 from support.concepts import conducted, random_concepts, random_lora, strip, with_lora
 from support.models import execute, recording, sample, tiny_model
@@ -17,6 +18,7 @@ from pack.nodes.concept_conductor.concepts_node import AddConcept
 from pack.nodes.host.attach import techniques_of
 from pack.nodes.host.run import Run, call_of, step_of
 from pack.nodes.host.run_records import latest_record
+from pack.nodes.inversion import layout_picture
 
 # The random UNets multiply what differs by rounding a thousandfold: where two ways must give the same, they compute in
 # double precision, and only rounding of that is allowed.
@@ -473,3 +475,21 @@ def test_a_prompt_of_several_rows_goes_round_the_pictures(model):
         whole = picture(conducted(model, alone), latent=(2, 4, 8, 8), steps=1, cfg=1.0)
         assert differ(ours[i], whole[i]) < 1e-4
     assert torch.isfinite(picture(conducted(model, chain), steps=1)).all()
+
+
+def test_guidance_reads_the_layout_at_its_own_level_where_timesteps_are_logarithms(monkeypatch):
+    """Models of continuous noise (CosXL, Playground) have timesteps of a quarter of its logarithm, near 0."""
+    model = tiny_model("sd15", model_type=ModelType.V_PREDICTION_EDM)
+    read, at = [], layout_picture.Inversion.at
+
+    def watched(inversion, timestep):
+        found = at(inversion, timestep)
+        read.append((timestep, [torch.equal(found[0], one) for one in inversion.latents].index(True), inversion))
+        return found
+
+    monkeypatch.setattr(layout_picture.Inversion, "at", watched)
+    settings = {"layout": True, "guidance_end": 1.0, "guidance_weight": 1e-3, "cache_mb": 0, "inversion_steps": 0}
+    picture(conducted(model, **settings), sigmas=torch.tensor([30.0, 8.0, 2.0, 0.5, 0.1, 0.0]))
+    # each step of the sampler has a level of its own, from the last of the ascending ones down
+    assert [number for _, number, _ in read] == list(range(len(read[0][2].latents)))[::-1][: len(read)]
+    assert all(timestep == pytest.approx(inversion.timesteps[number], abs=1e-4) for timestep, number, inversion in read)
