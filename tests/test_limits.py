@@ -5,6 +5,7 @@ import torch
 from support.models import execute, tiny_model
 from support.references import PixelVAE, prompt
 
+from pack.nodes.concept_conductor.concept_conductor_node import ConceptConductor
 from pack.nodes.editing.pilot_node import PILOT
 from pack.nodes.editing.subject_crop_node import SubjectCrop, SubjectPaste
 from pack.nodes.faces.faces_node import FaceKeypoints, FaceReferences
@@ -23,6 +24,7 @@ NUMBERS = {
     FaceReferences: ("max_faces",),
     FaceKeypoints: ("faces",),
     LayoutMask: ("clusters",),
+    ConceptConductor: ("guidance_interval", "refine_interval", "kmeans_restarts", "inversion_steps", "cache_mb"),
     FindConcepts: ("least", "max_side"),
     Redenoise: ("steps", "repeats"),
     NoisePairs: ("seed", "count", "width", "height", "steps"),

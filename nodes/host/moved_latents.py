@@ -27,4 +27,7 @@ def after_move(denoised, shift, step):
     if shift is None or not step.run.masked:
         return denoised
     ratio = step.next_sigma / step.moment.sigma
+    if ratio >= 1:
+        # no step at all, and what it is moved by is held to that
+        return denoised
     return denoised + shift * (ratio / (1 - ratio))
