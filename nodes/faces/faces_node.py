@@ -97,7 +97,7 @@ class FaceReferences(io.ComfyNode):
                     default=0,
                     min=0,
                     max=64,
-                    tooltip="Number of faces at most, largest first. 0: all.",
+                    tooltip="Number of faces per picture at most, largest first. 0: all.",
                 ),
                 io.Float.Input(
                     "margin",

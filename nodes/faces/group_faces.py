@@ -23,8 +23,8 @@ CROP_SIDE = 512
 def face_references(analysis, image, words, order, *, most=0, margin=1.0, strength=1.0):
     """(references, their crops as an IMAGE (n, CROP_SIDE, CROP_SIDE, 3)) of the faces of a picture.
 
-    words: one per face, separated by commas, or none; order: one of ORDERS; most: how many faces at most, the largest
-    ones, 0 for all; margin: what a crop shows around the face on each side, in longer sides of its box.
+    words: one per face, separated by commas, or none; order: one of ORDERS; most: how many faces per picture at most,
+    the largest ones, 0 for all; margin: what a crop shows around the face on each side, in longer sides of its box.
     Raises ValueError for a picture without a face, and for another number of words than of faces.
     """
     check_listed("order", order, ORDERS)
