@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ...kernels.noise_prompt import IGNORED, NPNetSizes, npnet_shapes, npnet_sizes
 from ..files.model_files import path_of, register
 from ..files.safe_files import read_tensors
+from ..host.families import PROMPT_WIDTHS
 from ..host.messages import input_error
 
 NPNET_KINDS = ("npnet", "npnets")
@@ -24,8 +25,7 @@ class NoisePromptNet:
     @property
     def family(self):
         width = self.sizes.prompt
-        known = {2048: "SDXL", 1024: "Hunyuan-DiT"}
-        return f"{known[width]} ({width})" if width in known else f"prompts {width} wide"
+        return f"{PROMPT_WIDTHS[width]} ({width})" if width in PROMPT_WIDTHS else f"prompts {width} wide"
 
 
 def load_npnet(name):

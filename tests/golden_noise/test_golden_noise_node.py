@@ -1,6 +1,7 @@
 """The Golden Noise nodes: golden data through the public nodes, files, bad inputs, and both routes to one picture."""
 
 import math
+from dataclasses import replace
 
 import comfy.samplers
 import folder_paths
@@ -316,6 +317,14 @@ def test_files_that_are_no_npnet(folder, make, says):
     with pytest.raises(ValueError, match=says) as caught:
         execute(NPNetLoader, npnet_file="other.pth")
     assert "other.pth" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("width", "family"),
+    [(2048, "SDXL (2048)"), (1024, "SD2.x or Hunyuan-DiT (1024)"), (768, "SD1.5 (768)"), (8, "prompts 8 wide")],
+)
+def test_a_network_is_called_by_the_width_of_its_prompts(net, width, family):
+    assert replace(net, sizes=replace(net.sizes, prompt=width)).family == family
 
 
 def test_names_of_files(folder, monkeypatch):
