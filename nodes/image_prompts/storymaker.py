@@ -86,7 +86,10 @@ def attach_storymaker(model, inputs, settings):
 
 
 def body_crop(view):
-    """The person of a FaceView on white, squashed to what the encoder takes: (1, 224, 224, 3) in 0..1."""
+    """The person of a FaceView on white, squashed to what the encoder takes: (1, 224, 224, 3) in 0..1.
+
+    Raises ValueError, naming the picture by its label, for a mask that is black at the picture's size.
+    """
     picture = as_bytes(view.image)
     if view.mask is None:
         warn_user(
@@ -97,7 +100,13 @@ def body_crop(view):
     mask = view.mask
     if tuple(mask.shape) != tuple(picture.shape[:2]):
         mask = F.interpolate(mask[None, None], size=picture.shape[:2], mode="bilinear")[0, 0]
-    return _squashed(on_white(picture, (mask * 255).round()))
+    mask = (mask * 255).round()
+    if not (mask > 0).any():
+        raise input_error(
+            f"{view.label}: its mask is black at the picture's size, so nothing is left of its picture; paint the "
+            "person white, or leave the mask unconnected"
+        )
+    return _squashed(on_white(picture, mask))
 
 
 def _tokens_of(inputs, views, cloth):

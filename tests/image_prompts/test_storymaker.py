@@ -10,6 +10,8 @@ from support.image_prompts import references_of, with_pictures
 from support.models import execute, tiny_model
 from support.references import draw, picture
 
+from pack.nodes.faces.face_views import FaceView
+from pack.nodes.image_prompts.storymaker import body_crop
 from pack.nodes.image_prompts.storymaker_node import StoryMaker
 from pack.nodes.references.references_wire import Reference
 
@@ -42,6 +44,14 @@ def test_the_encoder_is_shown_the_face_and_the_body(sdxl, monkeypatch):
     assert [one.shape for one in vision.shown] == [(1, 224, 224, 3)] * 2
     assert (shown[0] - golden["face_224"].int()).abs().max() <= 3
     assert (shown[1] - golden["body_224"].int()).abs().max() <= 2
+
+
+def test_a_mask_that_vanishes_at_the_size_of_the_picture_is_said():
+    mask = torch.zeros(512, 512)
+    mask[0, 0] = 1
+    view = FaceView("reference 1", draw(64, 64, 3).clamp(0, 1), mask, box=None, keypoints=None, embedding=None)
+    with pytest.raises(ValueError, match="reference 1: its mask is black at the picture's size, so nothing is left"):
+        body_crop(view)
 
 
 def test_clothes_belong_to_one_person(sdxl, monkeypatch, caplog):
