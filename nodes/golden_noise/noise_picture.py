@@ -11,8 +11,11 @@ _SIDE, _LINE = 256, 24
 
 
 def show_change(noise, golden, node):
-    """Shows on a node what `golden` changes in `noise`, both (b, 4, h, w); of a batch the first picture."""
-    if node is not None:
+    """Shows on a node what `golden` changes in `noise`, both (b, 4, h, w); of a batch the first picture.
+
+    Noise of other axes, of video or sound, is no picture: nothing is shown.
+    """
+    if node is not None and noise.ndim == 4:
         show_picture(picture_of_change(noise, golden), node)
 
 

@@ -39,7 +39,7 @@ class Redenoised:
 
     def __init__(self, noise, model, positive, negative, settings):
         """noise: a NOISE; model: a MODEL; positive, negative: CONDITIONINGs. Raises ValueError for an empty prompt and
-        for a model that does not predict noise or v.
+        for a model that does not make pictures by predicting noise or v.
         """
         check_text(positive, "positive")
         check_text(negative, "negative")
@@ -116,11 +116,13 @@ def _first_levels(model, steps):
         not isinstance(sampling, comfy.model_sampling.EPS)
         or isinstance(sampling, comfy.model_sampling.IMG_TO_IMG)
         or noise_levels(sampling) is None
+        # of sound 1, of video 3
+        or getattr(model.model.latent_format, "latent_dimensions", 2) != 2
     ):
         name = type(model.model).__name__
         raise input_error(
-            f"Re-denoise needs a model that predicts noise or v; this one is {name}: connect an SD1.5, SD2.x or "
-            "SDXL checkpoint"
+            f"Re-denoise needs a picture model that predicts noise or v; this one is {name}: connect an SD1.5, SD2.x "
+            "or SDXL checkpoint"
         )
     return comfy.samplers.calculate_sigmas(sampling, "ddim_uniform", steps)[:2]
 

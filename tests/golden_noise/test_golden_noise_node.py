@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import comfy.latent_formats
 import comfy.samplers
 import folder_paths
 import pytest
@@ -424,3 +425,11 @@ def test_redenoise_refuses_what_it_cannot_do():
     flow.add_object_patch("model_sampling", Flow())
     with pytest.raises(ValueError, match="predicts noise or v"):
         execute(Redenoise, **{**inputs, "model": flow})
+
+
+@pytest.mark.parametrize("name", ["StableAudio1", "Mochi"])
+def test_redenoise_refuses_models_of_sound_and_video(name):
+    model, text = tiny_model(), conditioning(torch.randn(1, 7, 32))
+    model.model.latent_format = getattr(comfy.latent_formats, name)()
+    with pytest.raises(ValueError, match="needs a picture model that predicts noise or v"):
+        execute(Redenoise, noise=Drawn(), model=model, positive=text, negative=text)

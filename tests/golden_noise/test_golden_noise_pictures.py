@@ -38,6 +38,12 @@ def test_nothing_is_drawn_without_a_node(monkeypatch):
     show_change(draw(1, 4, 8, 8), draw(1, 4, 8, 8), None)
 
 
+@pytest.mark.parametrize("shape", [(1, 64, 32), (1, 4, 3, 8, 8)])
+def test_noise_of_sound_and_video_is_no_picture(monkeypatch, shape):
+    monkeypatch.setattr(noise_picture, "picture_of_change", None)
+    show_change(draw(*shape), draw(*shape, seed=1), "7")
+
+
 def test_the_curve_falls_with_the_loss():
     curve = LossCurve(before=1.0)
     for step in range(40):
