@@ -1,5 +1,8 @@
 """Folders that a user names below the host's output folder."""
 
+import contextlib
+import hashlib
+import json
 from pathlib import Path
 
 import folder_paths
@@ -20,3 +23,21 @@ def output_folder(name):
     if not inside:
         raise input_error(f'folder is "{name}"; enter the name of a folder inside ComfyUI\'s output folder')
     return folder
+
+
+def folder_stamp(name, *patterns):
+    """A value for the host's cache that changes when a file of these patterns in such a folder changes, comes or goes.
+
+    One value for None, a name from a wire, and for a name that leads out, of which the node says what is wrong.
+    """
+    state = hashlib.blake2b(digest_size=16)
+    with contextlib.suppress(ValueError):
+        folder = None if name is None else output_folder(name)
+        paths = [] if folder is None else sorted(path for pattern in patterns for path in folder.glob(pattern))
+        for path in paths:
+            # it may go at this moment
+            with contextlib.suppress(OSError):
+                status = path.stat()
+                state.update(json.dumps([path.name, status.st_mtime_ns, status.st_size]).encode())
+    # the host writes it into every picture: a digest tells nobody what lies in the folder
+    return state.hexdigest()

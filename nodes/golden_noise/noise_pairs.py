@@ -19,6 +19,8 @@ from .redenoised import Redenoised, check_text
 
 # How many seeds the host's widget has.
 SEEDS = 1 << 64
+# What the files of a folder of pairs are called.
+PAIR_FILES, PROMPT_FILES = "pair_*.safetensors", "prompt_*.safetensors"
 AGAIN_COLLECT = "delete that pair and run Collect Noise Pairs again"
 
 
@@ -77,7 +79,7 @@ def read_pairs(folder):
     Raises ValueError for a folder without pairs, with pairs of several shapes, or with a file that is no pair.
     """
     prompts, pairs = {}, []
-    for path in sorted(folder.glob("pair_*.safetensors")):
+    for path in sorted(folder.glob(PAIR_FILES)):
         try:
             noise, golden = _pair(path)
         except UnreadableFileError as error:

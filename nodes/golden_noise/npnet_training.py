@@ -1,5 +1,6 @@
 """Training of an NPNet on noise pairs (arXiv 2411.09502, section 3.3), with progress and restarts."""
 
+import contextlib
 import math
 import os
 
@@ -38,7 +39,7 @@ def train(folder, file_name, start, *, steps, batch_size, learning_rate, seed):
     on where its last state was written, and ends as it would have without the interrupt. Raises ValueError for inputs
     that cannot be trained with, a network of that name that is somebody's, and a disk that does not take the files.
     """
-    path = in_folder(NPNET_KINDS[0], file_name_of(file_name, "my_npnet"))
+    path = _path_of_network(file_name)
     if not (math.isfinite(learning_rate) and learning_rate > 0):
         raise input_error(f"learning_rate is {learning_rate}; enter a number above 0, such as 0.0001")
     # nodes run in inference mode, whose tensors cannot be trained
@@ -71,6 +72,17 @@ def train(folder, file_name, start, *, steps, batch_size, learning_rate, seed):
     if after >= before:
         warn_user(f"{report}; this is no better than plain noise: train longer or collect more pairs")
     return net, str(path), plain(report)
+
+
+def is_trained(file_name):
+    """Whether a network of that name is there; False for None, a name from a wire, and for what is no file's name."""
+    with contextlib.suppress(ValueError):
+        return file_name is not None and os.path.lexists(_path_of_network(file_name))
+    return False
+
+
+def _path_of_network(file_name):
+    return in_folder(NPNET_KINDS[0], file_name_of(file_name, "my_npnet"))
 
 
 def _trained(state, done, steps, batch, curve):

@@ -3,10 +3,10 @@
 from comfy_api.latest import io
 
 from .. import schema
-from ..files.output_folder import output_folder
+from ..files.output_folder import folder_stamp, output_folder
 from ..widgets import whole
-from .noise_pairs import collect_pairs
-from .npnet_training import train
+from .noise_pairs import PAIR_FILES, PROMPT_FILES, collect_pairs
+from .npnet_training import is_trained, train
 from .npnet_wire import NPNet
 from .redenoised import RedenoiseSettings
 
@@ -50,6 +50,10 @@ class NoisePairs(io.ComfyNode):
             ],
             outputs=[io.String.Output(display_name="pairs", tooltip="The folder, for Train NPNet.")],
         )  # fmt: skip
+
+    @classmethod
+    def fingerprint_inputs(cls, folder=None, **_):
+        return folder_stamp(folder, PAIR_FILES)
 
     @classmethod
     def execute(
@@ -97,6 +101,10 @@ class TrainNPNet(io.ComfyNode):
                 io.String.Output(display_name="report", tooltip="The file, the steps, and the loss on held-out pairs."),
             ],
         )  # fmt: skip
+
+    @classmethod
+    def fingerprint_inputs(cls, folder=None, file_name=None, **_):
+        return f"{folder_stamp(folder, PAIR_FILES, PROMPT_FILES)} {folder is not None and is_trained(file_name)}"
 
     @classmethod
     def execute(cls, folder, file_name, steps, batch_size, learning_rate, seed, npnet=None) -> io.NodeOutput:

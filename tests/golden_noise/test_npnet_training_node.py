@@ -1,11 +1,13 @@
 """Collecting noise pairs and training on them: restarts end where an unbroken run does, and a lesson is learnt."""
 
+import os
+
 import comfy.model_management
 import pytest
 import torch
 from safetensors.torch import load_file
 from support.models import conditioning, execute, tiny_model
-from support.noise_pairs import collect, learn
+from support.noise_pairs import collect, learn, make_pairs
 from support.npnets import small_weights
 from support.references import draw
 
@@ -135,6 +137,40 @@ def test_it_starts_from_a_network_of_another_size(model):
     assert net.sizes.side == 8
     key = "unet_embedding.swin.layers.0.blocks.0.attn.qkv.weight"
     torch.testing.assert_close(net.weights[key], start.weights[key], atol=1e-6, rtol=0)
+
+
+def test_the_host_runs_them_again_when_files_change(folders):
+    folder = make_pairs()
+    inputs = {"folder": "npnet_pairs", "file_name": "mine"}
+
+    def stamps():
+        return NoisePairs.fingerprint_inputs(**inputs), TrainNPNet.fingerprint_inputs(**inputs)
+
+    before = stamps()
+    (folder / "mine.training").write_bytes(b"a state")
+    assert stamps() == before
+    write_tensors(folder / "prompt_b.safetensors", {"prompt": draw(1, 77, 32)})
+    prompt = stamps()
+    assert prompt[0] == before[0] and prompt[1] != before[1]
+    (folders / "npnet").mkdir()
+    (folders / "npnet" / "mine.safetensors").write_bytes(b"a network")
+    network = stamps()
+    assert network[0] == before[0] and network[1] not in (before[1], prompt[1])
+    (folder / "pair_a_01.safetensors").unlink()
+    gone = stamps()
+    os.utime(folder / "pair_a_00.safetensors", ns=(1, 1))
+    assert all(len(set(found)) == 3 for found in zip(network, gone, stamps(), strict=True))
+
+
+@pytest.mark.parametrize("node", [NoisePairs, TrainNPNet])
+@pytest.mark.parametrize("name", ["../out", "", "nowhere"])
+def test_a_folder_that_is_not_there_or_linked_has_one_stamp(node, name, folders):
+    linked = node.fingerprint_inputs(folder=None, file_name=None)
+    make_pairs()
+    (folders / "npnet").mkdir()
+    (folders / "npnet" / "mine.safetensors").write_bytes(b"a network")
+    assert linked == node.fingerprint_inputs(folder=None, file_name="mine")
+    assert linked == node.fingerprint_inputs(folder=name, file_name="a/b")
 
 
 def test_bad_inputs(model):
