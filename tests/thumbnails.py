@@ -119,7 +119,8 @@ def rows_of(template, found):
     """(rows of pictures, captions) of a template; found: what `drawn` gives for each template that is run."""
     if template in ALONE:
         shown = found[template][ALONE[template]]
-        return [shown[i : i + 3] for i in range(0, len(shown), 3)], ()
+        columns = 2 if len(shown) == 4 else 3
+        return [shown[i : i + columns] for i in range(0, len(shown), columns)], ()
     pairs = [[found[run][without][0], found[run][with_it][0]] for run, without, with_it in SHOWN[template]]
     if len(pairs) < 3:
         return pairs, ("without", "with")
