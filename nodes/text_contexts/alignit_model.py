@@ -71,10 +71,12 @@ class AlignIT(Technique):
         return {("attn2", block): BaseRows(self, held, texts, (number, block)) for number, block in enumerate(blocks)}
 
     def _text(self, held, chunk, entry, call, timestep):
-        """(a key that changes with the text, its Contexts at this timestep or None, its OfBase)."""
+        """(a key that changes with the text, its keys and values as rows (L, T, D), its OfBase)."""
         contexts = contexts_of(entry.get("cross_attn"), entry)
         if contexts is None:
-            return (chunk.uuid,), (call.context[chunk.start][None], None), entry[OF_BASE]
+            # once: the host repeats a shorter prompt beside a longer one
+            own = call.context[chunk.start, : entry["cross_attn"].shape[1]]
+            return (chunk.uuid,), (own[None], None), entry[OF_BASE]
         fixed = held.setdefault(("contexts", chunk.uuid), contexts.to(call.context))
         return (chunk.uuid, timestep), fixed.at(timestep), entry[OF_BASE]
 

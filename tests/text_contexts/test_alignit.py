@@ -2,13 +2,15 @@
 
 import pytest
 import torch
+from comfy.patcher_extension import WrappersMP
 from composition.scene import same
 from support.clips import encoded, tiny_clip
-from support.compare import differ
+from support.compare import differ, relative
 from support.concepts import random_lora, with_lora
 from support.contexts import random
 from support.models import execute, sample, tiny_model
 
+import node_helpers
 import nodes
 from pack.nodes.host.layered_prompts import LAYERS
 from pack.nodes.text_contexts.alignit_node import AlignModel, AlignPrompt
@@ -131,6 +133,27 @@ def test_the_models_half(clip, base, caplog):
     assert torch.isfinite(run(patched, joined)).all()
     combined = nodes.ConditioningCombine().combine(positive, plain)[0]
     assert differ(run(patched, combined), run(customised, combined)) > 1e-4
+
+
+def test_prompts_that_the_host_repeats_act_as_alone(clip, base):
+    """Beside a longer negative prompt the host repeats this one, and how often may change during a run."""
+    bare, customised = models(base)
+    (patched,) = execute(AlignModel, model=customised, base_model=bare)
+    positive = align(clip, base, "a <dog> in the sea")
+    short, long = encoded(clip, "bad"), encoded(clip, "bad, " * 50)
+
+    def each_in_a_call(executor, inner, conds, *args, **kwargs):
+        alone = [[one if place == own else None for place, one in enumerate(conds)] for own in range(len(conds))]
+        return [executor(inner, several, *args, **kwargs)[own] for own, several in enumerate(alone)]
+
+    apart = patched.clone()
+    apart.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, "apart", each_in_a_call)
+    assert long[0][0].shape[1] == 2 * short[0][0].shape[1]
+    for one, other in ((short, long), (long, short)):
+        first = node_helpers.conditioning_set_values(one, {"end_percent": 0.4})
+        turns = [*first, *node_helpers.conditioning_set_values(other, {"start_percent": 0.4})]
+        together, alone = (sample(model, positive, turns, steps=2) for model in (patched, apart))
+        assert relative(together, alone) < 1e-4
 
 
 def test_parts_with_weights(clip, base):
