@@ -34,6 +34,13 @@ def hook_patches(patcher, key):
     return patcher.get_combined_hook_patches(patcher.current_hooks).get(key, [])
 
 
+def unpatched(patcher, key, weight):
+    """The weight of a MODEL under a key without its patches and the hooks in force; weight: as it is with them."""
+    # of hooks the host keeps what they found: a weight with patches, where these are written into it
+    kept = patcher.backup.get(key) if patcher is not None else None
+    return kept.weight if kept is not None else unhooked(patcher, key, weight)
+
+
 def unhooked(patcher, key, weight):
     """The weight of a MODEL under a key as it is without the hooks in force; weight: as it is with them."""
     return patcher.hook_backup[key][0] if patcher is not None and key in patcher.hook_backup else weight

@@ -16,7 +16,7 @@ from ..host.bare_unet import bare_unet, names_now
 from ..host.calls import as_written, live_unet
 from ..host.devices import own_of, related
 from ..host.fetched_weights import carrying
-from ..host.hooked_weights import hook_patches, hooks_key, unhooked
+from ..host.hooked_weights import hook_patches, hooks_key, unpatched
 from ..host.messages import input_error
 from ..host.packed_weights import is_packed, plain_layer, unpacked
 from ..host.unet_inputs import compute_dtype
@@ -91,8 +91,7 @@ class OwnWeights:
 
     def _patched(self, running, key, layer, kind, hooked):
         standing = getattr(layer, kind)
-        kept = running.backup.get(key) if running is not None else None
-        clean = kept.weight if kept is not None else unhooked(running, key, standing)
+        clean = unpatched(running, key, standing)
         # what runs may have more patches than the base that came in: nodes behind us belong to all paths, and so do
         # the hooks of the prompt
         shared = running.patches.get(key, ()) if running is not None else ()

@@ -8,6 +8,7 @@ from ..host.attention import plain_attention
 from ..host.bare_unet import on_bare_unet
 from ..host.blocks import attention_blocks, cross_attention, name_of_block, unet_of
 from ..host.calls import live_unet
+from ..host.hooked_weights import unpatched
 from ..host.layered_prompts import contexts_of
 from ..host.messages import input_error
 from ..host.packed_weights import check_unpackable, unpacked
@@ -96,7 +97,8 @@ class AlignIT(Technique):
         attention = cross_attention(live_unet(self.base_model.model), block)
         key = f"diffusion_model.{name_of_block(block)}.attn2.{side}.weight"
         (standing, *_), *patches = self.base_model.get_key_patches("diffusion_model.")[key]
-        weight = unpacked(getattr(attention, side), "weight", standing).float().clone()
+        clean = unpatched(self.base_model, key, standing)
+        weight = unpacked(getattr(attention, side), "weight", clean).float().clone()
         return comfy.lora.calculate_weight(patches, weight, key)
 
 

@@ -1,5 +1,6 @@
 """AlignIT by property: what is spliced where, which weights read it, and what is refused."""
 
+import comfy.hooks
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
@@ -12,7 +13,9 @@ from support.models import execute, sample, tiny_model
 
 import node_helpers
 import nodes
+from pack.nodes.host.blocks import name_of_block
 from pack.nodes.host.layered_prompts import LAYERS
+from pack.nodes.text_contexts.alignit_model import AlignIT
 from pack.nodes.text_contexts.alignit_node import AlignModel, AlignPrompt
 from pack.nodes.text_contexts.concept_words import Word, with_words
 
@@ -154,6 +157,21 @@ def test_prompts_that_the_host_repeats_act_as_alone(clip, base):
         turns = [*first, *node_helpers.conditioning_set_values(other, {"start_percent": 0.4})]
         together, alone = (sample(model, positive, turns, steps=2) for model in (patched, apart))
         assert relative(together, alone) < 1e-4
+
+
+def test_the_bases_weights_beside_a_lora_that_hangs_on_the_prompt(clip, base, monkeypatch):
+    bare, customised = models(base)
+    own = {name: weight.clone() for name, weight in bare.model.diffusion_model.state_dict().items()}
+    read = {}
+    (patched,) = execute(AlignModel, model=customised, base_model=bare)
+    real = AlignIT._weight
+    monkeypatch.setattr(AlignIT, "_weight", lambda self, place: read.setdefault(place, real(self, place)))
+    hooks = comfy.hooks.create_hook_lora(random_lora(bare, 9), 1.0, 0.0)
+    positive = node_helpers.conditioning_set_values(align(clip, base, "a <dog> in the sea"), {"hooks": hooks})
+    sample(patched, positive, encoded(clip, "bad"), steps=1)
+    assert read
+    for (block, side), weight in read.items():
+        assert relative(weight, own[f"{name_of_block(block)}.attn2.{side}.weight"]) < 1e-6
 
 
 def test_parts_with_weights(clip, base):
