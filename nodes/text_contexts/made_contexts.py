@@ -7,6 +7,8 @@ before its last norm, for values alone (L, D), or None.
 from bisect import bisect_right
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from threading import Lock
+from weakref import WeakKeyDictionary
 
 import comfy.model_management as mm
 import torch
@@ -20,6 +22,8 @@ from .word_tokenizer import KEYS, MAKER, ROWS
 
 # How far a unit vector beside the encoder's state moves it, by the state's own length (NeTI, arXiv 2305.15391).
 BYPASS = 0.2
+# One lock for each encoder: the threads of several devices share it.
+_LOCKS, _LOCK = WeakKeyDictionary(), Lock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,17 +126,20 @@ def differently_patched():
 
 @contextmanager
 def _states_of(encoder, skipped, device):
-    """Inside, an encoder of the host gives its states before its last norm, on a device."""
+    """Inside, an encoder of the host gives its states before its last norm, on a device, to one thread at a time."""
     wanted = {"layer": "hidden", "layer_idx": skipped, "layer_norm_hidden_state": False, "execution_device": device}
     # older hosts know no device but that of the weights
-    before = {name: getattr(encoder, name) for name in wanted if hasattr(encoder, name)}
-    for name in before:
-        setattr(encoder, name, wanted[name])
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(encoder, name, value)
+    with _LOCK:
+        lock = _LOCKS.setdefault(encoder, Lock())
+    with lock:
+        before = {name: getattr(encoder, name) for name in wanted if hasattr(encoder, name)}
+        for name in before:
+            setattr(encoder, name, wanted[name])
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                setattr(encoder, name, value)
 
 
 def _is_made(token):

@@ -1,5 +1,7 @@
 """Words that a network makes while sampling: the text encoder reads the prompt anew at each timestep."""
 
+from threading import Event, Thread
+
 import comfy.model_management as mm
 import pytest
 import torch
@@ -219,6 +221,31 @@ def test_what_other_nodes_do_is_done_when_it_is_made():
     assert not zeroed[0][1][LAYERS].at(10.0)[0].eq(0).all()
     bare = tiny_model()
     assert same(run(attach(bare, LayerContexts()), zeroed, other), run(bare, zeroed, other))
+
+
+def test_threads_take_turns():
+    """Each device samples in a thread of its own, and all of them ask one text encoder."""
+    clip, (first, second, done) = tiny_clip(), (Event() for _ in range(3))
+    encoder = clip.cond_stage_model.clip_l
+    before = encoder.layer, encoder.layer_idx, encoder.layer_norm_hidden_state
+
+    class Slow(Made):
+        def at(self, timestep):
+            # the later one comes while the first is inside, and leaves behind it, were nothing in its way
+            mine, awaited = (first, second) if timestep == 500.0 else (second, done)
+            mine.set()
+            awaited.wait(0.5)
+            return super().at(timestep)
+
+    ((_, values),) = encoded(taught(clip, Slow()), PROMPT)
+    one, other = (Thread(target=values[LAYERS].at, args=(timestep,)) for timestep in (500.0, 100.0))
+    one.start()
+    first.wait(10)
+    other.start()
+    one.join()
+    done.set()
+    other.join()
+    assert (encoder.layer, encoder.layer_idx, encoder.layer_norm_hidden_state) == before
 
 
 def test_contents_tell_makers_tokens_and_patches_apart():
