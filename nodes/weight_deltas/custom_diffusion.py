@@ -7,6 +7,7 @@ from statistics import median
 
 import comfy.lora
 import comfy.utils
+import torch
 
 from ..host.bare_unet import on_bare_unet
 from ..host.blocks import unet_of
@@ -85,7 +86,10 @@ def _patches(file, base):
             if not change.any():
                 # DisenDiff writes what it has not trained
                 continue
-            patches[whole] = ("diff", (change.to(standing[whole][0][0].dtype),))
+            dtype = standing[whole][0][0].dtype
+            # fp8 and packed forms are too coarse for a difference of weights
+            fine = dtype.is_floating_point and dtype.itemsize > 1
+            patches[whole] = ("diff", (change.to(dtype if fine else torch.float16),))
         shares.append(float(change.norm() / weight.norm().clamp(min=1e-12)))
     return patches, shares
 

@@ -6,7 +6,7 @@ import comfy.utils
 import pytest
 import torch
 from support.clips import encoded
-from support.compare import differ
+from support.compare import differ, relative
 from support.concepts import random_lora, with_lora
 from support.contexts import random
 from support.edloras import loras  # noqa: F401 (fixture)
@@ -88,6 +88,15 @@ def test_strengths(loras):  # noqa: F811
     own = base.model.state_dict()[key]
     # at 1 it is the file's own weight
     assert torch.allclose(own + whole.patches[key][0][1][1][0], _weight(base, key), atol=1e-6)
+
+
+def test_checkpoints_in_fp8_get_the_whole_change(loras):  # noqa: F811
+    base = tiny_model()
+    base.model.diffusion_model.to(torch.float8_e4m3fn)
+    patched, _, _ = load(loras, contents(), base)
+    for key, ((_, (_, (change,)), *_),) in patched.patches.items():
+        expected = _weight(base, key) - base.model.state_dict()[key].float()
+        assert relative(change.float(), expected) < 1e-3
 
 
 def _weight(base, key):
