@@ -3,6 +3,7 @@
 The abstract is all that was to be had of the paper; what it leaves open is our decision, as the help page says.
 """
 
+import re
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,8 @@ from ..host.token_runs import equal_tokens, tokens_between
 
 ALIGNED = ("both", "keys", "values")
 SLOT = "{}"
+# A word ends for CLIP where its letters do.
+_LETTERS_BEFORE, _LETTERS_BEHIND = r"(?<![^\W\d_])", r"(?![^\W\d_])"
 # Where the conditioning says which rows are the base's: an OfBase.
 OF_BASE = "personalization_alignit"
 
@@ -58,14 +61,13 @@ def align(clip, base_clip, texts, parts="both"):
     spliced; the other side is the prompt by the customised CLIP. Raises ValueError where the concept is not found, and
     for parts that are none of ALIGNED.
     """
-    prompt, concept, class_word, dummy = texts
+    prompt, concept, class_word, dummy = texts = tuple(text.strip() for text in texts)
     check_listed("parts", parts, ALIGNED)
     _check(concept, class_word, dummy)
     check_clip(clip)
     check_clip(base_clip)
     tensor, values = encoded(clip, prompt)
-    plain = prompt.replace(concept, class_word)
-    base, dummied = encoded(base_clip, plain), encoded(clip, dummy.replace(SLOT, concept))
+    base, dummied = encoded(base_clip, _plain(prompt, concept, class_word)), encoded(clip, dummy.replace(SLOT, concept))
     length = base[0].shape[1] if parts == "both" else tensor.shape[1]
     splice = _splice(clip, base_clip, texts, (base[0].shape[1], length))
     mine, own, other = ((contexts_of(*text) or FixedContexts(text[0])) for text in ((tensor, values), base, dummied))
@@ -134,6 +136,13 @@ def _check(concept, class_word, dummy):
         raise input_error(f'dummy is "{dummy}"; write {{}} where the concept belongs, such as a photo of a {{}}')
 
 
+def _plain(prompt, concept, class_word):
+    """The prompt with the class word in the place of the concept, which other words may hold: dog in dogma."""
+    before = _LETTERS_BEFORE if concept[0].isalpha() else ""
+    behind = _LETTERS_BEHIND if concept[-1].isalpha() else ""
+    return re.sub(before + re.escape(concept) + behind, lambda _: class_word, prompt, flags=re.IGNORECASE)
+
+
 def _splice(clip, base_clip, texts, lengths):
     """The Splice of the texts; lengths: of the base prompt's rows, and of what is made."""
     prompt, concept, class_word, dummy = texts
@@ -145,7 +154,7 @@ def _splice(clip, base_clip, texts, lengths):
     if not there:
         raise input_error(f'the concept "{concept}" is not found in the dummy prompt; use a shorter one')
     taken = _rows(short, there[0], phrase, f'the concept "{concept}" of the dummy prompt')
-    plain, moved, spans = _tokens(base_clip, prompt.replace(concept, class_word)), 0, []
+    plain, moved, spans = _tokens(base_clip, _plain(prompt, concept, class_word)), 0, []
     for start in here:
         _rows(mine, start, phrase, f'the concept "{concept}"')
         if start + moved not in _starts(plain, ordinary):

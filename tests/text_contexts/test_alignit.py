@@ -73,6 +73,22 @@ def test_phrases_of_other_lengths_in_several_places(clip, base):
     assert torch.equal(tensor, torch.cat(parts, 1))
 
 
+def test_a_concept_in_other_letters_and_inside_other_words(clip, base):
+    for prompt, plain, concept in (
+        ("a dog in a dogma", "a cat in a dogma", "dog"),
+        ("a dogma of a dog", "a dogma of a cat", "dog "),
+        ("a Dog in the sea", "a cat in the sea", "dog"),
+        ("a <dog> in the sea", "a cat in the sea", " <dog> "),
+        ("red<dog>2", "redcat2", "<dog>"),
+        ("a dog2", "a cat2", "dog"),
+    ):
+        ((tensor, _),) = align(clip, base, prompt, concept)
+        expected = context(base, plain)
+        changed = [row for row in range(77) if not torch.equal(tensor[0, row], expected[0, row])]
+        dummy, (row,) = context(clip, f"a photo of a {concept.strip()}"), changed
+        assert torch.equal(tensor[0, row], dummy[0, 5])
+
+
 @pytest.mark.parametrize("parts", ["keys", "values"])
 def test_one_side_alone(parts, clip, base):
     prompt = "a <dog> in the sea"
