@@ -1,6 +1,7 @@
 """AlignIT by property: what is spliced where, which weights read it, and what is refused."""
 
 import comfy.hooks
+import node_helpers
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
@@ -11,7 +12,6 @@ from support.concepts import random_lora, with_lora
 from support.contexts import random
 from support.models import execute, sample, tiny_model
 
-import node_helpers
 import nodes
 from pack.nodes.host.blocks import name_of_block
 from pack.nodes.host.layered_prompts import LAYERS
