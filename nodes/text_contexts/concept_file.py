@@ -11,7 +11,7 @@ from ..files.safe_files import read_contents
 from ..files.told_kinds import kind_of
 from ..host.messages import input_error, warn_user
 from .mistaken_words import not_the_kind
-from .taught_clip import file_word
+from .taught_clip import own_word
 
 CONCEPT_KIND = "embeddings"
 # How many tokens CLIP's own table has; rows behind are words.
@@ -141,12 +141,7 @@ class _Reading:
             )
 
     def _word(self, name, *vectors):
-        if name in ("*", "emb_params") or not name.strip():
-            name = file_word(self.path.stem)
-        elif name.isalnum():
-            # in a prompt it would be an ordinary word
-            name = file_word(self.path.stem, name if self.words else "")
-        self.words[name] = tuple(vectors)
+        self.words[own_word(name, self.path.stem, further=bool(self.words))] = tuple(vectors)
 
     def _vectors(self, name, rows, encoder=None):
         fits = isinstance(rows, torch.Tensor) and rows.is_floating_point() and rows.ndim in (1, 2) and rows.numel()

@@ -18,7 +18,7 @@ from .concept_file import CONCEPT_KIND
 from .concept_words import Word, encoders_of
 from .layer_contexts import LayerContexts
 from .mistaken_words import not_the_kind
-from .taught_clip import entered_word, file_word, taught_clip, width_of
+from .taught_clip import entered_word, own_word, taught_clip, width_of
 
 _KIND = "NeTI"
 _LAYERS = 16
@@ -72,8 +72,7 @@ def attach_neti(model, clip, choice, truncation=HIDDEN, word=""):
     contents = read_contents(path)
     maker = _maker(contents, path.name, width_of(clip, "l"), truncation)
     own = _part(contents, "cfg", "data").get("placeholder_token")
-    name = entered_word(word, path.name) or (own if isinstance(own, str) and not own.isalnum() else "")
-    name = name.strip() or file_word(path.stem)
+    name = entered_word(word, path.name) or own_word(own if isinstance(own, str) else "", path.stem)
     plain = _plain(path, own, maker)
     words = [Word(name, {"l": plain.reshape(1, -1)}, maker=maker)]
     return attach(model, LayerContexts((_KIND,))), taught_clip(clip, words, path.name), name

@@ -6,6 +6,8 @@ from ..host.families import CONTEXT_WIDTHS
 from ..host.messages import input_error, warn_user
 from .concept_words import encoders_of, with_words, words_of
 
+# What the host reads before it looks for words.
+_MISREAD = re.compile(r"[()]|embedding:")
 # The width of each encoder in published models, and whose it is.
 ENCODER_WIDTHS = {768: "SD1.x and SDXL", 1024: "SD2.x", 1280: "SDXL"}
 
@@ -29,15 +31,37 @@ def taught_clip(clip, words, file):
 
 def file_word(stem, own=""):
     """A name for a word of a file: for one that has none of its own, or an own one that ordinary texts hold."""
-    stem = re.sub(r"[<>\s]+", "_", stem)
+    # round brackets and the sign before them are the host's own
+    stem = re.sub(r"[<>()\\\s]+", "_", stem)
     return f"<{stem}_{own}>" if own else f"<{stem}>"
 
 
+def own_word(own, stem, further=False):
+    """A name for a word that a file calls `own`; further: whether the file has words before it."""
+    own = own.strip()
+    if own in ("", "*", "emb_params"):
+        return file_word(stem)
+    if own.isalnum():
+        # in a prompt it would be an ordinary word
+        return file_word(stem, own if further else "")
+    return file_word(own.strip("<>")) if _MISREAD.search(own) else own
+
+
 def entered_word(word, file):
-    """A word as the user entered it, "" for none; ValueError for one of spaces alone."""
+    """A word as the user entered it, "" for none; ValueError for one of spaces alone, or that the host misreads."""
     if word and not word.strip():
         raise input_error(f"{file}: word holds spaces alone; enter a name such as <cat>, or leave it empty")
+    check_entered(word, file)
     return word.strip()
+
+
+def check_entered(words, file):
+    """ValueError for names that do not reach the tokens of a prompt as they are."""
+    if _MISREAD.search(words):
+        raise input_error(
+            f'{file}: the word "{words}" is read as something else in a prompt, where round brackets are weights and '
+            "embedding: names a file; enter one such as <cat>"
+        )
 
 
 def width_of(clip, encoder):

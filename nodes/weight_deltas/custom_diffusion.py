@@ -16,7 +16,7 @@ from ..host.clip_text import check_clip
 from ..host.messages import input_error, warn_user
 from ..host.packed_weights import check_unpackable, unpacked
 from ..text_contexts.concept_words import Word
-from ..text_contexts.taught_clip import placed, taught_clip
+from ..text_contexts.taught_clip import check_entered, placed, taught_clip
 from .custom_diffusion_file import read_custom_diffusion
 
 # Changes beyond this share of the weights are more than a concept.
@@ -56,6 +56,7 @@ def _names(model):
 
 
 def _renamed(file, words):
+    check_entered(words, file.name)
     names = words.split()
     if names and len(names) != len(file.words):
         raise input_error(

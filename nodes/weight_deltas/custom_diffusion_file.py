@@ -10,6 +10,7 @@ from ..files.told_kinds import KINDS, kind_of
 from ..host.families import CONTEXT_WIDTHS
 from ..host.messages import input_error
 from ..text_contexts.concept_file import Vectors
+from ..text_contexts.taught_clip import own_word
 
 DELTA_KIND = "loras"
 _LDM = "model.diffusion_model."
@@ -53,7 +54,7 @@ def read_custom_diffusion(choice, names, shapes):
         weights[key] = _checked(file, name, value, shapes[key])
     if not weights:
         raise input_error(f"{file} holds no weights of cross-attentions; load its words with Load Concept Words")
-    return CustomDiffusionFile(file, weights, _words(contents, file))
+    return CustomDiffusionFile(file, weights, _words(contents, path))
 
 
 def _named(contents):
@@ -96,7 +97,7 @@ def _checked(file, name, value, shape):
     return pair
 
 
-def _words(contents, file):
+def _words(contents, path):
     """{word: (Vectors, ...)} in the file's order."""
     named = contents.get("modifier_token")
     if isinstance(named, dict):
@@ -104,7 +105,8 @@ def _words(contents, file):
         for name, rows in named.items():
             several = rows if isinstance(rows, list) else [rows]
             if not all(isinstance(one, torch.Tensor) and one.numel() for one in several):
-                raise input_error(f"{file} is damaged: its word {name} is no vector; download the file again")
+                raise input_error(f"{path.name} is damaged: its word {name} is no vector; download the file again")
+            name = own_word(str(name), path.stem, further=bool(words))
             words[name] = tuple(Vectors(one.float().reshape(1, -1)) for one in several)
         return words
     inner = contents.get("state_dict")

@@ -125,6 +125,22 @@ def test_names_of_the_users_own(embeddings):  # noqa: F811
         load("asset", apart)
 
 
+@pytest.mark.parametrize("name", ["*", "my (cat)"])
+def test_a_files_name_with_the_signs_of_weights(name, embeddings):  # noqa: F811
+    file = written(embeddings / "cat (1).pt", {"string_to_param": {name: rows(1, 32)}})
+    taught, words = execute(ConceptLoader, clip=tiny_clip(), concept_file=file)
+    assert words == ("<cat_1_>" if name == "*" else "<my_cat_>")
+    tokens = [token for token, *_ in taught.tokenize(f"a photo of {words}")["l"][0]]
+    assert sum(map(torch.is_tensor, tokens)) == 1
+
+
+@pytest.mark.parametrize("word", ["my cat (old)", "embedding:cat"])
+def test_entered_names_that_are_read_as_something_else(word, embeddings):  # noqa: F811
+    file = written(embeddings / "cat.pt", {"string_to_param": {"*": rows(1, 32)}})
+    with pytest.raises(ValueError, match="is read as something else in a prompt"):
+        execute(ConceptLoader, clip=tiny_clip(), concept_file=file, word=word)
+
+
 def test_the_same_words_again_are_said(embeddings, caplog):  # noqa: F811
     file = put(embeddings, "bundle_diffusers_new1.bin")
     taught, _ = execute(ConceptLoader, clip=tiny_clip(), concept_file=file)

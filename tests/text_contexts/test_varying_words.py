@@ -56,6 +56,12 @@ def test_settings_of_the_sampler(node, settings, embeddings):  # noqa: F811
     assert torch.isfinite(found).all() and not torch.allclose(found, other)
 
 
+@pytest.mark.parametrize("own", ["*", "sks", ""])
+def test_ordinary_names_of_a_mapper_are_not_taken(own, embeddings):  # noqa: F811
+    file = edited(embeddings, NeTILoader, lambda c: c["cfg"]["data"].update(placeholder_token=own))
+    assert load(NeTILoader, embeddings, file=file)[2] == "<edited>"
+
+
 def test_the_words_names(embeddings):  # noqa: F811
     assert load(ProSpectLoader, embeddings)[2] == "<prospect_concept>"
     _, clip, _ = load(ProSpectLoader, embeddings, word="<w>")

@@ -147,6 +147,14 @@ def test_other_names_for_the_words(loras):  # noqa: F811
         load(loras, content, words="<a> <b> <c>")
 
 
+@pytest.mark.parametrize("own", ["*", "", "sks"])
+def test_ordinary_names_are_not_taken(own, loras):  # noqa: F811
+    content = {**contents(), "modifier_token": {own: random(32), "toy": random(32, seed=1)}}
+    assert load(loras, content)[2] == "<delta> <delta_toy>"
+    with pytest.raises(ValueError, match="is read as something else in a prompt"):
+        load(loras, content, words="<a> (b)")
+
+
 KEY = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"
 
 
