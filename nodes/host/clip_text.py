@@ -17,6 +17,17 @@ def check_clip(clip):
         )
 
 
+def encoded_once(clip, text):
+    """As `encoded`; ValueError for a CLIP that encodes a text several times, for parts of sampling."""
+    several = clip.encode_from_tokens_scheduled(tokenized(clip, text))
+    if len(several) > 1:
+        raise input_error(
+            f"this clip has hooks with keyframes, so it encodes a text {len(several)} times, and one is needed here; "
+            "connect a clip without keyframes"
+        )
+    return several[0]
+
+
 def encoded(clip, text):
     """The conditioning of a text: (cross_attn (1, L, D), the dictionary of its other values)."""
     tokens = tokenized(clip, text)

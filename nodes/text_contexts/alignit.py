@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from ..host.choices import check_listed
-from ..host.clip_text import check_clip, encoded
+from ..host.clip_text import check_clip, encoded_once
 from ..host.contexts import Contexts, FixedContexts
 from ..host.layered_prompts import LAYERS, PLAIN, contexts_of
 from ..host.messages import input_error
@@ -58,16 +58,17 @@ def align(clip, base_clip, texts, parts="both"):
     rest as the base CLIP reads it with the class word in the concept's place.
 
     texts: (prompt, concept, class word, dummy prompt with {} for the concept); parts: whether keys, values or both are
-    spliced; the other side is the prompt by the customised CLIP. Raises ValueError where the concept is not found, and
-    for parts that are none of ALIGNED.
+    spliced; the other side is the prompt by the customised CLIP. Raises ValueError where the concept is not found, for
+    parts that are none of ALIGNED and for CLIPs with keyframes.
     """
     prompt, concept, class_word, dummy = texts = tuple(text.strip() for text in texts)
     check_listed("parts", parts, ALIGNED)
     _check(concept, class_word, dummy)
     check_clip(clip)
     check_clip(base_clip)
-    tensor, values = encoded(clip, prompt)
-    base, dummied = encoded(base_clip, _plain(prompt, concept, class_word)), encoded(clip, dummy.replace(SLOT, concept))
+    tensor, values = encoded_once(clip, prompt)
+    base = encoded_once(base_clip, _plain(prompt, concept, class_word))
+    dummied = encoded_once(clip, dummy.replace(SLOT, concept))
     length = base[0].shape[1] if parts == "both" else tensor.shape[1]
     splice = _splice(clip, base_clip, texts, (base[0].shape[1], length))
     mine, own, other = ((contexts_of(*text) or FixedContexts(text[0])) for text in ((tensor, values), base, dummied))
