@@ -8,6 +8,7 @@ from ..host.attention import plain_attention
 from ..host.bare_unet import on_bare_unet
 from ..host.blocks import attention_blocks, cross_attention, name_of_block, unet_of
 from ..host.calls import live_unet
+from ..host.contexts import FixedContexts
 from ..host.hooked_weights import unpatched
 from ..host.layered_prompts import contexts_of
 from ..host.messages import input_error
@@ -79,17 +80,21 @@ class AlignIT(Technique):
             own = call.context[chunk.start, : entry["cross_attn"].shape[1]]
             return (chunk.uuid,), (own[None], None), entry[OF_BASE]
         fixed = held.setdefault(("contexts", chunk.uuid), contexts.to(call.context))
-        return (chunk.uuid, timestep), fixed.at(timestep), entry[OF_BASE]
+        key = (chunk.uuid,) if isinstance(fixed, FixedContexts) else (chunk.uuid, timestep)
+        return key, fixed.at(timestep), entry[OF_BASE]
 
     def projected(self, held, key, rows, place):
-        """(T, d): rows (T, D) through the base MODEL's projection at a place, computed once for one text."""
-        if held.get("key") != key:
+        """(T, d): rows (T, D) through the base MODEL's projection at a place, computed once for each text."""
+        uuid, *_ = key
+        known = held.setdefault(("projected", uuid), {})
+        if known.get("key") != key:
             # of earlier timesteps
-            held.update(key=key, projected={})
-        if place not in held["projected"]:
+            known.clear()
+            known["key"] = key
+        if place not in known:
             weight = self._weight(place)
-            held["projected"][place] = rows @ weight.to(rows).T
-        return held["projected"][place]
+            known[place] = rows @ weight.to(rows).T
+        return known[place]
 
     def _weight(self, place):
         """The base MODEL's own weight with its patches, whatever is loaded or patched at the moment."""

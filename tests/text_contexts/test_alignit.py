@@ -190,6 +190,31 @@ def test_the_bases_weights_beside_a_lora_that_hangs_on_the_prompt(clip, base, mo
         assert relative(weight, own[f"{name_of_block(block)}.attn2.{side}.weight"]) < 1e-6
 
 
+def test_the_bases_weights_are_read_once_for_each_prompt(clip, base, monkeypatch):
+    bare, customised = models(base)
+    (patched,) = execute(AlignModel, model=customised, base_model=bare)
+    real, read = AlignIT._weight, []
+    monkeypatch.setattr(AlignIT, "_weight", lambda self, place: read.append(place) or real(self, place))
+    two = (align(clip, base, "a <dog> in the sea"), align(clip, base, "a <dog> in the wood", parts="keys"))
+    sample(patched, nodes.ConditioningCombine().combine(*two)[0], encoded(clip, "bad"), steps=2)
+    # of the second one keys alone
+    places = set(read)
+    assert len(read) == len(places) + sum(side == "to_k" for _, side in places)
+
+
+def test_a_clip_with_keyframes_is_refused(clip, base):
+    hooks = comfy.hooks.create_hook_lora(random_lora(tiny_model(), 9), 1.0, 1.0)
+    group = comfy.hooks.HookKeyframeGroup()
+    for strength, start in ((1.0, 0.0), (0.5, 0.5)):
+        group.add(comfy.hooks.HookKeyframe(strength, start_percent=start))
+    hooks.set_keyframes_on_hooks(group)
+    scheduled = clip.clone()
+    scheduled.patcher.forced_hooks, scheduled.use_clip_schedule = hooks, True
+    scheduled.apply_hooks_to_conds = None
+    with pytest.raises(ValueError, match="this clip has hooks with keyframes, so it encodes a text 2 times"):
+        align(scheduled, base, "a <dog> in the sea")
+
+
 def test_parts_with_weights(clip, base):
     bare, customised = models(base)
     (patched,) = execute(AlignModel, model=customised, base_model=bare)
