@@ -13,6 +13,7 @@ from ..host.bare_unet import on_bare_unet
 from ..host.blocks import unet_of
 from ..host.choices import check_number
 from ..host.clip_text import check_clip
+from ..host.families import family_of
 from ..host.messages import input_error, warn_user
 from ..host.packed_weights import check_unpackable, unpacked
 from ..text_contexts.concept_words import Word
@@ -32,6 +33,8 @@ def attach_custom_diffusion(model, clip, choice, *, strength=1.0, words="", trai
     """
     check_number("strength", strength)
     unet = unet_of(model, "Custom Diffusion")
+    if trained_on is not None:
+        _check_same_family(model, trained_on)
     shapes = {key: tuple(weight.shape) for key, weight in unet.named_parameters()}
     file = read_custom_diffusion(choice, _names(model), shapes)
     names = _renamed(file, words)
@@ -48,6 +51,16 @@ def attach_custom_diffusion(model, clip, choice, *, strength=1.0, words="", trai
         if set(clone.add_patches(patches, strength)) != set(patches):
             raise input_error("this model does not accept weight patches; connect one from a checkpoint loader")
     return clone, taught_clip(clip, taught, file.name) if taught else clip, " ".join(names)
+
+
+def _check_same_family(model, trained_on):
+    unet_of(trained_on, "Custom Diffusion")
+    mine, other = family_of(model), family_of(trained_on)
+    if mine != other:
+        raise input_error(
+            f"trained_on is {other} and model is {mine}; connect the {mine} checkpoint that the file was trained on, "
+            "or none"
+        )
 
 
 def _names(model):

@@ -147,6 +147,11 @@ def test_other_names_for_the_words(loras):  # noqa: F811
         load(loras, content, words="<a> <b> <c>")
 
 
+def test_a_base_of_another_family_is_refused(loras):  # noqa: F811
+    with pytest.raises(ValueError, match=r"trained_on is SDXL and model is SD1\.5; connect the SD1\.5 checkpoint"):
+        load(loras, contents(), trained_on=tiny_model("sdxl"))
+
+
 @pytest.mark.parametrize("own", ["*", "", "sks"])
 def test_ordinary_names_are_not_taken(own, loras):  # noqa: F811
     content = {**contents(), "modifier_token": {own: random(32), "toy": random(32, seed=1)}}
