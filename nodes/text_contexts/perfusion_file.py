@@ -61,9 +61,11 @@ def read_perfusion(choice, blocks):
 
 def _by_position(contents, blocks, file):
     """One concept, whose outputs belong to positions; layers by name."""
-    given, embedding = contents.get("target_input"), contents.get("embedding") or {}
+    given, embedding = contents.get("target_input"), contents.get("embedding")
+    embedding = embedding if isinstance(embedding, dict) else {}
     outputs, named = contents["target_output"], embedding.get("string_to_param")
-    if not isinstance(given, torch.Tensor) or not isinstance(named, dict) or not named:
+    vector = next(iter(named.values()), None) if isinstance(named, dict) else None
+    if not isinstance(given, torch.Tensor) or not isinstance(vector, torch.Tensor):
         raise input_error(f"{file} lacks target_input or its word; download the file again")
     edits = {}
     for block, (name, *_) in blocks.items():
@@ -72,7 +74,6 @@ def _by_position(contents, blocks, file):
             if not isinstance(outputs.get(key), torch.Tensor):
                 raise input_error(f"{file} lacks {key}; choose a file for this checkpoint's family")
             edits[block, side] = Edit(given.float().reshape(-1), outputs[key].float())
-    vector = next(iter(named.values()))
     words = embedding.get("initializer_words")
     superclass = words[0] if isinstance(words, list) and words and isinstance(words[0], str) else ""
     return [vector.float().reshape(-1)], [edits], superclass
@@ -81,7 +82,7 @@ def _by_position(contents, blocks, file):
 def _by_module(contents, blocks, file):
     """Several concepts, one output each, in the order of the trained model's modules."""
     vectors, pairs = contents.get("embed_params"), contents.get("key_value_params")
-    plain = isinstance(vectors, torch.Tensor) and isinstance(pairs, list)
+    plain = isinstance(vectors, torch.Tensor) and vectors.ndim > 0 and vectors.numel() and isinstance(pairs, list)
     if not plain or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
         raise input_error(f"{file} lacks embed_params or key_value_params; download the file again")
     if len(pairs) != 2 * len(blocks):
@@ -90,6 +91,8 @@ def _by_module(contents, blocks, file):
             f"needs {2 * len(blocks)}: choose a file for this checkpoint's family"
         )
     vectors = vectors.float().reshape(-1, vectors.shape[-1])
+    if not all(isinstance(one, torch.Tensor) and _divides(len(vectors), one) for pair in pairs for one in pair):
+        raise input_error(f"{file} is damaged: its pairs are not of {len(vectors)} concepts; download the file again")
     order = _order(pairs, blocks, file)
     edits = [{} for _ in vectors]
     for number, (given, made) in enumerate(pairs):
@@ -99,10 +102,14 @@ def _by_module(contents, blocks, file):
     return list(vectors), edits, ""
 
 
+def _divides(count, tensor):
+    return tensor.numel() > 0 and tensor.numel() % count == 0
+
+
 def _order(pairs, blocks, file):
     """The blocks in the order of the pairs: as LDM has them, or as diffusers does, with the middle last."""
     last = sorted(blocks, key=lambda block: block[0] == "middle")
-    widths = [made.shape[-1] for _, made in pairs[::2] if isinstance(made, torch.Tensor)]
+    widths = [made.shape[-1] if made.ndim else 1 for _, made in pairs[::2]]
     for order in (list(blocks), last):
         if [blocks[block][1] for block in order] == widths:
             return order
@@ -115,6 +122,8 @@ def _order(pairs, blocks, file):
 def _check(edits, blocks, file):
     for (block, side), edit in (item for several in edits for item in several.items()):
         name, made, width = blocks[block]
+        if not edit.outputs.numel() or not edit.outputs.ndim:
+            raise input_error(f"{file} is damaged: {name}.{side} has no table of outputs; download the file again")
         if edit.outputs.ndim != 2 or edit.outputs.shape[-1] != made or edit.inputs.shape != (width,):
             raise input_error(
                 f"{file} has outputs of {edit.outputs.shape[-1]} and inputs of {edit.inputs.shape[-1]} for "

@@ -154,6 +154,27 @@ def test_what_does_not_fit(embeddings):  # noqa: F811
     refused(embeddings, "is a file of learned words, not a Perfusion file; load it with Load Concept Words", file=words)
 
 
+@pytest.mark.parametrize(
+    ("file", "says", "change"),
+    [
+        (FILE, "lacks target_input or its word", lambda c: c["embedding"].update(string_to_param={"*": "x"})),
+        (FILE, "lacks target_input or its word", lambda c: c.update(embedding=torch.ones(3))),
+        (FILE, "is damaged: .* has no table of outputs", lambda c: _outputs(c, lambda t: t[:0])),
+        (FILE, "is damaged: .* has no table of outputs", lambda c: _outputs(c, lambda t: t[0, 0])),
+        (RANK1, "is damaged: its pairs are not of", lambda c: c["key_value_params"][0].__setitem__(0, "x")),
+        (RANK1, "lacks embed_params or key_value_params", lambda c: c.update(embed_params=torch.tensor(1.0))),
+        (RANK1, "is damaged: its pairs are not of 7 concepts", lambda c: c.update(embed_params=torch.ones(7, 32))),
+    ],
+)
+def test_damaged_files(file, says, change, embeddings):  # noqa: F811
+    refused(embeddings, says, file=edited(embeddings, change, file))
+
+
+def _outputs(contents, change):
+    outputs = contents["target_output"]
+    outputs.update({name: change(tensor).clone() for name, tensor in outputs.items()})
+
+
 def test_files_of_other_text_encoders_do_not_join(embeddings):  # noqa: F811
     other = edited(embeddings, lambda contents: contents.update(C_inv=2 * contents["C_inv"]))
     model = load(embeddings)[0]
