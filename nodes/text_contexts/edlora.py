@@ -80,6 +80,11 @@ def _check_words(edlora, clip):
     for number, encoder in enumerate(_ENCODERS):
         rows = {name: pair[number] for name, pair in edlora.words.items() if pair[number] is not None}
         network = getattr(clip.cond_stage_model, f"clip_{encoder}", None)
+        if not rows and edlora.words and network is not None:
+            raise input_error(
+                f"{edlora.name} has no words for the text encoder clip_{encoder}, which this clip has; connect the "
+                "clip of the model's own family"
+            )
         if not rows:
             continue
         if network is None:

@@ -147,6 +147,7 @@ def test_clips(model, clip, loras):  # noqa: F811
     refused(
         model, tiny_clip(widths={"l": 48}), TINY.name, "<cat_1> is 32 wide, the text encoder clip_l expects 48; connect"
     )
+    refused(model, tiny_clip("sdxl"), TINY.name, "has no words for the text encoder clip_g, which this clip has")
     sdxl, pair = tiny_model("sdxl", seed=1), tiny_clip("sdxl")
     put(loras / "xl.pth", random_contents(sdxl, pair))
     refused(sdxl, clip, "xl.pth", "words for the text encoder clip_g, which this clip lacks")
