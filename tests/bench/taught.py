@@ -1,6 +1,7 @@
 """What effect_training learns on the pocket model: by the pack's nodes, and by the host's own trainer."""
 
 import math
+import uuid
 
 import effects
 
@@ -101,6 +102,8 @@ def patched_as(model, other):
     found = model.clone()
     for key, patches in other.patches.items():
         found.patches[key] = [*found.patches.get(key, []), *patches]
+    # by which the host tells what its weights are patched with
+    found.patches_uuid = uuid.uuid4()
     return found
 
 
