@@ -24,7 +24,7 @@ NUMBERS = {
     FaceReferences: ("max_faces",),
     FaceKeypoints: ("faces",),
     LayoutMask: ("clusters",),
-    ConceptConductor: ("guidance_interval", "refine_interval", "kmeans_restarts", "inversion_steps", "cache_mb"),
+    ConceptConductor: ("kmeans_restarts", "inversion_steps", "cache_mb"),
     FindConcepts: ("least", "max_side"),
     Redenoise: ("steps", "repeats"),
     NoisePairs: ("seed", "count", "width", "height", "steps"),

