@@ -1,9 +1,6 @@
 """Files in the host's model folders: which there are, where they lie, and what to say when one is missing."""
 
-import contextlib
 import functools
-import hashlib
-import json
 import os
 from pathlib import Path
 
@@ -12,6 +9,7 @@ import folder_paths
 from ..host.messages import input_error, log_warning, visible
 from .companions import POCKET, companions, is_companion
 from .downloads import pages_of
+from .file_stamps import file_stamp
 
 # So many names stand in a sentence.
 NAMED = 10
@@ -103,16 +101,7 @@ def path_of(name, *kinds):
 
 def stamp(names, *kinds):
     """A value for the host's cache that changes when one of these files changes, comes or goes."""
-    state = hashlib.blake2b(digest_size=16)
-    for name in names:
-        found, path = [name], _path(name, kinds)
-        # it may go at this moment
-        with contextlib.suppress(OSError):
-            status = path and path.stat()
-            found = [str(path), status.st_mtime_ns, status.st_size] if path else [name]
-        state.update(json.dumps(found).encode())
-    # the host writes it into every picture: a digest tells nobody where the files lie
-    return state.hexdigest()
+    return file_stamp((name, _path(name, kinds)) for name in names)
 
 
 def _separated(name):

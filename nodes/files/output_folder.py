@@ -1,14 +1,13 @@
 """Folders that a user names below the host's output folder."""
 
 import contextlib
-import hashlib
-import json
 from pathlib import Path
 
 import folder_paths
 
 from ..host.messages import input_error
 from .file_name import folder_name_of
+from .file_stamps import file_stamp
 
 
 def output_folder(name):
@@ -30,14 +29,8 @@ def folder_stamp(name, *patterns):
 
     One value for None, a name from a wire, and for a name that leads out, of which the node says what is wrong.
     """
-    state = hashlib.blake2b(digest_size=16)
+    paths = []
     with contextlib.suppress(ValueError):
         folder = None if name is None else output_folder(name)
         paths = [] if folder is None else sorted(path for pattern in patterns for path in folder.glob(pattern))
-        for path in paths:
-            # it may go at this moment
-            with contextlib.suppress(OSError):
-                status = path.stat()
-                state.update(json.dumps([path.name, status.st_mtime_ns, status.st_size]).encode())
-    # the host writes it into every picture: a digest tells nobody what lies in the folder
-    return state.hexdigest()
+    return file_stamp((path.name, path) for path in paths)
