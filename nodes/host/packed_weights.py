@@ -6,10 +6,8 @@ import comfy.model_management as mm
 import comfy.ops
 import torch
 import torch.nn.functional as F
-from torch.utils.checkpoint import checkpoint
 
 from .fetched_weights import Fetching, is_fetched, patches_of
-from .gradients import normal
 from .messages import input_error
 
 LARGE = 1024.0
@@ -106,19 +104,12 @@ def unpacking(module, device=None):
     return clone
 
 
-class _Unpacking(torch.nn.Module):
-    """A packed layer as one that a gradient can pass."""
+class _Unpacking(Fetching):
+    """A packed layer as one that a gradient can pass. Its values are not kept for the way back: those of all layers
+    together are as large as the unpacked model.
+    """
 
-    def __init__(self, layer):
-        super().__init__()
-        # no child of this module: the host must not take it for a further one
-        self.__dict__["layer"] = layer
-
-    def forward(self, x, *args, **kwargs):
-        # the values are not kept for the way back: all layers' together are as large as the unpacked model
-        return checkpoint(self._computed, normal(x), use_reentrant=False, preserve_rng_state=False)
-
-    def _computed(self, x):
+    def _computed(self, x, *args, **kwargs):
         layer = self.layer
         with torch.no_grad():
             weight, bias = (self._values(kind, x) for kind in ("weight", "bias"))
