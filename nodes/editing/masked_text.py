@@ -38,8 +38,12 @@ class MaskedText(Branch):
 
     def _length(self, chunk, tokens):
         """Tokens of a chunk's own text: beside a longer one the host repeats it, and its start with it."""
-        entry = entry_of(chunk, self.call.run.conds())
-        own = tokens if entry is None else processed(entry).context.shape[1]
+        # looked up once in a run, and not by every block of every call
+        known, key = self.call.run.state("pilot texts", dict), (chunk.uuid, chunk.role)
+        if key not in known:
+            entry = entry_of(chunk, self.call.run.conds())
+            known[key] = None if entry is None else processed(entry).context.shape[1]
+        own = known[key] or tokens
         return own if tokens % own == 0 else tokens
 
 
