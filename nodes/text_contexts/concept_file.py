@@ -141,7 +141,7 @@ class _Reading:
             )
 
     def _word(self, name, *vectors):
-        self.words[own_word(name, self.path.stem, further=bool(self.words))] = tuple(vectors)
+        self.words[own_word(name, self.path.stem, before=len(self.words))] = tuple(vectors)
 
     def _vectors(self, name, rows, encoder=None):
         fits = isinstance(rows, torch.Tensor) and rows.is_floating_point() and rows.ndim in (1, 2) and rows.numel()

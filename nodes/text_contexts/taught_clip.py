@@ -36,14 +36,14 @@ def file_word(stem, own=""):
     return f"<{stem}_{own}>" if own else f"<{stem}>"
 
 
-def own_word(own, stem, further=False):
-    """A name for a word that a file calls `own`; further: whether the file has words before it."""
+def own_word(own, stem, before=0):
+    """A name for a word that a file calls `own`; before: how many words the file has before it."""
     own = own.strip()
     if own in ("", "*", "emb_params"):
-        return file_word(stem)
+        return file_word(stem, str(before + 1) if before else "")
     if own.isalnum():
         # in a prompt it would be an ordinary word
-        return file_word(stem, own if further else "")
+        return file_word(stem, own if before else "")
     return file_word(own.strip("<>")) if _MISREAD.search(own) else own
 
 
@@ -58,10 +58,15 @@ def entered_word(word, file):
 def check_entered(words, file):
     """ValueError for names that do not reach the tokens of a prompt as they are."""
     if _MISREAD.search(words):
-        raise input_error(
-            f'{file}: the word "{words}" is read as something else in a prompt, where round brackets are weights and '
-            "embedding: names a file; enter one such as <cat>"
-        )
+        raise input_error(f"{file}: {misread(words)}")
+
+
+def misread(word):
+    """What to say of a word that does not reach the tokens of a prompt as it is."""
+    return (
+        f'the word "{word}" is read as something else in a prompt, where round brackets are weights and embedding: '
+        "names a file; enter one such as <cat>"
+    )
 
 
 def width_of(clip, encoder):

@@ -5,6 +5,7 @@ import torch
 from ..host.messages import input_error
 from ..host.seeded import seeded_noise
 from ..text_contexts.concept_words import Word, encoders_of, with_words, words_of
+from ..text_contexts.taught_clip import misread
 from .learned import leaf
 from .trained_texts import encoded_tokens, places_of_words
 
@@ -117,10 +118,7 @@ def check_read(clip, names):
     taught = with_words(clip, [Word(name, dict.fromkeys(encoders, torch.zeros(1, 1))) for name in names])
     for name in names if encoders else ():
         if name not in places_of_words(taught.tokenize(name)):
-            raise input_error(
-                f'the word "{name}" is read as something else in a prompt, where round brackets are weights and '
-                "embedding: names a file; enter one such as <my_cat>"
-            )
+            raise input_error(misread(name))
 
 
 def check_same_length(clip, name, class_word, vectors):

@@ -106,7 +106,7 @@ def _words(contents, path):
             several = rows if isinstance(rows, list) else [rows]
             if not all(isinstance(one, torch.Tensor) and one.numel() for one in several):
                 raise input_error(f"{path.name} is damaged: its word {name} is no vector; download the file again")
-            name = own_word(str(name), path.stem, further=bool(words))
+            name = own_word(str(name), path.stem, before=len(words))
             words[name] = tuple(Vectors(one.float().reshape(1, -1)) for one in several)
         return words
     inner = contents.get("state_dict")

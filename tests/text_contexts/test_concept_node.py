@@ -57,6 +57,8 @@ def layouts():
         "modifier_token of SDXL": ("m.bin", {"modifier_token": wide}, "sdxl", "<a> <b>",
                                    [("<b>", "g", rows(1, 48, 5))]),
         "a list": ("l.bin", [{"<a>": one[0]}, {"<b>": three[0]}], "sd15", "<a> <b>", [("<b>", "l", three[:1])]),
+        "a list without names": ("l.bin", [{"string_to_param": {"*": one}}, {"string_to_param": {"*": three}}], "sd15",
+                                 "<l> <l_2>", [("<l>", "l", one), ("<l_2>", "l", three)]),
         "a table": ("token_embedding.pth", {"weight": torch.cat([one.expand(49408, -1), three[:2]])}, "sd15",
                     "<v0> <v1>", [("<v0>", "l", three[:1]), ("<v1>", "l", three[1:2])]),
     }  # fmt: skip

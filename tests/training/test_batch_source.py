@@ -1,4 +1,4 @@
-"""The batches of a training, drawn without a network."""
+"""The batches of a training, drawn without a network, and what of their pictures a loss looks at."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -7,17 +7,24 @@ import pytest
 import torch
 
 from pack.nodes.training.batch_source import BatchSource
+from pack.nodes.training.captions import Captions
 from pack.nodes.training.methods import METHODS
 from pack.nodes.training.picture_source import PlacedLatent, SourcePicture, of_whole_pictures
 
 
 def place(things=3, shown=1.0):
+    """A place whose things are single cells; shown: the share of its canvas, from the top, that the picture fills."""
     masks = torch.zeros(things, 8, 8)
     for number in range(things):
         masks[number, number] = 1
     whole = masks.repeat_interleave(8, -1).repeat_interleave(8, -2)
-    seen = torch.full((1, 8, 8), shown)
-    return PlacedLatent(torch.zeros(4, 8, 8), torch.zeros(1, 64, 64, 3), masks, whole, seen, (64, 64, 0, 0, 64, 64))
+    seen = torch.zeros(1, 8, 8)
+    seen[:, : round(8 * shown)] = 1
+    return PlacedLatent(torch.ones(4, 8, 8), torch.zeros(1, 64, 64, 3), masks, whole, seen, (64, 64, 0, 0, 64, 64))
+
+
+def picture(number=0):
+    return SourcePicture((place(1),) * 3, ("<a>",), number, Captions((("a <a>",),)), 0)
 
 
 def scene(batch_size):
@@ -60,3 +67,28 @@ def test_pictures_that_a_crop_has_fitted_are_learned_without_their_edges(caplog)
 )
 def test_rows_that_memory_is_announced_for(method, pictures, prior, rows):
     assert replace(METHODS[method], prior_weight=prior).rows(pictures) == rows
+
+
+def test_a_large_batch_has_all_the_numbers_it_needs():
+    settings = replace(METHODS["LoRA"], batch_size=200)
+    batch = BatchSource([picture()] * 3, settings, 0, (torch.ones(2, 4, 8, 8), "a cat")).batch(5)
+    assert len(batch.latents) == len(batch.class_latents) == 200
+    assert len({*batch.timesteps.tolist(), *batch.class_timesteps.tolist()}) > 250
+
+
+def test_more_pictures_than_numbers_at_once():
+    batch = BatchSource([picture(number) for number in range(600)], METHODS["parts"], 0).batch(0)
+    assert len(batch.timesteps) == 600 and batch.timesteps[512:].unique().numel() > 50
+
+
+@pytest.mark.parametrize("mask_loss", ["none", "region", "picture"])
+def test_what_the_loss_of_a_scene_looks_at(mask_loss):
+    settings = replace(METHODS["scene"], mask_loss=mask_loss)
+    source = SourcePicture((place(2, 0.5),), ("<a>", "<b>"), 0)
+    masks = [BatchSource([source], settings, 0, scene=True).batch(step).masks for step in range(8)]
+    if mask_loss == "none":
+        assert masks == [None] * 8
+    elif mask_loss == "picture":
+        assert all(torch.equal(mask[0], place(2, 0.5).shown) for mask in masks)
+    else:
+        assert {int(mask.sum()) for mask in masks} == {8, 16}
