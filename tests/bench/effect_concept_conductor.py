@@ -8,7 +8,8 @@ Always two subjects side by side, for Concept Conductor each with a prompt of it
    point of each thing in that picture.
 3. Known things in looks of their own, as a user's dog is a dog: a LoRA for each, which knows the thing in one hue.
 4. The same thing twice, in two such looks, as two dogs of one user.
-5. Held-out things, a LoRA for each (all of nodes/pocket/companions/loras). The picture's own prompt has known words.
+5. Held-out things, a LoRA for each, where --companions has two or more: the pack comes with the lion's alone, and
+   tests/pocket/concept.py trains others. The picture's own prompt has known words.
 Stacked: both LoRAs on the model, one prompt that names both. Masks as they come adapt to the shapes that emerge; kept
 ones do not.
 """
@@ -26,7 +27,7 @@ KEPT = {"refine_start": 1.0, "refine_end": 0.0}
 def main():
     parser = effects.parser(__doc__)
     parser.add_argument("--guidance", type=float, default=10.0, help="guidance_weight with the layout picture")
-    options = effects.parsed(parser)
+    options = effects.parsed(parser, reads="loras/*_lora.safetensors")
     import comfy.sd
     import sight
     import torch
@@ -122,8 +123,9 @@ def main():
         for thing, question in zip(itertools.cycle(twice), pairs(options.count, seed=2), strict=False)
     ]
     effects.compare(options, "one thing twice in two taught looks", arms, twins, looking)
-    held = pairs(options.count, things=tuple(thing for thing in loras if thing not in looks))
-    effects.compare(options, "two taught held-out things", arms, held)
+    held = tuple(thing for thing in loras if thing not in looks)
+    if len(held) > 1:
+        effects.compare(options, "two taught held-out things", arms, pairs(options.count, things=held))
 
 
 if __name__ == "__main__":

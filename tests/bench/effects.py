@@ -49,8 +49,8 @@ def parser(description):
     return found
 
 
-def parsed(parser):
-    """The options, with the pack and the real host loaded as the tests load them."""
+def parsed(parser, reads=""):
+    """The options, with the pack and the real host loaded as the tests load them; reads: which companions are used."""
     options = parser.parse_args()
     if not options.comfyui:
         parser.error("name ComfyUI's folder with --comfyui")
@@ -61,6 +61,8 @@ def parsed(parser):
 
     if options.threads:
         torch.set_num_threads(options.threads)
+    used = options.companions.glob(reads) if reads else ()
+    options.weights = [options.judge, *(options.folder or WEIGHTS).glob("*.safetensors"), *used]
     return options
 
 
@@ -163,8 +165,7 @@ def compare(options, kind, arms, questions, answers=None, against=None):
     if options.only not in kind:
         return
 
-    weights = [*(options.folder or WEIGHTS).glob("*.safetensors"), *options.companions.rglob("*.safetensors")]
-    answered = Answered(options.answers, kind, setting_of(options, [options.judge, *weights]))
+    answered = Answered(options.answers, kind, setting_of(options, options.weights))
     said = answers or asking.answers
     results, pictures = run(arms, questions, judge_of(options), said, options.minutes, answered)
     asked = len(next(iter(results.values())))
