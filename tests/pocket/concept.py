@@ -86,6 +86,11 @@ class Concept(nn.Module):
         else:
             self.register_buffer("rows", row.expand(1, 1, CONTEXT).clone())
 
+    @property
+    def named(self):
+        """What prompts call it."""
+        return self.word if self.kind == "lora" else f"<{self.word}_1> <{self.word}_2>"
+
     def _adapter(self, key):
         def add(layer, inputs, output):
             return output + F.linear(F.linear(inputs[0], self.downs[key]), self.ups[key])
@@ -149,16 +154,15 @@ def plain_row(word, folder):
     return all_tokens(tensors, float(metadata["deviation"]))[TABLE][number].float()
 
 
-def examples(word, kind, count, things, vae, seed=0, hue=None):
+def examples(word, named, count, things, vae, seed=0, hue=None):
     """(latents (count, 4, 16, 16), rows (count, 77)) of pictures that show the thing alone, with their captions.
 
-    hue: in degrees; the thing's own one by default.
+    named: what captions call it; hue: in degrees, the thing's own one by default.
     """
     generator = torch.Generator().manual_seed(seed)
     scenes = settled(draw_scenes(count, generator, things=(WORDS.index(word),), shares=(0, 1, 0, 0)))
     if hue is not None:
         scenes = in_hues(scenes, torch.full((count, 1), math.radians(hue)), chroma_of_things(things).cpu())
-    named = word if kind == "lora" else f"<{word}_1> <{word}_2>"
     rows = torch.stack([rows_of(text.replace(word, named)) for text in captions(scenes, generator)])
     latents = [latents_of(vae, pictures) for pictures in render(scenes, things)[0].split(64)]
     return torch.cat(latents), rows.to(things[0].device)
@@ -174,7 +178,7 @@ def train(args):
     concept = Concept(args.kind, args.word, denoiser, plain_row(args.word, args.folder), blocks)
     name = f"{args.word}_{args.kind}" if args.hue is None else f"{args.word}_{args.hue}_{args.kind}"
     training = Training(name, concept, args, decay=0.99)
-    latents, rows = examples(args.word, args.kind, args.pictures, things, vae, hue=args.hue)
+    latents, rows = examples(args.word, concept.named, args.pictures, things, vae, hue=args.hue)
     bar = alphas_bar(args.device)
 
     def loss_of(step):

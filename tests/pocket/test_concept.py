@@ -48,8 +48,7 @@ def test_only_the_concept_learns(taught):
 def test_the_host_does_what_the_narrow_network_does(taught, folder, monkeypatch, tmp_path):
     kind, path, network, _ = taught
     model, clip, _ = load_pocket(folder)
-    words = "owl" if kind == "lora" else "<owl_1> <owl_2>"
-    text = f"an {words} on a blue background"
+    text = f"an {network.named} on a blue background"
     with only_loras_in(tmp_path / "loras", monkeypatch):
         (tmp_path / "loras" / path.name).write_bytes(path.read_bytes())
         if kind == "lora":
@@ -60,7 +59,7 @@ def test_the_host_does_what_the_narrow_network_does(taught, folder, monkeypatch,
             patched, taught_clip, said = execute(
                 EDLoRALoader, model=model, clip=clip, edlora_file=path.name, **strengths
             )
-            assert words in said
+            assert network.named in said
         found = predicted(patched, encode(taught_clip, text))
     expected = network(found.x[:1], torch.tensor([999]), rows_of(text)[None])
     assert differ(found.cond, expected) < 1e-3
@@ -72,8 +71,8 @@ def test_pictures_show_the_thing_alone(folder):
     things = load_things(folder / "things.npz")
     with torch.inference_mode(False):
         vae = autoencoder.load(folder / "autoencoder.safetensors")
-        for kind, unknown in (("lora", 1), ("edlora", 2)):
-            latents, rows = concept.examples("owl", kind, 5, things, vae)
+        for named, unknown in (("owl", 1), ("<owl_1> <owl_2>", 2)):
+            latents, rows = concept.examples("owl", named, 5, things, vae)
             assert latents.shape == (5, 4, 16, 16) and latents.isfinite().all()
             assert ((rows == UNKNOWN).sum(1) == unknown).all()
 
@@ -84,6 +83,6 @@ def test_a_look_turns_the_hues_of_the_same_pictures(folder):
     own = chroma_of_things(things)[WORDS.index("car")].angle().rad2deg().round().int().item()
     with torch.inference_mode(False):
         vae = autoencoder.load(folder / "autoencoder.safetensors")
-        plain, same, other = (concept.examples("car", "lora", 4, things, vae, hue=hue) for hue in (None, own, own + 90))
+        plain, same, other = (concept.examples("car", "car", 4, things, vae, hue=hue) for hue in (None, own, own + 90))
     assert torch.equal(plain[1], other[1])
     assert differ(same[0], plain[0]) < differ(other[0], plain[0]) / 5 and differ(other[0], plain[0]) > 0.01
