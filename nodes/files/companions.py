@@ -8,14 +8,20 @@ from pathlib import Path
 
 COMPANIONS = Path(__file__).parents[1] / "pocket" / "companions"
 POCKET = "pocket: "
-# Of each kind of model files those that its loaders read; {kind: pattern of names}.
-_OFFERED = {"ipadapter": "*", "loras": "*_edlora", "npnet": "*", "resadapter": "*/*"}
+# Of each kind of model files those that its loaders read; {kind: patterns of names}.
+_OFFERED = {
+    "embeddings": ("*_neti.pt",),
+    "ipadapter": ("*.safetensors",),
+    "loras": ("*_edlora.safetensors", "*_krona.safetensors", "*_custom_diffusion.bin"),
+    "npnet": ("*.safetensors",),
+    "resadapter": ("*/*.safetensors",),
+}
 
 
 @functools.cache
 def companions(kind):
     """{entry: path} of what the pack has of this kind of model files; a set of two files has both, as `set/file`."""
-    files = sorted(COMPANIONS.joinpath(kind).glob(f"{_OFFERED[kind]}.safetensors")) if kind in _OFFERED else ()
+    files = sorted(path for pattern in _OFFERED.get(kind, ()) for path in COMPANIONS.joinpath(kind).glob(pattern))
     return {POCKET + _label(path.relative_to(COMPANIONS / kind)): path for path in files}
 
 
