@@ -24,6 +24,7 @@ WORKFLOWS = ROOT / "workflows"
 SIDE, MARGIN, TITLE, CAPTION = 512, 16, 56, 26
 PAPER, INK, GREY = "#f4f4f2", "#111", "#555"
 TOUR, NOISE, TAUGHT = "A tour to start with", "Pocket golden noise", "Pocket LoRA and ED-LoRA"
+WORDS = "Pocket words"
 # (template that is run, titles of two of its nodes)
 REFERENCE = (TOUR, "Without the reference", "With the reference")
 CONCEPTS = (TOUR, "One prompt alone", "Each in its place")
@@ -32,6 +33,8 @@ SIZE = (TOUR, "Without both", "With both")
 GOLDEN, REDENOISED = (NOISE, "Plain noise", "Golden Noise"), (NOISE, "Plain noise", "Re-denoise")
 STAGES = ("Pocket stage prompts", "Without", "With stages")
 LORA, ED_LORA = (TAUGHT, "Without", "With the LoRA"), (TAUGHT, "Without", "With the ED-LoRA")
+KRONA, NETI = (WORDS, "Without", "With KronA"), (WORDS, "Without", "With NeTI")
+DELTA, ALIGNED = (WORDS, "Without", "With Custom Diffusion"), (WORDS, "And a heart", "And a heart, aligned")
 # {template: pairs of pictures}
 SHOWN = {
     TOUR: (REFERENCE, CONCEPTS, PICTURES, SIZE),
@@ -39,6 +42,7 @@ SHOWN = {
     "Pocket concepts": (CONCEPTS,),
     "Pocket image prompts": (PICTURES,),
     TAUGHT: (LORA, ED_LORA),
+    WORDS: (KRONA, NETI, DELTA, ALIGNED),
     NOISE: (GOLDEN, REDENOISED),
     "Pocket sizes": (SIZE,),
     "Pocket stage prompts": (STAGES,),
@@ -60,8 +64,8 @@ SHOWN = {
     "DreamBooth concepts": (CONCEPTS,),
     "MIP-Adapter": (PICTURES,),
     "ED-LoRA": (ED_LORA,),
-    "Learned words": (ED_LORA,),
-    "AlignIT": (LORA,),
+    "Learned words": (NETI,),
+    "AlignIT": (ALIGNED,),
     "ED-LoRA to LoRA": (LORA, ED_LORA),
     "ResAdapter": (SIZE,),
     "ResAdapter to LoRA": (SIZE,),

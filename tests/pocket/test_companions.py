@@ -3,11 +3,14 @@
 What each technique makes of them, in 200 pictures, says tests/bench/effect_*.py.
 """
 
+import math
+
 import judge
 import pytest
+import sight
 import torch
 from companions import FOLDER
-from looks import turned
+from looks import apart, turned
 from pictures import read
 from questions import seen, singles
 from samples import draw
@@ -19,15 +22,16 @@ from pack.nodes.pocket.pocket_model import load_pocket
 from pack.nodes.pocket.pocket_node import PocketLoRA, PocketVision
 from pack.nodes.resadapter.resadapter_node import ResAdapter
 from pack.nodes.text_contexts.edlora_node import EDLoRALoader
+from pack.nodes.text_contexts.varying_words_node import NeTILoader
+from pack.nodes.weight_deltas.weight_deltas_node import CustomDiffusionLoader, KronALoader
 
 # megabytes of all companions together
 ROOM = 15
-KINDS = {"clip_vision", "ipadapter", "loras", "npnet", "resadapter"}
-TAUGHT = ("cactus", "lion")
+KINDS = {"clip_vision", "embeddings", "ipadapter", "loras", "npnet", "resadapter"}
 
 
 def test_they_are_small():
-    files = list(FOLDER.rglob("*.safetensors"))
+    files = [path for path in FOLDER.rglob("*") if path.is_file()]
     assert {path.relative_to(FOLDER).parts[0] for path in files} == KINDS
     assert sum(path.stat().st_size for path in files) <= ROOM * 10**6
 
@@ -42,12 +46,11 @@ def shows(thing, parts, word, count=4):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("thing", TAUGHT)
-def test_a_lora_brings_its_thing(thing):
+def test_the_lora_brings_its_thing():
     model, clip, vae = load_pocket()
-    (taught,) = execute(PocketLoRA, model=model, lora=thing, strength=1.0)
-    assert shows(thing, (taught, clip, vae), thing) >= 3
-    assert shows(thing, (model, clip, vae), thing) == 0
+    (taught,) = execute(PocketLoRA, model=model, lora="lion", strength=1.0)
+    assert shows("lion", (taught, clip, vae), "lion") >= 3
+    assert shows("lion", (model, clip, vae), "lion") == 0
 
 
 @pytest.mark.slow
@@ -56,6 +59,31 @@ def test_the_ed_lora_brings_its_thing():
     inputs = {"edlora_file": "pocket: lion_edlora", "strength_model": 1.0, "strength_clip": 1.0}
     model, clip, words = execute(EDLoRALoader, model=model, clip=clip, **inputs)
     assert shows("lion", (model, clip, vae), words) >= 3
+
+
+def off_its_look(parts, called, count=8):
+    """How far the hues of frogs, called so, lie from the one that was taught, in degrees, on average."""
+    sees, hues = judge.load(), []
+    for question in singles(count, seed=5, things=("frog",)):
+        picture = draw(parts, question.prompt({"frog": called}), [question.seed], steps=12, cfg=3.0)[0].float()
+        found = sight.sightings(picture, sees.look(picture.movedim(-1, 0)[None]))
+        assert "frog" in found
+        hues.append(found["frog"].hue)
+    return math.degrees(sum(apart(hue, math.radians(330)) for hue in hues) / count)
+
+
+@pytest.mark.slow
+def test_each_kind_of_file_brings_its_look():
+    model, clip, vae = load_pocket()
+    (krona, _) = execute(KronALoader, model=model, krona_file="pocket: frog_krona", strength=1.0)
+    assert off_its_look((krona, clip, vae), "frog") < 20
+    delta = {"delta_file": "pocket: frog_custom_diffusion", "strength": 1.0}
+    changed, reads, word = execute(CustomDiffusionLoader, model=model, clip=clip, words="", **delta)
+    assert off_its_look((changed, reads, vae), f"{word} frog") < 20
+    # a word alone, which changes no weight, comes a part of the way
+    varied, reads, word = execute(NeTILoader, model=model, clip=clip, mapper_file="pocket: frog_neti", truncation=128)
+    assert off_its_look((varied, reads, vae), word) < 45
+    assert off_its_look((model, clip, vae), "frog") > 60
 
 
 def test_the_image_encoder_tells_things_and_hues():

@@ -20,6 +20,9 @@ SHOWN = {
     "EDLoRALoader": "Pocket LoRA and ED-LoRA",
     "StagePrompts": "Pocket stage prompts",
     "AlignIT": "AlignIT",
+    "NeTILoader": "Pocket words",
+    "KronALoader": "Pocket words",
+    "CustomDiffusionLoader": "Pocket words",
     "VisCtrl": "Replace a subject",
     "PILOT": "Inpaint with any model",
     "SubjectCrop": "Edit a subject",
@@ -34,7 +37,7 @@ SHOWN = {
 }
 # what a picture shows that the template does not draw as it stands
 SAID = {
-    "AlignIT": "A concept on Pocket Model: the prompt without its LoRA, and with it",
+    "AlignIT": "A concept of Custom Diffusion on Pocket Model: alone, and with AlignIT",
     "Faces": "The idea as a drawing: a face found in a picture becomes a reference with its word",
     "FaceID": "The idea as a drawing: a photo's face for a word of the prompt",
     "Two people": "The idea as a drawing: two faces, each with its word and place",
