@@ -168,6 +168,18 @@ def examples(word, named, count, things, vae, seed=0, hue=None):
     return torch.cat(latents), rows.to(things[0].device)
 
 
+def loss_on(latents, rows, training):
+    """loss_of(step) for Training.run(): on a few of these pictures in each step, with their captions' rows."""
+    bar = alphas_bar(latents.device)
+
+    def loss_of(step):
+        generator = torch.Generator().manual_seed(step)
+        which = torch.randint(len(latents), (training.args.batch,), generator=generator)
+        return noise_loss(training.network, latents[which], rows[which], bar, generator, lean=LEAN, begin=BEGIN_SHARE)
+
+    return loss_of
+
+
 def train(args):
     """Trains and writes the file; returns the Training."""
     things = tinted(load_things(gather(args.cache), args.device))
@@ -179,14 +191,7 @@ def train(args):
     name = f"{args.word}_{args.kind}" if args.hue is None else f"{args.word}_{args.hue}_{args.kind}"
     training = Training(name, concept, args, decay=0.99)
     latents, rows = examples(args.word, concept.named, args.pictures, things, vae, hue=args.hue)
-    bar = alphas_bar(args.device)
-
-    def loss_of(step):
-        generator = torch.Generator().manual_seed(step)
-        which = torch.randint(len(latents), (args.batch,), generator=generator)
-        return noise_loss(training.network, latents[which], rows[which], bar, generator, lean=LEAN, begin=BEGIN_SHARE)
-
-    training.run(loss_of)
+    training.run(loss_on(latents, rows, training))
     path = args.out / "loras" / f"{name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(concept.tensors(), path, {"format": "pt", "ss_network_dim": str(RANK)})

@@ -12,8 +12,7 @@ from pathlib import Path
 import torch
 from autoencoder import load as load_autoencoder
 from companions import FOLDER
-from concept import BEGIN_SHARE, LEAN, examples
-from denoiser import alphas_bar, noise_loss
+from concept import examples, loss_on
 from denoiser import load as load_denoiser
 from fetch import gather
 from look_networks import CustomDiffusion, KronA, NeTI
@@ -36,14 +35,7 @@ def train(args):
     taught = KINDS[args.kind](denoiser, row, args.word)
     training = Training(f"{args.word}_{args.hue}_{args.kind}", taught, args, decay=0.99)
     latents, rows = examples(args.word, taught.caption.format(args.word), args.pictures, things, vae, hue=args.hue)
-    bar = alphas_bar(args.device)
-
-    def loss_of(step):
-        generator = torch.Generator().manual_seed(step)
-        which = torch.randint(len(latents), (args.batch,), generator=generator)
-        return noise_loss(training.network, latents[which], rows[which], bar, generator, lean=LEAN, begin=BEGIN_SHARE)
-
-    training.run(loss_of)
+    training.run(loss_on(latents, rows, training))
     return training, taught.write(args.out)
 
 
