@@ -3,7 +3,7 @@
 One graph for the server. Each row of the sheet is one technique: what goes in, then the picture without and with it.
 """
 
-SIZE, STEPS, CFG = 128, 20, 3.0
+SIZE, STEPS, CFG = 128, 12, 3.0
 
 
 class Graph:
