@@ -113,7 +113,8 @@ def main():
     free = tuple(thing for thing in KNOWN if thing not in looks)
     arms = {"one prompt": prompted, **masks}
     effects.compare(options, "two known things", arms, pairs(options.count, things=free))
-    arms = {"one prompt": prompted, "Concept Conductor, layout": lambda question: conducted(question, layout=True)}
+    pulled = f"Concept Conductor, layout, guidance_weight {options.guidance:g}"
+    arms = {"one prompt": prompted, pulled: lambda question: conducted(question, layout=True)}
     effects.compare(options, "two things and a layout picture", arms, pairs(options.count, things=free))
     arms = {"LoRAs stacked": stacked, **masks}
     effects.compare(options, "two things in taught looks", arms, pairs(options.count, things=tuple(looks)), looking)
