@@ -27,7 +27,7 @@ KEPT = {"refine_start": 1.0, "refine_end": 0.0}
 def main():
     parser = effects.parser(__doc__)
     parser.add_argument("--guidance", type=float, default=10.0, help="guidance_weight with the layout picture")
-    options = effects.parsed(parser, reads="loras/*_lora.safetensors")
+    options = effects.parsed(parser, "loras/*_lora.safetensors")
     import comfy.sd
     import sight
     import torch

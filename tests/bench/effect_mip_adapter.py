@@ -14,7 +14,7 @@ def main():
     parser.add_argument(
         "--scale", type=float, nargs="+", default=[1.0], help="how strong pictures are, an arm for each"
     )
-    options = effects.parsed(parser, reads="[ci]*/*.safetensors")
+    options = effects.parsed(parser, "clip_vision/*.safetensors", "ipadapter/*.safetensors")
     import sight
     import torch
     from companions import VISION_FILE, load_vision

@@ -10,7 +10,7 @@ import effects
 
 
 def main():
-    options = effects.parsed(effects.parser(__doc__), reads="npnet/*.safetensors")
+    options = effects.parsed(effects.parser(__doc__), "npnet/*.safetensors")
     import torch
     from comfy_extras.nodes_custom_sampler import Noise_RandomNoise
     from golden_noise import FILE

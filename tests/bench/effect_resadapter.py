@@ -12,7 +12,7 @@ import effects
 def main():
     parser = effects.parser(__doc__)
     parser.add_argument("--sides", type=int, nargs="+", default=[64, 96, 192, 256], metavar="PIXELS")
-    options = effects.parsed(parser, reads="resadapter/*/*.safetensors")
+    options = effects.parsed(parser, "resadapter/*/*.safetensors")
     import folder_paths
     import torch
     from questions import pairs, singles

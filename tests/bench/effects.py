@@ -49,8 +49,9 @@ def parser(description):
     return found
 
 
-def parsed(parser, reads=""):
-    """The options, with the pack and the real host loaded as the tests load them; reads: which companions are used."""
+def parsed(parser, *reads):
+    """The options, with the pack and the real host loaded as the tests load them; reads: patterns of the companions
+    that are used."""
     options = parser.parse_args()
     if not options.comfyui:
         parser.error("name ComfyUI's folder with --comfyui")
@@ -61,7 +62,7 @@ def parsed(parser, reads=""):
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    used = options.companions.glob(reads) if reads else ()
+    used = [path for pattern in reads for path in options.companions.glob(pattern)]
     options.weights = [options.judge, *(options.folder or WEIGHTS).glob("*.safetensors"), *used]
     return options
 

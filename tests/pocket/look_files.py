@@ -34,7 +34,7 @@ def train(args):
     row = denoiser.text_encoder.get_input_embeddings().weight[rows_of(args.word)[1]]
     taught = KINDS[args.kind](denoiser, row, args.word)
     training = Training(f"{args.word}_{args.hue}_{args.kind}", taught, args, decay=0.99)
-    latents, rows = examples(args.word, taught.caption.format(args.word), args.pictures, things, vae, hue=args.hue)
+    latents, rows = examples(args.word, taught.named, args.pictures, things, vae, hue=args.hue)
     training.run(loss_on(latents, rows, training))
     return training, taught.write(args.out)
 

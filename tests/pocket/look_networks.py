@@ -14,20 +14,37 @@ from vocabulary import UNKNOWN
 TIMES = WIDTH // CONTEXT
 # of KronA's factors: the down's are (inputs / SECOND, FIRST); rank of Custom Diffusion's changes
 FIRST, SECOND, RANK = 8, 8, 2
-# units of NeTI's hidden layers, and how much what it adds to the states of values counts
-HIDDEN, ADDED = 64, 0.2
+# units of NeTI's hidden layers
+HIDDEN = 64
 
 
 class Taught(nn.Module):
-    """What learns stands in a subclass; the frozen networks stand aside. `caption`: what a thing's word becomes."""
+    """What learns stands in a subclass; the frozen networks stand aside.
+
+    caption: what a thing's word becomes; file: where its file lies in a folder of models.
+    """
 
     caption = "{}"
+    file = ""
 
-    def __init__(self, denoiser, row):
+    def __init__(self, denoiser, row, word):
         super().__init__()
+        pack()
         # in a tuple, or the frozen networks would count as what learns
-        self.frozen = (denoiser,)
+        self.frozen, self.word = (denoiser,), word
         self.register_buffer("row", row.clone())
+
+    @property
+    def named(self):
+        """What prompts call it."""
+        return self.caption.format(self.word)
+
+    def write(self, folder):
+        """Writes its file, for prompts of SD1.5's width; returns the path."""
+        path = folder / self.file.format(self.word)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (save_file if path.suffix == ".safetensors" else torch.save)(self.contents(), path)
+        return path
 
     def embedded(self, rows, own):
         """(b, 77, CONTEXT): what the text encoder reads of captions' rows, `own` for the word."""
@@ -61,9 +78,11 @@ class Taught(nn.Module):
 class KronA(Taught):
     """A Kronecker product of two small factors for each attention projection (arXiv 2402.17412)."""
 
+    file = "loras/{}_krona.safetensors"
+
     def __init__(self, denoiser, row, word):
-        super().__init__(denoiser, row)
-        self.word, self.downs, self.ups = word, nn.ParameterDict(), nn.ParameterDict()
+        super().__init__(denoiser, row, word)
+        self.downs, self.ups = nn.ParameterDict(), nn.ParameterDict()
         for name, layer in self.layers().items():
             key = name.replace(".", "/")
             # (inputs' first side, outputs' second) and (outputs' first side, inputs' second)
@@ -73,14 +92,15 @@ class KronA(Taught):
             layer.register_forward_hook(self._adapter(key))
 
     def _adapter(self, key):
+        from pack.kernels.row_adapters import crossed_linear
+
         def add(layer, inputs, output):
-            x = inputs[0].unflatten(-1, (-1, SECOND))
-            return output + torch.einsum("pj,...ij,iq->...pq", self.ups[key], x, self.downs[key]).flatten(-2)
+            return output + crossed_linear(inputs[0], self.downs[key], self.ups[key])
 
         return add
 
-    def write(self, folder):
-        """The file's path, for prompts of SD1.5's width."""
+    def contents(self):
+        """{name: tensor} as DiffuseKronA saves them."""
         tensors = {}
         for key, down in self.downs.items():
             name = key.replace("/", ".")
@@ -89,20 +109,19 @@ class KronA(Taught):
             attention, _, projection = name.removesuffix(".0").rpartition(".")
             start = f"unet.{attention}.processor.{projection}_lora"
             tensors[f"{start}.down.weight"], tensors[f"{start}.up.weight"] = down, self.ups[key]
-        path = folder / "loras" / f"{self.word}_krona.safetensors"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: t.detach().half().cpu().contiguous() for name, t in tensors.items()}, path)
-        return path
+        return {name: t.detach().half().cpu().contiguous() for name, t in tensors.items()}
 
 
 class CustomDiffusion(Taught):
     """Low-rank changes of each cross-attention's keys and values, and a word before the thing's own (2212.04488)."""
 
     caption = "<new1> {}"
+    file = "loras/{}_custom_diffusion.bin"
 
     def __init__(self, denoiser, row, word):
-        super().__init__(denoiser, row)
-        self.word, self.own = word, nn.Parameter(row.clone())
+        super().__init__(denoiser, row, word)
+        # it learns, in the place of the buffer
+        self.row = nn.Parameter(row.clone())
         self.us, self.vs = nn.ParameterDict(), nn.ParameterDict()
         for name, layer in self.layers(("attn2",), ("to_k", "to_v")).items():
             key = name.replace(".", "/")
@@ -116,21 +135,13 @@ class CustomDiffusion(Taught):
 
         return add
 
-    def forward(self, noisy, timesteps, rows):
-        context, _ = self.encoded(self.embedded(rows, self.own))
-        return self.frozen[0].unet(noisy, timesteps, context)
-
-    def write(self, folder):
-        """The file's path, for prompts of SD1.5's width."""
+    def contents(self):
+        """The research code's compressed layout."""
         wide = [self.vs[key].repeat(1, TIMES) / TIMES for key in self.us]
-        *pairs, word = in_one_piece([*self.us.values(), *wide, self.own.repeat(TIMES)])
+        *pairs, word = in_one_piece([*self.us.values(), *wide, self.row.repeat(TIMES)])
         names = [f"{key.replace('/', '.')}.weight" for key in self.us]
         both = zip(names, pairs[: len(names)], pairs[len(names) :], strict=True)
-        path = folder / "loras" / f"{self.word}_custom_diffusion.bin"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unet = {name: {"u": u, "v": v} for name, u, v in both}
-        torch.save({"unet": unet, "modifier_token": {"<new1>": word}}, path)
-        return path
+        return {"unet": {name: {"u": u, "v": v} for name, u, v in both}, "modifier_token": {"<new1>": word}}
 
 
 def in_one_piece(tensors):
@@ -146,9 +157,11 @@ class NeTI(Taught):
     arXiv 2305.15391.
     """
 
+    caption = "<{}>"
+    file = "embeddings/{}_neti.pt"
+
     def __init__(self, denoiser, row, word):
-        super().__init__(denoiser, row)
-        self.word, self.caption = word, f"<{word}>"
+        super().__init__(denoiser, row, word)
         self.network = nn.ParameterDict()
         shapes = {"net/1": (HIDDEN, 2), "net/4": (HIDDEN, HIDDEN), "output_layer/0": (2 * CONTEXT, HIDDEN)}
         for name, (made, reads) in shapes.items():
@@ -179,7 +192,6 @@ class NeTI(Taught):
 
     def made(self, timesteps):
         """(vectors (b, layers, CONTEXT), what is added (b, layers, CONTEXT)) at these timesteps."""
-        pack()
         from pack.kernels.word_mapper import mapped_word
 
         weights = {name.replace("/", "."): one.cpu() for name, one in self.network.items()}
@@ -187,18 +199,20 @@ class NeTI(Taught):
         return torch.stack(made).to(timesteps.device).chunk(2, dim=-1)
 
     def forward(self, noisy, timesteps, rows):
+        from pack.nodes.text_contexts.made_contexts import BYPASS
+
         with torch.autocast(noisy.device.type, enabled=False):
             vectors, added = self.made(timesteps)
         layers = len(BLOCKS)
         embedded = self.embedded(rows[:, None].expand(-1, layers, -1), vectors[:, :, None])
         keys, states = (one.unflatten(0, (-1, layers)) for one in self.encoded(embedded.flatten(0, 1)))
-        size = ADDED * states.norm(dim=-1, keepdim=True)
+        size = BYPASS * states.norm(dim=-1, keepdim=True)
         pulled = states + size * F.normalize(added, dim=-1)[:, :, None] * (rows == UNKNOWN)[:, None, :, None]
         values = self.frozen[0].text_encoder.text_model.final_layer_norm(pulled)
         return self.frozen[0].unet(noisy, timesteps, (keys, values))
 
-    def write(self, folder):
-        """The file's path, for prompts of SD1.5's width."""
+    def contents(self):
+        """The network and its settings, as NeTI saves them."""
         state = {name.replace("/", "."): one.detach() for name, one in self.network.items()}
         for part in ("weight", "bias"):
             name = f"output_layer.0.{part}"
@@ -206,8 +220,5 @@ class NeTI(Taught):
         # all vectors repeat, and so are as much longer
         settings = {"target_norm": self.norm * math.sqrt(TIMES), "use_positional_encoding": False}
         settings |= {"use_nested_dropout": False, "word_embedding_dim": WIDTH}
-        path = folder / "embeddings" / f"{self.word}_neti.pt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        cfg = {"model": settings, "data": {"placeholder_token": self.caption}}
-        torch.save({"state_dict": dict(zip(state, in_one_piece(list(state.values())), strict=True)), "cfg": cfg}, path)
-        return path
+        cfg = {"model": settings, "data": {"placeholder_token": self.named}}
+        return {"state_dict": dict(zip(state, in_one_piece(list(state.values())), strict=True)), "cfg": cfg}

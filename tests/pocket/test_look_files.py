@@ -24,7 +24,7 @@ LOADED = {
 
 @pytest.fixture(scope="module", params=look_files.KINDS)
 def taught(request, folder):
-    """(kind, Taught, folder of its file, names of what two steps moved); then made large enough to be seen."""
+    """(kind, Taught, path of its file, names of what two steps moved); then made large enough to be seen."""
     kind = request.param
     with torch.inference_mode(False), torch.enable_grad():
         said = {"word": "rocket", "kind": kind, "hue": 120, "folder": folder, "out": folder / kind, "pictures": 6}
@@ -51,7 +51,7 @@ def test_the_host_does_what_the_narrow_network_does(taught, folder, monkeypatch,
     kind, network, path, _ = taught
     models, node, name, settings = LOADED[kind]
     model, clip, _ = load_pocket(folder)
-    text = f"a {network.caption.format('rocket')} on a blue background"
+    text = f"a {network.named} on a blue background"
     with only_files_in(models, tmp_path / models, monkeypatch):
         (tmp_path / models / path.name).write_bytes(path.read_bytes())
         given = {"model": model, name: path.name, **settings}

@@ -5,6 +5,7 @@ two threads in one.
 """
 
 import argparse
+import functools
 import math
 import os
 import time
@@ -70,8 +71,12 @@ def summed(tensors):
 def half(device):
     """Autocast to bfloat16 where the device has instructions for it: a CPU that has none takes ten times as long."""
     kind = torch.device(device).type
-    able = kind != "cpu" or any(there for name, there in torch.cpu.get_capabilities().items() if "bf16" in name)
-    return torch.autocast(kind, dtype=torch.bfloat16, enabled=able)
+    return torch.autocast(kind, dtype=torch.bfloat16, enabled=kind != "cpu" or _cpu_has_bfloat16())
+
+
+@functools.cache
+def _cpu_has_bfloat16():
+    return any(there for name, there in torch.cpu.get_capabilities().items() if "bf16" in name)
 
 
 class Muon(torch.optim.Muon):

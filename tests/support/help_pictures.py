@@ -1,5 +1,6 @@
 """Pictures on help pages: the thumbnail of a template that shows what the node does, beside the page."""
 
+import re
 import shutil
 
 from support.help_pages import FOLDER
@@ -53,11 +54,12 @@ def file_of(template):
 
 
 def with_picture(page, template):
-    """The page with the picture behind what the node is for, once."""
+    """The page with the picture behind what the node is for, once, and with what is said of it now."""
     said = SAID.get(template, f"What the template {template} draws")
     line = f"![{said}]({file_of(template)})"
-    if line in page:
-        return page
+    shown, found = re.subn(rf"!\[[^\]]*\]\({re.escape(file_of(template))}\)", lambda _: line, page)
+    if found:
+        return shown
     title, what_for, rest = page.split("\n\n", 2)
     return "\n\n".join((title, what_for, line, rest))
 
