@@ -1,7 +1,9 @@
 """A mask from a point in a picture: the cluster of a model's self-attention that the point lies in."""
 
 import comfy.model_management as mm
+import numpy as np
 import torch
+from scipy.ndimage import label
 
 from ...kernels.attention_map import head_mean_map
 from ...kernels.kmeans import kmeans
@@ -30,13 +32,14 @@ TIMESTEP, STEPS = 596, 30
 RESTARTS = 100
 
 
-def layout_mask(model, vae, pixels, text, point, clusters, cluster=None):
+def layout_mask(model, vae, pixels, text, point, clusters, cluster=None, connected=False):
     """MASK (1, H, W): white where the shape at a point (x, y in 0..1) of a picture is.
 
     pixels (1, H, W, 3); text: (context, values) of what it shows; clusters: into how many shapes it is divided;
-    cluster(rows (n, d), k): the label (n,) of each row, k-means if None. The model runs alone: its weights with their
-    patches, no patches of attention. Raises ValueError for a point outside, for a picture under 64 x 64 pixels and for
-    a prompt of another model.
+    cluster(rows (n, d), k): the label (n,) of each row, k-means if None; connected: leave out what does not touch the
+    part with the point, as one of two dogs that self-attention sees as one shape. The model runs alone: its weights
+    with their patches, no patches of attention. Raises ValueError for a point outside, for a picture under 64 x 64
+    pixels and for a prompt of another model.
     """
     cluster = cluster or (lambda rows, k: kmeans(rows, k, RESTARTS))
     unet = unet_of(model, "Layout Mask")
@@ -58,13 +61,20 @@ def layout_mask(model, vae, pixels, text, point, clusters, cluster=None):
         key = key_of(model.model, latent, text, levels), block
         found, grid = shape_map(key, lambda: _map(model.model, block, latent, text, levels))
     labels = cluster(found.to(model.load_device), clusters).to("cpu").view(grid)
-    row, column = (min(side - 1, int(part * side)) for part, side in zip(reversed(point), grid, strict=True))
-    shape = grid_mask(labels == labels[row, column], size).float()
+    cell = tuple(min(side - 1, int(part * side)) for part, side in zip(reversed(point), grid, strict=True))
+    shape = labels == labels[cell]
+    shape = grid_mask(_part_with(cell, shape) if connected else shape, size).float()
     # in the picture's own frame, which the conductor crops as the model saw it: white in whole latent pixels there
     mask = torch.zeros(1, *pixels.shape[1:3])
     part = mask[0][centre_crop(pixels.shape[1:3], pixels_of(size))]
     part[:] = nearest_resize(shape, tuple(part.shape))
     return mask
+
+
+def _part_with(cell, shape):
+    """The part of a shape (h, w) that is connected with a cell of it, over corners too."""
+    parts, _ = label(shape.numpy(), structure=np.ones((3, 3)))
+    return torch.from_numpy(parts == parts[cell])
 
 
 def _map(base, block, latent, text, levels):

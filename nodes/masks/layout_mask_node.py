@@ -37,15 +37,23 @@ class LayoutMask(io.ComfyNode):
                     max=64,
                     tooltip="How many shapes the picture is divided into; fewer clusters give a larger area.",
                 ),
+                io.Boolean.Input(
+                    "connected",
+                    default=True,
+                    optional=True,
+                    tooltip="Only the part that is connected with the point: of two dogs the one that is pointed at. "
+                    "Off: all of the shape, wherever it shows, as published.",
+                ),
             ],
             outputs=[io.Mask.Output(display_name="mask", tooltip="White where that shape is.")],
         )
 
     @classmethod
-    def execute(cls, model, vae, layout_image, layout_positive, x, y, clusters) -> io.NodeOutput:
+    def execute(cls, model, vae, layout_image, layout_positive, x, y, clusters, connected=True) -> io.NodeOutput:
         schema.check_limits(cls, clusters=clusters)
         pixels, text = picture_of(layout_image, layout_positive, vae)
-        return io.NodeOutput(layout_mask(model, vae, pixels, text, (x, y), clusters))
+        mask = layout_mask(model, vae, pixels, text, (x, y), clusters, connected=connected)
+        return io.NodeOutput(mask)
 
 
 NODES = [LayoutMask]

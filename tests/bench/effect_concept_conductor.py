@@ -5,7 +5,7 @@
 Always two subjects side by side, for Concept Conductor each with a prompt of its own in its half.
 1. Known things, no LoRA.
 2. The same with a layout picture, which the plain model draws for the same prompt. Masks come from Layout Mask, at a
-   point of each thing in that picture.
+   point of each thing in that picture, with few clusters: this model's maps have 8 x 8 places.
 3. Known things in looks of their own, as a user's dog is a dog: a LoRA for each, which knows the thing in one hue.
 4. The same thing twice, in two such looks, as two dogs of one user.
 5. Held-out things, a LoRA for each, where --companions has two or more: the pack comes with the lion's alone, and
@@ -22,6 +22,7 @@ import effects
 
 NAMED = re.compile(r"(?P<thing>[a-z]+?)(_(?P<hue>\d+))?_lora")
 KEPT = {"refine_start": 1.0, "refine_end": 0.0}
+CLUSTERS, MATCHED = 3, 0.7
 
 
 def main():
@@ -82,7 +83,7 @@ def main():
         for thing, x in zip(question.things, (0.25, 0.75), strict=True):
             point = dict(zip("xy", places.get(thing, (x, 0.5)), strict=True))
             shown = {"model": model, "vae": vae, "layout_image": layout, "layout_positive": positive}
-            masks.append(execute(LayoutMask, **shown, **point)[0])
+            masks.append(execute(LayoutMask, clusters=CLUSTERS, **shown, **point)[0])
         return masks
 
     @torch.inference_mode()
@@ -114,7 +115,12 @@ def main():
     arms = {"one prompt": prompted, **masks}
     effects.compare(options, "two known things", arms, pairs(options.count, things=free))
     pulled = f"Concept Conductor, layout, guidance_weight {options.guidance:g}"
-    arms = {"one prompt": prompted, pulled: lambda question: conducted(question, layout=True)}
+    arms = {
+        "one prompt": prompted,
+        f"{pulled}, masks": lambda question: conducted(question, layout=True),
+        f"{pulled}, masks kept": lambda question: conducted(question, layout=True, **KEPT),
+        f"{pulled}, iou_threshold {MATCHED}": lambda question: conducted(question, layout=True, iou_threshold=MATCHED),
+    }
     effects.compare(options, "two things and a layout picture", arms, pairs(options.count, things=free))
     arms = {"LoRAs stacked": stacked, **masks}
     effects.compare(options, "two things in taught looks", arms, pairs(options.count, things=tuple(looks)), looking)

@@ -48,6 +48,23 @@ def test_layout_mask_is_the_cluster_at_the_point(model):
     assert torch.equal(mask_at(model, PixelVAE(), image, text, (0.0, 0.99), 5, cluster), 1 - expected)
 
 
+def test_of_two_things_in_one_shape_the_one_that_is_pointed_at(model, monkeypatch):
+    """Self-attention may see both as one; a corner that joins two cells is enough to stay one thing."""
+    left, right = torch.zeros(2, 8, 8)
+    left[1:4, 0:3] = left[4, 3] = 1
+    right[2:5, 5:7] = 1
+    monkeypatch.setattr(module, "kmeans", lambda rows, k, restarts: (left + right).flatten())
+    image = torch.rand(1, 128, 128, 3)
+
+    def at(x, y, **inputs):
+        return layout_mask(model, image, x=x, y=y, **inputs)[0, ::16, ::16]
+
+    assert torch.equal(at(0.1, 0.3), left) and torch.equal(at(0.45, 0.55), left) and torch.equal(at(0.7, 0.3), right)
+    for point in ((0.1, 0.3), (0.7, 0.3)):
+        assert torch.equal(at(*point, connected=False), left + right)
+    assert torch.equal(at(0.99, 0.99), 1 - left - right)
+
+
 def test_the_picture_is_brought_to_the_published_noise(model, monkeypatch):
     """Timestep 596 in 30 even steps, and looked at there."""
     seen, real = [], module.inverted

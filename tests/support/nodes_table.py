@@ -225,7 +225,7 @@ NODES = {
         "MODEL",
     ),
     "PersonalizationLayoutMask": Node(
-        "masks/layout_mask_node.py", "model vae layout_image layout_positive x y clusters", "MASK"
+        "masks/layout_mask_node.py", "model vae layout_image layout_positive x y clusters connected", "MASK"
     ),
     "PersonalizationFindConcepts": Node(
         "masks/find_concepts_node.py", "model clip vae image least max_side", "MASK IMAGE INT"
