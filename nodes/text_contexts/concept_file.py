@@ -141,7 +141,13 @@ class _Reading:
             )
 
     def _word(self, name, *vectors):
-        self.words[own_word(name, self.path.stem, before=len(self.words))] = tuple(vectors)
+        word = own_word(name, self.path.stem, before=len(self.words))
+        before = self.words.get(word, ())
+        if {one.rows.shape[1] for one in before} & {one.rows.shape[1] for one in vectors}:
+            warn_user(f"{self.file} has the word {word} twice; the last one counts")
+            before = ()
+        # a part for each text encoder
+        self.words[word] = (*before, *vectors)
 
     def _vectors(self, name, rows, encoder=None):
         fits = isinstance(rows, torch.Tensor) and rows.is_floating_point() and rows.ndim in (1, 2) and rows.numel()

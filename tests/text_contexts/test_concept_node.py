@@ -12,6 +12,7 @@ from support.models import execute, tiny_model
 from support.word_files import CASES, embeddings, put  # noqa: F401 (fixture)
 
 from pack.nodes.host.layered_prompts import LAYERS
+from pack.nodes.text_contexts.concept_file import read_concept
 from pack.nodes.text_contexts.concept_node import ConceptConvert, ConceptLoader
 from pack.nodes.text_contexts.concept_words import words_of
 
@@ -59,6 +60,8 @@ def layouts():
         "a list": ("l.bin", [{"<a>": one[0]}, {"<b>": three[0]}], "sd15", "<a> <b>", [("<b>", "l", three[:1])]),
         "a list without names": ("l.bin", [{"string_to_param": {"*": one}}, {"string_to_param": {"*": three}}], "sd15",
                                  "<l> <l_2>", [("<l>", "l", one), ("<l_2>", "l", three)]),
+        "a list with a part for each encoder": ("l.bin", [{"<a>": part[0]} for part in pair(1).values()], "sdxl", "<a>",
+                                                [("<a>", "g", pair(1)["clip_g"]), ("<a>", "l", pair(1)["clip_l"])]),
         "a table": ("token_embedding.pth", {"weight": torch.cat([one.expand(49408, -1), three[:2]])}, "sd15",
                     "<v0> <v1>", [("<v0>", "l", three[:1]), ("<v1>", "l", three[1:2])]),
     }  # fmt: skip
@@ -148,6 +151,13 @@ def test_the_same_words_again_are_said(embeddings, caplog):  # noqa: F811
     taught, _ = execute(ConceptLoader, clip=tiny_clip(), concept_file=file)
     execute(ConceptLoader, clip=taught, concept_file=file)
     assert "<new1> already defined by an earlier file; replaced" in caplog.text
+
+
+def test_a_word_that_is_twice_in_a_file_is_said(embeddings, caplog):  # noqa: F811
+    one, other = rows(1, 32), rows(2, 32, 7)
+    file = written(embeddings / "twice.bin", [{"<a>": one}, {"<a>": other}])
+    assert torch.equal(read_concept(file).words["<a>"][0].rows, other)
+    assert "twice.bin has the word <a> twice; the last one counts" in caplog.text
 
 
 def test_words_of_several_loaders_in_one_prompt(embeddings):  # noqa: F811
