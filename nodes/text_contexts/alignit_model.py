@@ -101,7 +101,7 @@ class AlignIT(Technique):
         block, side = place
         attention = cross_attention(live_unet(self.base_model.model), block)
         key = f"diffusion_model.{name_of_block(block)}.attn2.{side}.weight"
-        (standing, *_), *patches = self.base_model.get_key_patches("diffusion_model.")[key]
+        (standing, *_), *patches = self.base_model.get_key_patches(key)[key]
         clean = unpatched(self.base_model, key, standing)
         weight = unpacked(getattr(attention, side), "weight", clean).float().clone()
         return comfy.lora.calculate_weight(patches, weight, key)
