@@ -47,7 +47,7 @@ SHOWN = {
     "Pocket sizes": (SIZE,),
     "Pocket stage prompts": (STAGES,),
     "DreamTuner": (("DreamTuner", "Without the reference", "With the reference"),),
-    "Reference Only": (("Reference Only", "Without the picture", "Variations"),),
+    "Reference Only": (("Reference Only", "Without the picture", "Variation"),),
     "Reference Guidance": (("Reference Guidance", "With the reference", "Guided by the reference"),),
     "Train a LoRA": (("Train a LoRA", "Without the LoRA", "With the LoRA"),),
     "Train and conduct": (("Train and conduct", "Without training", "Both, as learned"),),
