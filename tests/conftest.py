@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-# What is left out without the host, and what is told at the end.
-pytest_plugins = ["setup.report"]
+# What is left out without the host, and what is told at the end; which files go first.
+pytest_plugins = ["setup.report", "setup.order"]
 
 ROOT = Path(__file__).parent.parent
 HOST = os.environ.get("COMFYUI_PATH")

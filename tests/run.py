@@ -104,11 +104,12 @@ def selection(options):
 
 
 def workers(python, cpu):
-    """Options that share tests out among the cores, whole files each; none where that brings nothing."""
-    count = min(os.cpu_count() or 1, MOST_WORKERS)
-    if count < 2 or not cpu or lacks(python, "xdist"):
+    """Options that share tests out among processes, whole files each; none where that brings nothing."""
+    cores = os.cpu_count() or 1
+    if cores < 2 or not cpu or lacks(python, "xdist"):
         return []
-    return ["-n", str(count), "--dist", "loadfile"]
+    # one more than there are cores: tests wait for servers and browsers; in the order of setup/order.py
+    return ["-n", str(min(cores + 1, MOST_WORKERS)), "--dist", "loadfile", "--no-loadscope-reorder"]
 
 
 def serve(options):
