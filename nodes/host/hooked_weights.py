@@ -27,11 +27,11 @@ def hooks_key(patcher):
     return tuple((hook.hook_ref, hook.strength) for hook in hooks)
 
 
-def hook_patches(patcher, key):
-    """The host's patches that the hooks in force put on one weight, behind the MODEL's own."""
+def hook_patches(patcher):
+    """{key: the host's patches that the hooks in force put on a weight, behind the MODEL's own}."""
     if patcher is None or patcher.current_hooks is None:
-        return []
-    return patcher.get_combined_hook_patches(patcher.current_hooks).get(key, [])
+        return {}
+    return patcher.get_combined_hook_patches(patcher.current_hooks)
 
 
 def unpatched(patcher, key, weight):

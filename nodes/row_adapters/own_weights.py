@@ -73,12 +73,12 @@ class OwnWeights:
         return with_weights(unet, self._weights(running, unet, computed, dtype))
 
     def _weights(self, running, unet, computed, dtype):
-        found, names = {}, names_now(running)
+        found, names, in_force = {}, names_now(running), hook_patches(running)
         for key in self._patches:
             name, kind = _module_and_kind(key)
             name = names.get(name, name)
             layer = unet.get_submodule(name)
-            standing, hooked = getattr(layer, kind), hook_patches(running, key)
+            standing, hooked = getattr(layer, kind), in_force.get(key, ())
             known, hooks = computed.setdefault(key, {}), hooks_key(running) if hooked else ()
             if hooks not in known:
                 coarse = is_packed(layer) or standing.dtype.itemsize == 1
@@ -96,9 +96,9 @@ class OwnWeights:
         # the hooks of the prompt
         shared = running.patches.get(key, ()) if running is not None else ()
         patches = [*shared, *hooked, *self._patches[key]]
-        # a copy: the host changes it
-        values = unpacked(layer, kind, clean).to(standing.device, copy=True)
-        original = running.get_key_patches(key) if hooked else None
+        own = unpacked(layer, kind, clean)
+        # a copy: the host changes it, and reads of the original only its first value
+        values, original = own.to(standing.device, copy=True), {key: [(own,)]} if hooked else None
         return comfy.lora.calculate_weight(patches, values, key, original_weights=original)
 
 

@@ -1,5 +1,7 @@
 """AlignIT on a MODEL: rows of a prompt that are the base's pass the base's projections, the concept's its own."""
 
+from dataclasses import replace
+
 import comfy.lora
 import torch
 
@@ -60,51 +62,59 @@ class AlignIT(Technique):
 
     def plan(self, call):
         held = call.run.state(self.name, dict, call.base)
-        marked = {}
+        texts = {}
         for chunk in call.chunks:
             entry = entry_of(chunk, call.run.conds()) or {}
             if chunk.role == COND and OF_BASE in entry:
-                marked[chunk] = entry
-        if not marked:
+                texts[chunk] = self._text(held, chunk, entry, call)
+        if not texts:
             return {}
-        timestep = call.timestep
-        texts = {chunk: self._text(held, chunk, entry, call, timestep) for chunk, entry in marked.items()}
         blocks = list(attention_blocks(live_unet(call.base)))
         return {("attn2", block): BaseRows(self, held, texts, (number, block)) for number, block in enumerate(blocks)}
 
-    def _text(self, held, chunk, entry, call, timestep):
-        """(a key that changes with the text, its keys and values as rows (L, T, D), its OfBase)."""
-        contexts = contexts_of(entry.get("cross_attn"), entry)
-        if contexts is None:
-            # once: the host repeats a shorter prompt beside a longer one
-            own = call.context[chunk.start, : entry["cross_attn"].shape[1]]
-            return (chunk.uuid,), (own[None], None), entry[OF_BASE]
-        fixed = held.setdefault(("contexts", chunk.uuid), contexts.to(call.context))
-        key = (chunk.uuid,) if isinstance(fixed, FixedContexts) else (chunk.uuid, timestep)
-        return key, fixed.at(timestep), entry[OF_BASE]
+    def _text(self, held, chunk, entry, call):
+        """(a key that changes with the text, its keys and values as rows (L, T, D), its OfBase with one mark a row)."""
+        known = held.get(("text", chunk.uuid))
+        if known is None:
+            contexts = contexts_of(entry.get("cross_attn"), entry)
+            if contexts is None:
+                # once: the host repeats a shorter prompt beside a longer one
+                contexts = FixedContexts(call.context[chunk.start, : entry["cross_attn"].shape[1]][None])
+            contexts, marks = contexts.to(call.context), entry[OF_BASE]
+            rows = torch.zeros(contexts.at(call.timestep)[0].shape[1], dtype=torch.bool)
+            rows[: len(marks.rows)] = marks.rows[: len(rows)].to(rows.device)
+            known = contexts, replace(marks, rows=rows.to(call.context.device))
+            held["text", chunk.uuid] = known
+        contexts, marks = known
+        key = (chunk.uuid,) if isinstance(contexts, FixedContexts) else (chunk.uuid, call.timestep)
+        return key, contexts.at(call.timestep), marks
 
     def projected(self, held, key, rows, place):
         """(T, d): rows (T, D) through the base MODEL's projection at a place, computed once for each text."""
-        uuid, *_ = key
+        uuid, *timesteps = key
         known = held.setdefault(("projected", uuid), {})
         if known.get("key") != key:
             # of earlier timesteps
             known.clear()
             known["key"] = key
         if place not in known:
-            weight = self._weight(place)
-            known[place] = rows @ weight.to(rows).T
+            weight = held.get(("weight", place))
+            if weight is None:
+                weight = self._weight(place).to(rows)
+            if timesteps:
+                # the next timestep wants it again
+                held["weight", place] = weight
+            known[place] = rows @ weight.T
         return known[place]
 
     def _weight(self, place):
         """The base MODEL's own weight with its patches, whatever is loaded or patched at the moment."""
         block, side = place
-        attention = cross_attention(live_unet(self.base_model.model), block)
+        layer = getattr(cross_attention(live_unet(self.base_model.model), block), side)
         key = f"diffusion_model.{name_of_block(block)}.attn2.{side}.weight"
-        (standing, *_), *patches = self.base_model.get_key_patches(key)[key]
-        clean = unpatched(self.base_model, key, standing)
-        weight = unpacked(getattr(attention, side), "weight", clean).float().clone()
-        return comfy.lora.calculate_weight(patches, weight, key)
+        clean = unpatched(self.base_model, key, layer.weight)
+        weight = unpacked(layer, "weight", clean).clone()
+        return comfy.lora.calculate_weight(self.base_model.patches.get(key, []), weight, key)
 
 
 class BaseRows(Branch):
@@ -126,9 +136,7 @@ class BaseRows(Branch):
             if counts:
                 rows = rows[self.number % len(rows)]
                 made = self.technique.projected(self.held, key, rows, (self.block, side))
-                of_base = torch.zeros(len(rows), dtype=torch.bool, device=mine.device)
-                of_base[: len(marks.rows)] = marks.rows[: len(rows)].to(mine.device)
                 times = mine.shape[1] // len(rows)
-                mine = torch.where(of_base.repeat(times)[:, None], made.repeat(times, 1).to(mine), mine)
+                mine = torch.where(marks.rows.repeat(times)[:, None], made.repeat(times, 1).to(mine), mine)
             swapped.append(mine)
         return plain_attention(q, *swapped, options)

@@ -202,6 +202,20 @@ def test_the_bases_weights_are_read_once_for_each_prompt(clip, base, monkeypatch
     assert len(read) == len(places) + sum(side == "to_k" for _, side in places)
 
 
+def test_the_bases_weights_are_read_once_for_words_that_vary(base, monkeypatch):
+    """Other rows in each of ten stages are projected anew, by the same weights."""
+    bare, customised = models(base)
+    taught = with_words(base, [Word("<dog>", {"l": random(1, 10, 1, 32, seed=3)})])
+    (patched,) = execute(AlignModel, model=customised, base_model=bare)
+    prompts = align(taught, base, "a <dog> in the sea"), encoded(base, "bad")
+    real, read = AlignIT._weight, []
+    monkeypatch.setattr(AlignIT, "_weight", lambda self, place: read.append(place) or real(self, place))
+    found = sample(patched, *prompts, steps=4)
+    assert len(read) == len(set(read)) > 0
+    monkeypatch.setattr(AlignIT, "projected", lambda self, held, key, rows, place: rows @ real(self, place).to(rows).T)
+    assert same(sample(patched, *prompts, steps=4), found)
+
+
 def test_a_clip_with_keyframes_is_refused(clip, base):
     hooks = comfy.hooks.create_hook_lora(random_lora(tiny_model(), 9), 1.0, 1.0)
     group = comfy.hooks.HookKeyframeGroup()
