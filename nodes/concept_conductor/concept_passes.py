@@ -3,13 +3,12 @@
 import comfy.model_management
 
 from ...kernels.masks import WHOLE
-from ..host.attach import techniques_of
 from ..host.calls import live_unet, patched_by_others, repeated_sides, with_patches, with_replacements, without_patches
 from ..host.frames import window_frame
-from ..host.layered_prompts import contexts_of, rows_of_first_text
 from ..host.partial_pass import may_end_early
 from ..host.picture_rows import pictures_shown
-from ..host.rows import COND, entry_of, place_of
+from ..host.read_contexts import contexts_read
+from ..host.rows import COND, place_of
 from ..host.text_rows import TextRows, rows_of_call, text_batch, tokens_together
 from .concept_control import concept_control, joined_control
 from .concept_fusion import FeatureStore, Fusion, MapCatcher, rows_ending_at
@@ -94,19 +93,8 @@ class ConductedCall:
         rows = chunk.stop - chunk.start
         if self.conducting.texts.of(path, chunk.role) is None:
             y = y[chunk.rows] if y is not None else None
-            return rows_of_call(context[chunk.rows], y, self._contexts(chunk, context))
+            return rows_of_call(context[chunk.rows], y, contexts_read(self.call, chunk, context))
         return self.conducting.texts.rows(path, chunk.role, rows, x)
-
-    def _contexts(self, chunk, context):
-        """The Contexts that the image's own rows of a chunk read, None where they read one text at all layers."""
-        if not any(technique.reads_contexts for technique in techniques_of(self.call.base.current_patcher)):
-            return None
-        entry = entry_of(chunk, self.call.run.conds()) or {}
-        tensor, own = entry.get("cross_attn"), context[chunk.rows]
-        contexts = contexts_of(tensor, entry)
-        if contexts is None or len(rows_of_first_text(tensor, own)) < len(own):
-            return None
-        return contexts.to(context)
 
     def _positive(self):
         """The chunk of the first positive prompt of the guider's list that is in this call, None if none is."""

@@ -13,6 +13,8 @@ from .messages import input_error, log_warning
 LAYERS = "personalization_layers"
 # (1, T, D): the plain context that went into the conditioning beside them, to tell what nodes behind did to it
 PLAIN = "personalization_layers_plain"
+# Whether a prompt holds words that a CLIP was taught.
+TAUGHT = "personalization_words"
 # Two contexts are multiples of each other if they differ by no more than this share.
 SAME = 1e-4
 

@@ -7,7 +7,9 @@ from ...kernels.object_shares import shared_weight
 from ..host.blocks import attention_blocks, cross_attention
 from ..host.calls import live_unet
 from ..host.content_keys import weights_key
-from ..host.paired_rows import taken_apart
+from ..host.contexts import FIRST_TIMESTEP
+from ..host.paired_rows import contexts_taken_apart, taken_apart
+from ..host.read_contexts import contexts_read
 from ..host.rows import COND
 from ..host.text_rows import reads_one_text
 
@@ -158,12 +160,23 @@ def _regions_at(member, grid, frame):
 
 
 def _keys_at_all_blocks(call, member, chunk):
-    unet = live_unet(call.base)
-    context = None if chunk is None else taken_apart(call.context[chunk.rows])[0]
-    if chunk is not None and reads_one_text(chunk, call.run.conds()):
-        # further calls may have another number of rows
-        context = context[:1]
+    unet, contexts = live_unet(call.base), _contexts_of_blocks(call, chunk)
     return {
-        block: cross_attention(unet, block).to_k(member.phrase_rows(context, layer).to(call.context)).float()
+        block: cross_attention(unet, block).to_k(member.phrase_rows(contexts(layer), layer).to(call.context)).float()
         for layer, block in enumerate(attention_blocks(unet))
     }
+
+
+def _contexts_of_blocks(call, chunk):
+    """layer -> the context (1 or b, m, D) whose keys the rows of a chunk read there; None for no chunk."""
+    if chunk is None:
+        return lambda layer: None
+    layered = contexts_taken_apart(contexts_read(call, chunk, call.context))
+    if layered is not None:
+        # as phrases that stand alone, those that are made while sampling are read where it starts
+        keys, _ = layered.at(FIRST_TIMESTEP)
+        return lambda layer: keys[layer % len(keys)][None]
+    context = taken_apart(call.context[chunk.rows])[0]
+    # further calls may have another number of rows
+    context = context[:1] if reads_one_text(chunk, call.run.conds()) else context
+    return lambda layer: context

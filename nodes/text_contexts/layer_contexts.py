@@ -2,7 +2,7 @@
 
 from ..host.blocks import attention_blocks
 from ..host.calls import live_unet
-from ..host.layered_prompts import LayeredContexts, contexts_of, models_of, rows_of_first_text
+from ..host.layered_prompts import TAUGHT, LayeredContexts, contexts_of, models_of, rows_of_first_text
 from ..host.rows import entry_of
 from ..host.technique import Technique
 from .made_contexts import differently_patched
@@ -25,10 +25,10 @@ class LayerContexts(Technique):
     def begin(self, run):
         """Raises ValueError for prompts that want different weights of one text encoder."""
         texts = [(entry.get("cross_attn"), entry) for several in run.conds().values() for entry in several]
-        if self.labels and all(contexts_of(*text) is None for text in texts):
+        if self.labels and not any(TAUGHT in entry or contexts_of(tensor, entry) for tensor, entry in texts):
             labels = ", ".join(self.labels)
             run.tell(
-                f"{labels}: no prompt of this run has the words for each layer, so the likeness is weaker; write the "
+                f"{labels}: no prompt of this run has the words by layer or step, so the likeness is weaker; write the "
                 f"words into the prompt, and encode it by CLIP Text Encode with the CLIP from Load {labels}"
             )
         patches = {}

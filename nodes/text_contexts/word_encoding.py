@@ -1,7 +1,7 @@
 """What a CLIP with words gives for a prompt: Contexts, where the words in it vary."""
 
 from ..host.contexts import FixedContexts, StagedContexts
-from ..host.layered_prompts import LAYERS, PLAIN
+from ..host.layered_prompts import LAYERS, PLAIN, TAUGHT
 from .made_contexts import made_contexts
 from .readings import BORDERS, readings_of, rolled_up, unrolled, words_in
 from .word_tokenizer import MAKER, RANK
@@ -21,6 +21,8 @@ def encoded_with_words(model, network, encode, tokens):
         out = encode(tokens)
         if made:
             out = _with_extra(out, {LAYERS: made_contexts(network, tokens, readings), PLAIN: out[0]})
+        elif words:
+            out = out[0], out[1], {**(out[2] if len(out) > 2 else {}), TAUGHT: True}
         return pooled_at_word(model, tokens, out)
     # encoders may hold a prompt in different numbers of parts; the host cuts to the fewest
     lists = [several[: min(map(len, tokens.values()))] for several in tokens.values()]

@@ -9,6 +9,7 @@ import torch
 from comfy_execution.utils import CurrentNodeContext
 from support.clips import encoded, tiny_clip
 from support.compare import differ
+from support.contexts import random
 from support.image_prompts import with_pictures
 from support.models import sample, tiny_model
 
@@ -21,7 +22,12 @@ from nodes import (
     ConditioningZeroOut,
 )
 from pack.nodes.host import messages
-from pack.nodes.image_prompts import sampled_text
+from pack.nodes.host.attach import attach
+from pack.nodes.host.blocks import attention_blocks, cross_attention
+from pack.nodes.host.layered_prompts import LAYERS
+from pack.nodes.image_prompts import image_run, sampled_text
+from pack.nodes.text_contexts.concept_words import Word, with_words
+from pack.nodes.text_contexts.layer_contexts import LayerContexts
 
 PROMPT = "a fox and a cat on the beach"
 LONG = PROMPT + ", sun" * 60
@@ -149,6 +155,38 @@ def test_without_the_clip_the_token_is_named(model, kind, said):
     gc.collect()
     sample(patched, *texts, steps=1)
     assert len(said) == 1 and "they differ from token 2 on; copy" in said[0]
+
+
+def test_the_words_keys_are_those_of_each_layer(model, kind, clip, monkeypatch):
+    """Words that say another thing at each layer: the maps of a layer come from what the UNet reads there."""
+    layers = len(attention_blocks(model.model.diffusion_model))
+    widths = {"l": 32} if kind == "sd15" else {"l": 16, "g": 32}
+    rows = {name: random(layers, width, seed=3) for name, width in widths.items()}
+    taught = with_words(clip, [Word("<fox>", rows)])
+    prompt = "a <fox> and a cat on the beach"
+    inputs = {"words": ("<fox>", "cat"), "phrase_source": "prompt", "prompt": prompt, "clip": taught}
+    real, found = image_run._keys_at_all_blocks, []
+
+    def noted(call, member, chunk):
+        keys = real(call, member, chunk)
+        found.append((call.base.diffusion_model, chunk, keys))
+        return keys
+
+    monkeypatch.setattr(image_run, "_keys_at_all_blocks", noted)
+    positive = pooled(encoded(taught, prompt))
+    layered = positive[0][1][LAYERS]
+    assert layered.shape[0] == layers
+    for reads in (True, False):
+        found.clear()
+        patched = with_pictures(attach(model, LayerContexts(())) if reads else model, **inputs)
+        sample(patched, positive, pooled(encoded(clip, "")), steps=1)
+        ((unet, _, keys),) = [one for one in found if one[1] is not None]
+        for layer, (block, made) in enumerate(keys.items()):
+            # the word is the third token, behind the start and "a"
+            row = layered[layer if reads else 0, 2:3]
+            with torch.inference_mode():
+                wanted = cross_attention(unet, block).to_k(row).float()
+            torch.testing.assert_close(made[0, :1], wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_the_sampled_text_is_found_in_the_graph(model, clip, said, monkeypatch):

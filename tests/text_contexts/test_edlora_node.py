@@ -272,7 +272,7 @@ def test_a_prompt_that_was_encoded_past_the_layers_is_said(loras, said):  # noqa
     for _ in range(2):
         said.clear()
         sample(patched, past, encoded(taught, "bad"))
-        assert len(said) == 1 and said[0].startswith("ED-LoRA: no prompt of this run has the words for each layer")
+        assert len(said) == 1 and said[0].startswith("ED-LoRA: no prompt of this run has the words by layer or step")
         assert "CLIP Text Encode" in said[0] and "likeness is weaker" in said[0]
     said.clear()
     for texts in (("a <dog_1> <dog_2>", "bad"), ("a dog", "a <dog_1>")):

@@ -7,6 +7,7 @@ from support.models import execute, sample, tiny_model
 from support.word_files import CASES, concept_clip, embeddings, put  # noqa: F401 (fixture)
 
 from pack.nodes.files.safe_files import read_contents
+from pack.nodes.host import messages
 from pack.nodes.host.layered_prompts import LAYERS
 from pack.nodes.text_contexts.concept_words import words_of
 from pack.nodes.text_contexts.varying_words_node import NeTILoader, ProSpectLoader
@@ -69,6 +70,18 @@ def test_the_words_names(embeddings):  # noqa: F811
     assert load(NeTILoader, embeddings)[2] == "<teapot>"
     again = load(ProSpectLoader, embeddings, clip=clip, word="<w>")[1]
     assert len(words_of(again)) == 11
+
+
+def test_a_prompt_without_the_word_is_said(embeddings, monkeypatch):  # noqa: F811
+    """One with the word of a single stage is not: it means the same everywhere."""
+    said = []
+    monkeypatch.setattr(messages, "_show", said.append)
+    model, clip, _ = load(ProSpectLoader, embeddings, word="<w>")
+    for text in ("11 <w:6>", "11 <w>"):
+        sample(model, encoded(clip, text), encoded(clip, "25"), steps=1)
+    assert not said
+    sample(model, encoded(clip, "11"), encoded(clip, "25"), steps=1)
+    assert len(said) == 1 and said[0].startswith("ProSpect: no prompt of this run has the words by layer or step")
 
 
 def test_a_mapper_alone_reads_plain_prompts_by_its_first_vector(embeddings):  # noqa: F811
