@@ -14,7 +14,7 @@ from ..host.paired_rows import PART_TOKENS
 from ..host.rows import acting_prompt
 from ..host.technique import Technique
 from ..host.unet_inputs import input_root
-from ..host.when import timestep_at
+from ..host.when import timestep_of
 from ..image_prompts.phrases import tokens_of
 from ..latent_guidance.latent_gradient import OF_ALL_LAYERS, bytes_kept
 from ..latent_guidance.step_entries import StepEntries
@@ -81,7 +81,7 @@ class Pilot(Technique):
             return None
         progress = step.run.progress(step.base.model_sampling)
         number += progress.before
-        if timestep_at(step.moment.sigma, step.base.model_sampling) < 1000 * (1 - self.settings.gamma):
+        if timestep_of(step.moment.sigma, step.base.model_sampling) < 1000 * (1 - self.settings.gamma):
             return self._blended(step, number)
         interval = self.settings.interval or max(1, progress.total // 10)
         entry = acting_prompt(step.run.conds(), step.moment.sigma)

@@ -3,6 +3,7 @@
 import comfy.model_management as mm
 import pytest
 import torch
+from comfy.model_base import ModelType
 from comfy.patcher_extension import WrappersMP
 from support.compare import relative
 from support.editing import box, painted
@@ -10,7 +11,7 @@ from support.models import sample, tiny_model
 from support.references import PixelVAE, prompt, with_references
 from support.thorough import few_of
 
-from pack.nodes.editing import pilot_series
+from pack.nodes.editing import pilot, pilot_series
 from pack.nodes.host import messages
 from pack.nodes.host.attach import techniques_of
 
@@ -70,6 +71,35 @@ def test_each_step_has_one_series(sampler, gradients):
     found, _ = painted(tiny_model(), operations=3, interval=1, gamma=1.0)
     result = drawn(found, sampler=sampler, steps=3)
     assert len(gradients) == 3 * 3 and bool(torch.isfinite(result).all())
+
+
+def test_logarithms_as_timesteps_are_read_as_the_places_of_others(monkeypatch):
+    """CosXL and Playground: series, their lengths and the end of blending are where they are on any model."""
+    series, blended, given, own = [], [], [], []
+    real, real_blended, real_forward = pilot_series.Series.moved, pilot.Pilot._blended, pilot_series.forward_of
+
+    def moved(self):
+        series.append((self.rate, self.settings.pull(self.timestep, 48.0)))
+        own.append(float(self.sampling.timestep(self.sigma)))
+        return real(self)
+
+    def forward_of(unet):
+        return lambda x, timesteps, *rest: given.append(float(timesteps)) or real_forward(unet)(x, timesteps, *rest)
+
+    monkeypatch.setattr(pilot_series.Series, "moved", moved)
+    monkeypatch.setattr(pilot_series, "forward_of", forward_of)
+    monkeypatch.setattr(pilot.Pilot, "_blended", lambda self, *at: blended.append(at[1]) or real_blended(self, *at))
+    places = []
+    for model_type in (None, ModelType.V_PREDICTION_EDM, ModelType.EDM):
+        model = tiny_model(model_type=model_type)
+        assert bool(torch.isfinite(drawn(painted(model, operations=1, interval=3, **GENTLE)[0], steps=10)).all())
+        places.append((series[:], blended[:]))
+        # the UNet gets its own
+        assert given == own
+        for several in (series, blended, given, own):
+            several.clear()
+    assert len(places[0][0]) == 3 and places[0][1] == [8, 9]
+    assert places[0] == places[1] == places[2]
 
 
 def test_two_stages_are_one_run(gradients):
