@@ -1,7 +1,7 @@
 """What the cross-attentions of the UNet read of a prompt: by layer, by timestep, and keys apart from values.
 
 Contexts travel in the conditioning's dictionary (see layered_prompts.py). Layers are numbered in the order in which
-they run; timesteps are those of the UNet, 0 to 999, and sampling starts at the highest.
+they run; timesteps are 0 to 999 whatever the UNet gets, and sampling starts at the highest.
 """
 
 from bisect import bisect_right

@@ -11,7 +11,7 @@ from .calls import schedule_of, sigmas_of
 from .messages import warn_user
 from .progress import progress_of
 from .rows import chunks_of
-from .when import Moment, moment_of, timestep_at
+from .when import Moment, moment_of, timestep_of
 
 # Where the model that runs stands in the transformer options of its own call.
 RUNNING = "personalization_model"
@@ -127,8 +127,8 @@ class Call:
 
     @cached_property
     def timestep(self):
-        """What the UNet gets as the timestep of each row, a number."""
-        return timestep_at(self.moment.sigma, self.base.model_sampling)
+        """The model's timestep of each row, a whole number: where prompts that vary while sampling are read."""
+        return timestep_of(self.moment.sigma, self.base.model_sampling)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from ..host.flat_entries import Entry
 from ..host.layered_prompts import contexts_of, rows_of_first_text
 from ..host.rows import entry_of
 from ..host.text_rows import reads_one_text, rows_by_text, rows_of_call, text_rows
+from ..host.when import timestep_at
 from .kept_steps import KeptSteps
 from .reference_pass import caught, frames_of
 from .run_tensors import RunTensors
@@ -144,7 +145,8 @@ def _names(call, missing, inputs):
     keeping = {key: one for key, one in missing.items() if one.member.cache_bytes}
     if not keeping:
         return {}
-    common = weights_key(call.base.current_patcher), frames_of(call), call.timestep, call.x.dtype
+    timestep = timestep_at(call.moment.sigma, call.base.model_sampling)
+    common = weights_key(call.base.current_patcher), frames_of(call), timestep, call.x.dtype
     return {
         key: (
             *common,

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from comfy.model_base import ModelType
 from support.clips import encoded, tiny_clip
 from support.compare import differ
 from support.concepts import conducted, random_concepts
@@ -9,11 +10,13 @@ from support.contexts import random
 from support.models import sample, tiny_model
 from support.references import PixelVAE, TinyClip, prompt, references, with_references
 
-from pack.nodes.host.contexts import Contexts, FixedContexts, StagedContexts
+from pack.nodes.host.attach import attach
+from pack.nodes.host.contexts import FIRST_TIMESTEP, Contexts, FixedContexts, StagedContexts
 from pack.nodes.host.layered_prompts import LAYERS, PLAIN
 from pack.nodes.image_prompts.phrases import phrases_of
 from pack.nodes.inversion.inversion import inverted, levels_of
 from pack.nodes.text_contexts.concept_words import Word, with_words
+from pack.nodes.text_contexts.layer_contexts import LayerContexts
 
 BORDERS = tuple(range(100, 1000, 100))
 # One step from here: the timestep is that of this noise level.
@@ -64,17 +67,20 @@ def test_prompts_of_concepts(model):
     assert differ(found["staged"], found["then"]) > 1e-3 and differ(found["staged"], found["keys alone"]) > 1e-3
 
 
+class TextClip(TinyClip):
+    """Encodes every text to one entry."""
+
+    def __init__(self, model, entry):
+        super().__init__(model)
+        self.entry = entry
+
+    def encode_from_tokens_scheduled(self, tokens):
+        return self.entry
+
+
 def test_prompts_of_references(model):
-    class Clip(TinyClip):
-        def __init__(self, model, entry):
-            super().__init__(model)
-            self.entry = entry
-
-        def encode_from_tokens_scheduled(self, tokens):
-            return self.entry
-
     def picture(entry):
-        return one_step(with_references(model, references(2), clip=Clip(model, entry), cache_mb=64))
+        return one_step(with_references(model, references(2), clip=TextClip(model, entry), cache_mb=64))
 
     contexts = staged(3)
     ours = picture(text(contexts))
@@ -115,6 +121,25 @@ def test_layout_guidance_asks_at_each_step(model):
     guided = conducted(model, random_concepts(model, 1), **layout, **picture)
     sample(guided, prompt(model, 100), prompt(model, 200), steps=4)
     assert len(set(contexts.asked)) >= 4
+
+
+@pytest.mark.parametrize("model_type", [None, ModelType.V_PREDICTION_EDM])
+def test_logarithms_as_timesteps_are_read_as_the_places_of_others(model_type):
+    """CosXL and Playground: whoever reads a prompt asks for the timestep that any model has at that place."""
+    model = tiny_model("sd15", model_type=model_type)
+    sampling = model.get_model_object("model_sampling")
+    levels = torch.tensor([float(sampling.percent_to_sigma(percent)) for percent in (0.15, 0.45, 0.85)])
+    mine, concept, layout, row = (Asked(prompt(model, seed)[0][0]) for seed in (100, 300, 500, 600))
+    taken = {"layout_positive": text(layout), "layout_image": torch.rand(1, 64, 64, 3), "vae": PixelVAE()}
+    taken |= {"guidance_weight": 0.01, "guidance_end": 1.0, "inversion_steps": 0}
+    guided = conducted(model, random_concepts(model, 1, positive=[text(concept)]), **taken)
+    referring = with_references(attach(model, LayerContexts(())), references(1), clip=TextClip(model, text(row)))
+    sigmas = torch.cat([levels, torch.zeros(1)])
+    for one in (guided, referring):
+        sample(one, text(mine), prompt(model, 200), sigmas=sigmas)
+    for contexts in (mine, concept, layout, row):
+        # the first of all stands for the plain text
+        assert {round(asked, -1) for asked in contexts.asked if asked < FIRST_TIMESTEP} == {850, 550, 150}
 
 
 class Maker:
