@@ -63,7 +63,8 @@ def gradient_through(loss_of, outputs, leaf, guided):
     scale.
     """
     found = [one.detach().to(torch.promote_types(one.dtype, torch.float32)).requires_grad_(True) for one in outputs]
-    of_outputs = torch.autograd.grad(loss_of(*found), found)
+    # a model that predicts the picture itself leaves the latent out of the loss
+    of_outputs = torch.autograd.grad(loss_of(*found), found, materialize_grads=True)
     half = outputs[0].element_size() < 4
     peak = max(float(one.abs().max()) for one in of_outputs)
     if not all(bool(torch.isfinite(one).all()) for one in of_outputs):

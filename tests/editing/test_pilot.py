@@ -5,6 +5,7 @@ import pytest
 import torch
 from comfy.model_base import ModelType
 from comfy.patcher_extension import WrappersMP
+from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 from support.compare import relative
 from support.editing import box, painted
 from support.models import sample, tiny_model
@@ -100,6 +101,21 @@ def test_logarithms_as_timesteps_are_read_as_the_places_of_others(monkeypatch):
             several.clear()
     assert len(places[0][0]) == 3 and places[0][1] == [8, 9]
     assert places[0] == places[1] == places[2]
+
+
+@pytest.mark.parametrize("sampling", ["x0", "lcm", "v_prediction"])
+def test_models_that_predict_something_else(sampling, gradients, monkeypatch):
+    """A series takes its own loss down, whatever the model predicts; "x0" leaves the latent out of the loss."""
+    losses, real = [], pilot_series.gradient_through
+
+    def noted(loss_of, *rest):
+        return real(lambda *outputs: losses.append(loss_of(*outputs)) or losses[-1], *rest)
+
+    monkeypatch.setattr(pilot_series, "gradient_through", noted)
+    (model,) = ModelSamplingDiscrete().patch(tiny_model(), sampling, False)
+    found, _ = painted(model, operations=4, **GENTLE)
+    assert bool(torch.isfinite(drawn(found, steps=1)).all())
+    assert len(gradients) == 4 and bool(torch.stack(losses).diff().lt(0).all())
 
 
 def test_two_stages_are_one_run(gradients):

@@ -12,6 +12,7 @@ from pack.nodes.latent_guidance.latent_gradient import (
     differentiable_options,
     gradient_fits,
     gradient_of,
+    gradient_through,
 )
 
 
@@ -45,6 +46,15 @@ def test_in_half_precision_neither_small_nor_large_values_are_lost(dtype, scale)
 
 def test_no_loss_gives_no_gradient():
     assert torch.equal(taken(torch.float16, 0.0), torch.zeros(4, 8))
+
+
+def test_outputs_that_the_loss_leaves_out_count_as_nothing():
+    leaf = draw(4, 8).requires_grad_(True)
+    output = leaf @ draw(8, 8, seed=1)
+    whole = gradient_through(lambda found, latent: found.square().sum(), [output, leaf], leaf, None)
+    torch.testing.assert_close(whole, taken(torch.float32, 1.0))
+    left_out = gradient_through(lambda found, latent: latent.square().sum(), [leaf @ draw(8, 8), leaf], leaf, None)
+    torch.testing.assert_close(left_out, 2 * leaf.detach())
 
 
 def test_values_that_are_no_numbers_at_every_scale_are_said():
