@@ -27,6 +27,20 @@ class Hole:
         cells = self.cells(size, frame)
         return (F.interpolate(cells[:, None], grid, mode="bilinear")[:, 0] >= _ALL).flatten(1)
 
+    def kept(self, run, pictures, size, grid, frame, device):
+        """(`inside` of r rows (r, n) on a device, whether any of it is true, whether all is), made once in a run.
+
+        pictures: the number of each row's; the masks stand for them in turn.
+        """
+        rows = tuple(number % len(self.masks) for number in pictures)
+        known, key = run.state(("pilot hole", self), dict), (rows, size, grid, frame, device)
+        if key not in known:
+            # gradients read it as well
+            with torch.inference_mode(False):
+                inside = self.inside(size, grid, frame)[list(rows)]
+                known[key] = inside.to(device), bool(inside.any()), bool(inside.all())
+        return known[key]
+
 
 def of_rows(tensor, rows):
     """A tensor (b, ...) with one entry for each of so many rows, which stand for the pictures in turn."""

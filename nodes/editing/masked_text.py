@@ -8,7 +8,6 @@ from ..host.frames import frame_of
 from ..host.rows import entry_of
 from ..host.technique import Branch
 from ..host.unet_inputs import processed
-from .hole import of_rows
 
 
 class MaskedText(Branch):
@@ -28,13 +27,13 @@ class MaskedText(Branch):
                 "tokens or samples an unknown part of it; bypass that node"
             )
             return None
-        inside = self.hole.inside(latent_size_of(options), grid_of(options), frame)
-        if bool(inside.all()):
+        place = latent_size_of(options), grid_of(options), frame, q.device
+        inside, _, all_of_them = self.hole.kept(self.call.run, range(len(q)), *place)
+        if all_of_them:
             return None
-        inside = of_rows(inside, len(q)).to(q.device)[..., None]
         attention = exact_attention(options)
         first = only_first(v, self._length(chunk, k.shape[1]))
-        return torch.where(inside, plain(), attention(q, k, first, heads_of(options)))
+        return torch.where(inside[..., None], plain(), attention(q, k, first, heads_of(options)))
 
     def _length(self, chunk, tokens):
         """Tokens of a chunk's own text: beside a longer one the host repeats it, and its start with it."""

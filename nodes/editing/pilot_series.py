@@ -8,6 +8,7 @@ import comfy.model_management as mm
 import torch
 
 from ...kernels.inpainting_loss import background_loss, pull_loss, word_share
+from ...kernels.masks import WHOLE
 from ..host.attention import plain_attention
 from ..host.blocks import attention_blocks
 from ..host.calls import channels_of, clean_options, forward_of, grid_of, heads_of, live_unet, with_replacements
@@ -107,7 +108,7 @@ class Series:
         more = inputs.behind(z.to(dtype), channels_of(base))
         with differentiable():
             leaf = z.clone().requires_grad_(True)
-            seen = _Seen(self.scene, images, tuple(z.shape[-2:]))
+            seen = _Seen(self.scene, self.step.run, images, tuple(z.shape[-2:]))
             options = with_replacements(options, {("attn2", block): seen.reading(block) for block in self.scene.all})
             forward = forward_of(unpacking(unet, z.device))
             out = forward(torch.cat([leaf.to(dtype), more], 1), timesteps, batch.context, batch.y, None, options)
@@ -135,16 +136,14 @@ class Series:
 class _Seen:
     """The cross-attentions of one forward: what they read in the hole alone, and the queries of those that guide."""
 
-    def __init__(self, scene, images, size):
-        self.scene, self.images, self.size = scene, images, size
+    def __init__(self, scene, run, images, size):
+        self.scene, self.run, self.images, self.size = scene, run, images, size
         self.queries, self.others = [], []
 
     def reading(self, block):
         def read(q, k, v, options):
-            inside = self.scene.hole.inside(self.size, grid_of(options))
-            inside = inside[[i % len(inside) for i in self.images]]
-            some, all_of_them = bool(inside.any()), bool(inside.all())
-            inside = inside.to(q.device)
+            place = self.size, grid_of(options), WHOLE, q.device
+            inside, some, all_of_them = self.scene.hole.kept(self.run, self.images, *place)
             if self.scene.words and block in self.scene.guiding and some and not all_of_them:
                 self.queries.append(q)
                 self.others.append((k.detach(), inside, heads_of(options)))

@@ -9,12 +9,15 @@ from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 from support.compare import relative
 from support.editing import box, painted
 from support.models import sample, tiny_model
-from support.references import PixelVAE, prompt, with_references
+from support.references import PixelVAE, half_mask, prompt, with_references
 from support.thorough import few_of
 
+from pack.kernels.masks import WHOLE
 from pack.nodes.editing import pilot, pilot_series
+from pack.nodes.editing.hole import Hole
 from pack.nodes.host import messages
 from pack.nodes.host.attach import techniques_of
+from pack.nodes.host.run import Run
 
 # long moves of a random network make its rounding large
 GENTLE = {"lr": 0.002, "lr_first": 1e-4}
@@ -116,6 +119,39 @@ def test_models_that_predict_something_else(sampling, gradients, monkeypatch):
     found, _ = painted(model, operations=4, **GENTLE)
     assert bool(torch.isfinite(drawn(found, steps=1)).all())
     assert len(gradients) == 4 and bool(torch.stack(losses).diff().lt(0).all())
+
+
+def test_a_hole_is_made_once_for_each_grid(monkeypatch):
+    """Of a run: neither its steps nor the operations of its series make it again."""
+    made, real = [], Hole.inside
+    found, _ = painted(tiny_model(), operations=3, interval=1, gamma=1.0, **GENTLE)
+    monkeypatch.setattr(Hole, "inside", lambda self, *place: made.append(place) or real(self, *place))
+    first = drawn(found, steps=3)
+    assert len(made) == len(set(made)) == 4 and {size for size, *_ in made} == {(8, 8)}
+    assert torch.equal(drawn(found, steps=3), first) and len(made) == 8
+
+
+def test_holes_that_are_kept_are_told_apart():
+    run, cpu = Run(), torch.device("cpu")
+    left, right = Hole(half_mask(64, 64)), Hole(1 - half_mask(64, 64))
+    both = Hole(torch.cat([left.masks, right.masks, torch.ones(1, 64, 64)]))
+    top = 0.0, 0.0, 0.5, 1.0
+    for hole, pictures, size, grid, frame, device in (
+        (left, [0, 1], (8, 8), (8, 8), WHOLE, cpu),
+        (right, [0, 1], (8, 8), (8, 8), WHOLE, cpu),
+        (right, [0], (8, 8), (4, 4), WHOLE, cpu),
+        (right, [0], (16, 16), (4, 4), WHOLE, cpu),
+        (right, [0], (16, 16), (4, 4), top, cpu),
+        (both, [0, 1, 2, 3], (8, 8), (8, 8), WHOLE, cpu),
+        (both, [2], (8, 8), (8, 8), WHOLE, cpu),
+        (both, [2], (8, 8), (8, 8), WHOLE, torch.device("meta")),
+    ):
+        for _ in range(2):
+            with torch.inference_mode():
+                inside, some, every = hole.kept(run, pictures, size, grid, frame, device)
+            wanted = hole.inside(size, grid, frame)[[number % len(hole.masks) for number in pictures]]
+            assert (some, every) == (bool(wanted.any()), bool(wanted.all())) and inside.device == device
+            assert not inside.is_inference() and (device != cpu or torch.equal(inside, wanted))
 
 
 def test_two_stages_are_one_run(gradients):
