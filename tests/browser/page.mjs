@@ -6,6 +6,7 @@ import { createRequire } from "node:module";
 const { chromium } = createRequire(import.meta.url)("playwright-core");
 const START = 180_000;
 const RUN = 180_000;
+const SHOWN = 20_000;
 // The front end asks the server about files, draws and lays out at its own pace, and announces none of it.
 export const SETTLE = 2_000;
 
@@ -48,6 +49,8 @@ export async function run(page) {
 export async function fit(page) {
   await page.evaluate(() => app.extensionManager.command.execute("Comfy.Canvas.FitView"));
   await page.waitForTimeout(SETTLE);
+  // A busy machine fetches pictures late; those that stay away are for the tests to say.
+  await page.waitForFunction(allShown, null, { timeout: SHOWN }).catch(() => {});
 }
 
 // These run in the page.
@@ -59,6 +62,12 @@ export function complaints() {
     marked: names(app.graph.nodes.filter((node) => node.has_errors)),
     overlay: document.querySelector('[data-testid="error-overlay"]')?.innerText ?? null,
   };
+}
+
+function allShown() {
+  const made = (node) => app.nodeOutputs?.[node.id]?.images?.length ?? 0;
+  const drawn = (node) => (node.imgs ?? []).filter((image) => image.naturalWidth > 0).length;
+  return app.graph.nodes.every((node) => drawn(node) >= made(node));
 }
 
 export function imagesOnNodes() {

@@ -121,9 +121,11 @@ def _zip(chance, content, marker):
                     ["/x", "../x", "a/data.pkl", "data.pkl", "archive/constants.pkl", "a/.data/x", name * 20]
                 )
             if chance.random() < 0.97:
-                file.writestr(name, data)
+                # without the time of day
+                file.writestr(zipfile.ZipInfo(name), data, packed)
         if chance.random() < 0.2:
-            file.writestr(chance.choice(["archive/byteorder", "a/version", "archive/data/0", "x/code/a.py"]), b"big")
+            name = chance.choice(["archive/byteorder", "a/version", "archive/data/0", "x/code/a.py"])
+            file.writestr(zipfile.ZipInfo(name), b"big", packed)
     return out.getvalue()
 
 
