@@ -29,6 +29,12 @@ class TrainedUNet:
                 "this model predicts neither noise nor velocity, which is what training reads; connect an ordinary "
                 "SD1.5, SD2.x or SDXL checkpoint"
             )
+        counted, logarithms = kinds.ModelSamplingDiscrete, kinds.ModelSamplingDiscreteEDM
+        if not isinstance(sampling, counted) or isinstance(sampling, logarithms):
+            raise input_error(
+                f"this model reads the noise level itself, as CosXL and Playground do, and training counts {_LEVELS} "
+                "timesteps; connect an ordinary SD1.5, SD2.x or SDXL checkpoint, without ModelSamplingContinuousEDM"
+            )
         self.velocity = isinstance(sampling, kinds.V_PREDICTION)
         levels = noise_levels(sampling).detach().cpu().double()
         if len(levels) != _LEVELS:

@@ -8,7 +8,7 @@ import comfy.utils
 import folder_paths
 import pytest
 import torch
-from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
+from comfy_extras.nodes_model_advanced import ModelSamplingContinuousEDM, ModelSamplingDiscrete
 from support.compare import relative
 from support.thorough import few_of
 from support.trainings import SIDE, STEPS, drawn, pictures_for, trained, weights_of
@@ -137,6 +137,20 @@ def test_a_model_of_few_noise_levels_is_refused(host):
     (few,) = ModelSamplingDiscrete().patch(host.model, "lcm", False)
     with pytest.raises(ValueError, match="50 noise levels.*training needs 1000"):
         trained(host, "word", model=few)
+
+
+@pytest.mark.parametrize("prediction", ["v_prediction", "eps", "edm"])
+def test_a_model_of_continuous_noise_is_refused(host, prediction):
+    (continuous,) = ModelSamplingContinuousEDM().patch(host.model, prediction, 120.0, 0.002)[:1]
+    says = "neither noise nor velocity" if prediction == "edm" else "reads the noise level itself.*1000 timesteps"
+    with pytest.raises(ValueError, match=says):
+        trained(host, "word", model=continuous)
+
+
+@pytest.mark.parametrize("prediction", ["v_prediction", "eps"])
+def test_a_model_of_1000_levels_is_trained_whoever_chose_them(host, prediction):
+    (discrete,) = ModelSamplingDiscrete().patch(host.model, prediction, True)
+    assert "1 steps" in trained(host, "word", steps=1, model=discrete).report
 
 
 @pytest.mark.parametrize("said", REFUSED)
