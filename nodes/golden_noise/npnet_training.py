@@ -87,7 +87,7 @@ def _path_of_network(file_name):
 
 def _trained(state, done, steps, batch, curve):
     """Trains up to a number of steps and returns how many were done; the state is kept where it ends before."""
-    progress = comfy.utils.ProgressBar(steps)
+    progress, at = comfy.utils.ProgressBar(steps), done
     try:
         while done < steps:
             comfy.model_management.throw_exception_if_processing_interrupted()
@@ -97,7 +97,9 @@ def _trained(state, done, steps, batch, curve):
             if done % SAVE_EVERY == 0:
                 state.keep(done)
     except BaseException:
-        state.keep(done)
+        # one without a step has nothing to keep, and the file may be another training's
+        if done > at:
+            state.keep(done)
         raise
     curve.show()
     return done

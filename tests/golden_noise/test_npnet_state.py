@@ -130,6 +130,32 @@ def test_another_training_starts_anew_and_says_so(change):
     assert "anew" not in learn(3, **inputs)[1]
 
 
+def stopping(at):
+    """A step that is cancelled before the one of that number."""
+    step = npnet_training._one_step
+
+    def standing(weights, optimizer, batch, number):
+        if number == at:
+            raise mm.InterruptProcessingException
+        return step(weights, optimizer, batch, number)
+
+    return standing
+
+
+def test_one_that_ends_before_its_first_step_leaves_the_state_of_another(monkeypatch):
+    folder = make_pairs()
+    state = folder / "mine.training"
+    for at, inputs in ((3, {}), (0, {"batch_size": 64}), (3, {})):
+        with monkeypatch.context() as during:
+            during.setattr(npnet_training, "_one_step", stopping(at))
+            with pytest.raises(mm.InterruptProcessingException):
+                learn(5, **inputs)
+        assert read_tensors(state)[1]["done"] == "3"
+        assert not state.with_name("mine.training.before").exists()
+    # and goes on where it was
+    assert equal(learn(5)[0], learn(5, "unbroken")[0])
+
+
 # damaged files
 
 
