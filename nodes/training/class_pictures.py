@@ -8,12 +8,15 @@ import comfy.utils
 import torch
 
 from ..files.disk_errors import UnreadableFileError
+from ..files.lora_names import UNET_PREFIX
 from ..files.new_files import clear_leftovers, make_folder, write_tensors
 from ..files.output_folder import output_folder
 from ..files.safe_files import tensors_in
 from ..host.blocks import unet_of
-from ..host.content_keys import digest, patches_digest
+from ..host.calls import live_unet
+from ..host.content_keys import digest, patches_digest, sampling_digest
 from ..host.families import family_of
+from ..host.hooked_weights import unpatched
 from ..host.latents import LATENT_STEP
 from ..host.messages import input_error, log_warning
 from ..host.unet_inputs import check_prompt
@@ -21,6 +24,8 @@ from .pictures_wire import ClassPictures
 
 # How many seeds the host's widget has.
 _SEEDS = 1 << 64
+# By how many of its numbers a weight is told from that of another checkpoint.
+_LOOKS = 64
 _SAMPLER, _SCHEDULER = "dpmpp_2m", "karras"
 
 
@@ -94,10 +99,20 @@ def _kept(file, shape):
 
 def _key(model, prompts, shape, settings):
     """A name for all that decides what the pictures show, but for the seed."""
-    unet = model.model.diffusion_model
-    ends = [t for name, t in unet.state_dict().items() if name.startswith(("input_blocks.0.", "out.2."))]
     numbers = torch.tensor([settings.steps, settings.cfg, *shape], dtype=torch.float64)
     texts = [prompt[0][0] for prompt in prompts]
     pooled = [prompt[0][1].get("pooled_output") for prompt in prompts]
-    weights = torch.tensor(list(patches_digest(model.patches)))
-    return digest(numbers, weights, *texts, *pooled, *ends).hex()
+    used = patches_digest(model.patches), sampling_digest(model.get_model_object("model_sampling"))
+    own = [torch.tensor(list(one)) for one in (*used, *_looks(model))]
+    return digest(numbers, *own, *texts, *pooled).hex()
+
+
+def _looks(model):
+    """Digests of some numbers of each of the UNet's weights, without patches: a training moves nearly all of them."""
+    for name, tensor in live_unet(model.model).state_dict().items():
+        try:
+            numbers = unpatched(model, f"{UNET_PREFIX}{name}", tensor).flatten()
+            yield digest(numbers[:: max(1, len(numbers) // _LOOKS)])
+        except NotImplementedError:
+            # packed in a form that nobody can read: the others tell
+            continue

@@ -1,11 +1,14 @@
 """Class Pictures: drawn once by the host's sampler, kept as latents."""
 
+import comfy.model_management as mm
 import comfy.sample
 import folder_paths
 import pytest
 import torch
+from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 from safetensors import safe_open
 from support.models import conditioning, execute, tiny_model
+from support.packed import packed_twins, scaled_fp8, sealed
 
 from pack.nodes.training import class_pictures as module
 from pack.nodes.training.training_pictures_node import ClassPicturesNode
@@ -58,6 +61,40 @@ def test_they_are_the_samplers_own_and_are_drawn_once(output, model, monkeypatch
     for number, other in enumerate(({"positive": text(2)}, {"width": 128}, {"cfg": 3.0}, {"negative": text(3)})):
         drawn(model, count=1, **other)
         assert len(made) == 3 + number
+
+
+def keys(model):
+    return module._key(model, (text(0), text(1)), (1, 4, 12, 8), module.ClassSettings())
+
+
+def test_other_models_have_pictures_of_their_own(model):
+    (velocity,) = ModelSamplingDiscrete().patch(model, "v_prediction", False)
+    others = [velocity, tiny_model(dtype=torch.bfloat16)]
+    for dtype in (torch.float32, torch.bfloat16):
+        tuned = tiny_model(dtype=dtype)
+        tuned.model.diffusion_model.middle_block[1].transformer_blocks[0].attn2.to_k.weight.data.mul_(1.5)
+        others.append(tuned)
+    assert keys(tiny_model()) == keys(model)
+    assert len({keys(one) for one in (model, *others)}) == 1 + len(others)
+
+
+@pytest.mark.parametrize("packed", [scaled_fp8, sealed])
+def test_packed_weights_have_a_key(packed):
+    found, again = (keys(packed_twins(tiny_model, packed)[0]) for _ in range(2))
+    assert found == again != keys(tiny_model())
+
+
+def test_a_patched_model_is_the_same_one_when_it_is_loaded(model):
+    key = "diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight"
+    standing = model.model.get_parameter(key)
+    patched = model.clone()
+    patched.add_patches({key: ("diff", (torch.ones_like(standing),))})
+    before = keys(patched)
+    mm.load_models_gpu([patched], force_full_load=True)
+    assert float((model.model.get_parameter(key) - patched.backup[key].weight).abs().max()) > 0.5
+    assert keys(patched) == before != keys(model)
+    mm.load_models_gpu([model], force_full_load=True)
+    assert keys(patched) == before
 
 
 @pytest.mark.parametrize(
