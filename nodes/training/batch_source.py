@@ -40,15 +40,16 @@ class BatchSource:
         if of_class:
             side = 8 * latents.shape[-1]
             sizes += [(side, side, 0, 0, side, side)] * len(of_class["class_latents"])
-        has_regions = all(len(own) for own in regions)
+        # a picture without a mask keeps the others' words to theirs
+        held = [own for own in regions if len(own)]
         return TrainingBatch(
             latents,
             self._noise(f"{name}/noise", latents.shape),
             self._timesteps(len(rows), shares),
             prompts,
             torch.stack(masks) if masks[0] is not None else None,
-            torch.stack(regions) if has_regions else None,
-            shown if has_regions else (),
+            torch.stack(held) if held else None,
+            tuple(words if len(own) else () for words, own in zip(shown, regions, strict=True)) if held else (),
             concepts,
             torch.tensor(sizes),
             reference=self._pick(self.reference, shares) if self.reference else (),

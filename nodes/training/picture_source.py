@@ -143,8 +143,15 @@ def check_side(side, native):
 
 def of_whole_pictures(sources, settings):
     """The settings with a loss that leaves out what lies beside pictures which a crop had to fit as a whole, for their
-    masks to be seen. Says so, and that masks were given to a training whose loss reads none.
+    masks to be seen. Says so, and where masks were given to a training whose loss reads none, or lack in one that holds
+    words to them.
     """
+    bare = sum(not len(one.places[0].masks) for one in sources)
+    if settings.maps == "quarter" and settings.attention_weight and bare:
+        warn_user(
+            f"{bare} of {len(sources)} pictures have no mask, so their words may be read anywhere in them; connect "
+            "masks to Training Pictures"
+        )
     if settings.mask_loss != "none":
         return settings
     if not settings.maps and any(len(one.places[0].masks) for one in sources):

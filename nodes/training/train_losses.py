@@ -62,12 +62,16 @@ def attention_loss(settings, maps, batch, quarter):
     """The weighted loss of the words' maps, 0-dimensional, or None where none can be had.
 
     maps: {grid: [(b, n, w)]}; quarter: the grid of the quarter. Quarter: the sum over a picture's words, the mean over
-    pictures.
+    pictures with words that are held to a region.
     """
     if settings.maps == "levels":
         found = level_losses(maps, batch.regions, settings.full_identity)
         return None if found is None else settings.attention_weight * found
-    losses = quarter_losses(maps[quarter], batch.regions, quarter)
+    held, own = [row for row, words in enumerate(batch.shown) if words], maps[quarter]
+    if len(held) < len(batch.shown):
+        # before they are divided by their maximum: those of no word have none
+        own = [layer[held] for layer in own]
+    losses = quarter_losses(own, batch.regions, quarter)
     return settings.attention_weight * losses.sum(1).mean()
 
 

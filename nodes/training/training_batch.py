@@ -13,9 +13,10 @@ class TrainingBatch:
 
     latents, noise (b, 4, h, w) in the model's units; the noise with its offset; timesteps (b,) of 0..999; prompts, one
     per picture. masks (b, 1, h, w): what the loss on the noise looks at, None for everything. shown: per picture the
-    words whose maps are held to regions (b, w, H, W) in 0..1; none at all if empty. concepts: the number of each
-    picture's concept, 0.. without gaps. sizes (b, 6) or None: SDXL's own, original height and width, corner of the crop
-    (y, x), target height and width. reference: (prompt, the same with a class word in the place of a word, that word).
+    words whose maps are held to regions (n, w, H, W) in 0..1, n the pictures with such words; none at all if empty.
+    concepts: the number of each picture's concept, 0.. without gaps. sizes (b, 6) or None: SDXL's own, original height
+    and width, corner of the crop (y, x), target height and width. reference: (prompt, the same with a class word in the
+    place of a word, that word).
     """
 
     latents: torch.Tensor

@@ -13,12 +13,14 @@ class KeptMaps:
 
     def __init__(self, blocks, which, texts, words):
         """blocks: {host key: level}; which: "quarter" for those of a quarter of the latent's sides outside of the
-        middle, "levels" for all; texts: a TrainedText per picture; words: of each picture, as many for all.
+        middle, "levels" for all; texts: a TrainedText per picture; words: of each picture, as many for all that
+        have any; a map of no word is 0.
         """
         self.blocks = list(blocks) if which == "levels" else quarter_blocks(blocks)
         # of each picture's text, as long as it is
+        none = ((),) * max(map(len, words))
         self.own = [
-            word_places([[text.places.get(word, ()) for word in own]], text.contexts.shape[1])
+            word_places([[text.places.get(word, ()) for word in own] or none], text.contexts.shape[1])
             for text, own in zip(texts, words, strict=True)
         ]
         self.places = torch.empty(0)

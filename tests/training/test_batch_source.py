@@ -10,6 +10,7 @@ from pack.nodes.training.batch_source import BatchSource
 from pack.nodes.training.captions import Captions
 from pack.nodes.training.methods import METHODS
 from pack.nodes.training.picture_source import PlacedLatent, SourcePicture, of_whole_pictures
+from pack.nodes.training.train_losses import attention_loss
 
 
 def place(things=3, shown=1.0):
@@ -92,3 +93,37 @@ def test_what_the_loss_of_a_scene_looks_at(mask_loss):
         assert all(torch.equal(mask[0], place(2, 0.5).shown) for mask in masks)
     else:
         assert {int(mask.sum()) for mask in masks} == {8, 16}
+
+
+@pytest.mark.parametrize("bare", [(), (1,), (0, 2), (0, 1, 2)])
+def test_a_picture_without_a_mask_leaves_the_words_of_others_at_theirs(bare, caplog):
+    sources = [replace(picture(number), words=(f"<{number}>",)) for number in range(3)]
+    for number in bare:
+        sources[number] = replace(sources[number], places=(place(0),))
+    batch = BatchSource(sources, METHODS["parts"], 0).batch(0)
+    masked = [number for number in range(3) if number not in bare]
+    if masked:
+        assert batch.shown == tuple((f"<{number}>",) if number in masked else () for number in range(3))
+        assert torch.equal(batch.regions, place(1).whole.expand(len(masked), 1, 64, 64))
+    else:
+        assert batch.regions is None and batch.shown == ()
+    of_whole_pictures(sources, METHODS["parts"])
+    of_whole_pictures(sources, METHODS["LoRA"])
+    assert caplog.text.count("have no mask") == bool(bare)
+    assert not bare or f"{len(bare)} of 3 pictures have no mask" in caplog.text
+
+
+def test_the_loss_of_maps_is_the_mean_over_pictures_with_a_mask():
+    settings = METHODS["parts"].losses()
+    with torch.inference_mode(False), torch.enable_grad():
+        maps, regions, expected = torch.rand(3, 4, 1).double().requires_grad_(), torch.zeros(2, 1, 8, 8), 0
+        regions[:, :, :4] = 1
+        batch = SimpleNamespace(regions=regions, shown=(("<a>",), (), ("<b>",)))
+        found = attention_loss(settings, {(2, 2): [maps * torch.tensor([1, 0, 1])[:, None, None]]}, batch, (2, 2))
+        found.backward()
+    gradient, maps = maps.grad, maps.detach()
+    for row in (0, 2):
+        scaled = maps[row, :, 0] / maps[row].max()
+        expected = expected + ((torch.tensor([1.0, 1.0, 0.0, 0.0]) - scaled) ** 2).mean() / 2
+    assert float(found) == pytest.approx(0.01 * float(expected))
+    assert gradient.isfinite().all() and not gradient[1].any()

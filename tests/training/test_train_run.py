@@ -115,6 +115,15 @@ def test_pictures_of_one_subject_may_come_in_several_sizes(host, method):
     assert f"{len(subjects) + 2} pictures" in made.report
 
 
+def test_a_part_without_a_mask_leaves_the_map_of_the_other_one(host, monkeypatch, caplog):
+    found, real = [], Trainer.step
+    monkeypatch.setattr(Trainer, "step", lambda trainer, batch: (found.append(real(trainer, batch)), found[-1])[1])
+    first, second = pictures_for(host, "parts").subjects
+    trained(host, "parts", steps=1, pictures=TrainingPictures((first, replace(second, masks=None))))
+    assert 0 < float(found[0]["loss_attention"]) < 0.01
+    assert "1 of 3 pictures have no mask" in caplog.text
+
+
 REFUSED = {
     "class_pictures is empty": ("LoRA", {"prior_weight": 1.0}),
     "learns from Scene Pictures": ("scene", {"of": "word"}),
