@@ -2,6 +2,7 @@
 
 import shutil
 
+import comfy.model_management as mm
 import folder_paths
 import pytest
 import torch
@@ -9,7 +10,7 @@ from support.compare import relative
 from support.golden_data import GOLDEN, case
 from support.models import execute
 
-from pack.nodes.subject_masks import persam, sam_picture
+from pack.nodes.subject_masks import persam, persam_fit, sam_picture
 from pack.nodes.subject_masks.sam_node import SAMLoader
 from pack.nodes.subject_masks.subject_mask_node import SubjectMask
 
@@ -100,3 +101,18 @@ def test_the_fit_runs_in_inference_mode(sam):
     with torch.inference_mode():
         mask, _ = masks_of(sam, golden, "test0/", fit=True)
     assert int(((mask[0] > 0) != (golden["test0/mask"] > 0)).sum()) <= 5
+
+
+def test_the_fit_can_be_cancelled(monkeypatch):
+    losses, real = [], persam_fit.dice_loss
+
+    def cancelling(found, wanted):
+        losses.append(real(found, wanted))
+        if len(losses) == 15:
+            mm.interrupt_current_processing()
+        return losses[-1]
+
+    monkeypatch.setattr(persam_fit, "dice_loss", cancelling)
+    with pytest.raises(mm.InterruptProcessingException):
+        persam_fit.fitted_weights(torch.randn(3, 8, 8), (8, 8), torch.ones(8, 8))
+    assert 15 <= len(losses) < 40
