@@ -31,6 +31,13 @@ def sampling_digest(sampling):
     return state.digest()
 
 
+def values_digest(value):
+    """A hash of the contents of tensors in plain values, lists, tuples and dicts of either."""
+    state = hashlib.blake2b(digest_size=16)
+    _hash(state, value)
+    return state.digest()
+
+
 def patches_digest(patches):
     """A hash of the contents of the host's {key: [patch, ...]}."""
     state = hashlib.blake2b(digest_size=16)

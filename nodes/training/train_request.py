@@ -10,9 +10,10 @@ from ..files.file_name import file_name_of
 from ..host.blocks import unet_of
 from ..host.calls import channels_of, live_unet
 from ..host.clip_text import check_clip
-from ..host.content_keys import digest, sampling_digest
+from ..host.content_keys import digest, sampling_digest, values_digest
 from ..host.families import family_of
 from ..host.messages import input_error, warn_user
+from ..text_contexts.concept_words import words_of
 from .methods import settings_of
 from .pictures_wire import TrainingScene
 
@@ -110,6 +111,8 @@ def identity_of(request, settings, names, side, pictures, class_pictures, networ
     modules = live_unet(model.model), clip.cond_stage_model, getattr(vae, "first_stage_model", None)
     weights = [tensor for module in modules if module for tensor in module.state_dict().values() if tensor.numel()]
     used = sampling_digest(model.get_model_object("model_sampling")), digest(text_bytes(str(clip.layer_idx)))
+    # a CLIP's words lie in its tokenizer, and stand in captions
+    used = *used, _words_beside(clip, [name for own in names for name in own] if settings.words else ())
     try:
         of_model = (digest(*weights) + b"".join(used)).hex()
     except NotImplementedError:
@@ -127,6 +130,16 @@ def identity_of(request, settings, names, side, pictures, class_pictures, networ
 def text_bytes(text):
     """A text as a tensor, for a digest."""
     return torch.tensor(list(text.encode()), dtype=torch.uint8)
+
+
+def _words_beside(clip, trained):
+    """A digest of the words that a CLIP knows beside those that are trained; b"" without any."""
+    others = [word for word in words_of(clip) if word.name not in trained]
+    contents = [
+        (word.name, word.rows, word.pools, word.keys_as, None if word.maker is None else word.maker.contents)
+        for word in others
+    ]
+    return values_digest(contents) if contents else b""
 
 
 def _pictures(pictures):
