@@ -57,7 +57,7 @@ class ReferenceBranch(Branch):
 
     def __init__(self, label, segments, call, level):
         self.label = label
-        self.segments = segments
+        self.segments = segments = {chunk: disjoint(by_rows) for chunk, by_rows in segments.items()}
         self.base, self.run, self.level = call.base, call.run, level
         # a grey mask gives each token a bias of its own, which takes channels
         one_group = all(len(by_rows) == 1 for by_rows in segments.values())
@@ -157,6 +157,23 @@ class ReferenceBranch(Branch):
 
     def _segments(self):
         return (segment for by_rows in self.segments.values() for group in by_rows.values() for segment in group)
+
+
+def disjoint(by_rows):
+    """{rows: [Segment, ...]} in which each row stands once, with the segments of all groups that hold it.
+
+    Nodes differ in which rows they take together: those of one text, or all.
+    """
+    if len(by_rows) == 1:
+        return by_rows
+    of_row = defaultdict(list)
+    for rows, segments in by_rows.items():
+        for row in rows:
+            of_row[row] += segments
+    alike = defaultdict(list)
+    for row, segments in of_row.items():
+        alike[tuple(segments)].append(row)
+    return {tuple(rows): list(segments) for segments, rows in alike.items()}
 
 
 def _together(tensors):

@@ -205,3 +205,24 @@ def test_references_in_windows_whose_frames_read_one_text_each(model, parts):
     ends = ((0, first), (3, second))
     wanted = [sample(ours, positive, one, noise=NOISE[row : row + 1], steps=2) for row, one in ends]
     assert differ(together[[0, 3]], torch.cat(wanted)) < ALONE
+
+
+TOGETHER = {
+    # one node takes all rows together, the other those of each text
+    "texts": ({}, {"reference_prompt": "target"}),
+    "another UNet": ({"reference_model": True, "style_fidelity": 0.0}, {"style_fidelity": 0.0}),
+}
+
+
+@pytest.mark.parametrize("which", TOGETHER)
+def test_nodes_that_take_other_rows_together_share_one_softmax(model, which):
+    first, second = ({**inputs, "cache_mb": 0} for inputs in TOGETHER[which])
+    if "reference_model" in first:
+        first["reference_model"] = tiny_model("sd15", seed=3)
+    one = with_references(model, references(1), **first)
+    both = with_references(one, references(2)[1:], **second)
+    texts_of_rows = texts(model)
+    together = row_by_row(both, *texts_of_rows, 2)
+    conds = (batch_of(*several) for several in texts_of_rows)
+    of_one = sample(one, *conds, latent=(2, 4, 8, 8), noise=NOISE[:2], steps=2)
+    assert all(differ(*rows) > 10 * ALONE for rows in zip(together, of_one, strict=True))
