@@ -17,6 +17,7 @@ from .innermost import Innermost, put_outermost
 from .left_out import twice_if_too_late
 from .moved_latents import after_move, moved
 from .other_lists import run_lists
+from .rows import told_by_role
 from .run import RUNNING, Run, Running, call_of, step_of
 from .technique import begin_all
 
@@ -165,6 +166,7 @@ class Attached:
         if sigmas_of(options) is not None:
             run = options.get(RUN) or Run()
             call = call_of(run, self.base, executor.original, x, timesteps, context, y, options)
+            options = told_by_role(options, call.chunks)
             branches = {}
             for technique in self.techniques:
                 for place, branch in technique.plan(call).items():

@@ -67,6 +67,12 @@ def sides_of(options):
     return order, options.get("uuids") or [None] * len(order)
 
 
+def with_sides(options, sides):
+    """The options with other sides of a batch's conditionings; as they are where they list another number of them."""
+    same = len(options.get("cond_or_uncond") or ()) == len(sides)
+    return {**options, "cond_or_uncond": sides} if same else options
+
+
 def coupled_sides_of(options):
     """As the first of `sides_of`, of a node that couples prompts to parts of the picture; () where none does."""
     return options.get("cond_or_uncond_couple") or ()
@@ -122,10 +128,7 @@ def patched_by_others(options):
 
 
 def with_replacements(options, replacing):
-    """The options with attentions replaced: {(kind, block): make}, where make(what stands there or None) is put there.
-
-    kind: "attn1" or "attn2"; block: a host key.
-    """
+    """The options with {("attn1" or "attn2", host key of a block): make(what stands there or None)} put in there."""
     replace = {kind: dict(standing) for kind, standing in options.get("patches_replace", {}).items()}
     for (kind, block), make in replacing.items():
         standing = replace.setdefault(kind, {})

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
-from .rows import LISTS, named_lists
+from .rows import EXCHANGED, LISTS, named_lists
 from .when import moment_of
 
 
@@ -28,5 +28,5 @@ def run_lists(techniques, conds, options, run, sigma, predict):
         other = technique.other_lists(lists, conds, run, moment)
         if other is not None:
             lists, entries = zip(*other.lists, strict=True)
-            return other.fold(predict(list(entries), {**options, LISTS: lists}))
+            return other.fold(predict(list(entries), {**options, LISTS: lists, EXCHANGED: True}))
     return predict(conds, {**options, LISTS: lists})

@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 
-from .calls import coupled_sides_of, sides_of
+from .calls import coupled_sides_of, sides_of, with_sides
 
 COND, UNCOND = "cond", "uncond"
 # Where the lists that a call runs stand in its transformer options.
 LISTS = "personalization_lists"
+# Whether they are those of a technique of ours, in place of the step's own.
+EXCHANGED = "personalization_exchanged"
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,15 @@ def chunks_of(options, batch, conds):
         area = next((entry["area"] for name, entry in known if _role(name) == role and entry.get("area")), None)
         chunks.append(Chunk(i * size, (i + 1) * size, role, uuid, area, own.reading))
     return tuple(chunks)
+
+
+def told_by_role(options, chunks):
+    """The options of a call of the UNet with these chunks as other packs read them: 0 for a conditional, 1 for an
+    unconditional one, also where a technique had other lists run, whose numbers say nothing of that.
+    """
+    if not options.get(EXCHANGED):
+        return options
+    return with_sides(options, [int(chunk.role == UNCOND) for chunk in chunks])
 
 
 def coupled_chunks(options, batch):

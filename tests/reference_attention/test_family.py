@@ -138,6 +138,26 @@ def test_guidance_acts_on_all_references_of_the_model_in_any_order(model):
     assert differ(first, one_alone) > 1e-2
 
 
+@pytest.mark.parametrize("mode", ["interleaved", "three terms"])
+def test_other_packs_are_told_the_sides_of_guided_rows(model, mode):
+    """As image adapters do, a patch picks one of two by the side of each row."""
+    told, of_sides = [], (draw(1, 1, 32, seed=1), draw(1, 1, 32, seed=2))
+
+    def picking(n, context, value, options):
+        told.append(options["cond_or_uncond"])
+        context = context + torch.cat([of_sides[side] for side in options["cond_or_uncond"]])
+        return n, context, context
+
+    patched = guided(dreamtuner(model), mode=mode, share=1.0, reference_scale=1.0, time_shift=0).clone()
+    patched.set_model_attn2_patch(picking)
+    found = picture(patched, steps=1)
+    assert all(sorted(sides) == ([0, 0] if mode == "interleaved" else [0, 1, 1]) for sides in told) and told
+    # at scale 1 as without guidance, at cfg 1 where the references alone guide
+    plain = dreamtuner(model).clone()
+    plain.set_model_attn2_patch(picking)
+    assert differ(found, picture(plain, steps=1, **({"cfg": 1.0} if mode == "interleaved" else {}))) < 2e-4
+
+
 def test_outside_the_window_of_all_references_guidance_does_nothing(model):
     patched, calls = recording(guided(dreamtuner(model, end_percent=0.4)))
     picture(patched, steps=4)
