@@ -3,14 +3,12 @@
 from contextlib import contextmanager
 
 from comfy.ldm.modules.attention import SpatialTransformer
-from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
+from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, ResBlock, Upsample
 
 from ..host.blocks import block_layers
 
 # Variances below this count as it.
 LEAST = 1e-6
-# Blocks of one resolution on the way down, beside the one that halves it, and on the way up.
-DOWN, UP = 2, 3
 
 
 def places_of(unet, amount):
@@ -21,16 +19,25 @@ def places_of(unet, amount):
     """
     if amount <= 0:
         return ()
-    levels = len(unet.output_blocks) // UP
-    down = [
-        ("input", 1 + (DOWN + 1) * level + j)
-        for level in range(levels)
-        for j in range(DOWN)
-        if amount >= 2 * (1 - level / levels)
-    ]
+    down, up = _levels(unet, "input", Downsample), _levels(unet, "output", Upsample)
+    levels = 1 + max(down.values())
     middle = [("middle", 0)] if unet.middle_block is not None else []
-    up = [("output", UP * level + j) for level in range(levels) for j in range(UP) if amount >= 2 * level / levels]
-    return (*down, *middle, *up)
+    return (
+        *(place for place, level in down.items() if amount >= 2 * (1 - level / levels)),
+        *middle,
+        *(place for place, level in up.items() if amount >= 2 * level / levels),
+    )
+
+
+def _levels(unet, name, change):
+    """{(name, number): level} of the blocks of one way that hold a ResBlock; a layer of class `change` ends a level."""
+    found, level = {}, 0
+    for number in range(len(getattr(unet, f"{name}_blocks"))):
+        layers = block_layers(unet, name, number)
+        if any(isinstance(layer, ResBlock) for layer in layers):
+            found[name, number] = level
+        level += any(isinstance(layer, change) for layer in layers)
+    return found
 
 
 def moments(output, share):

@@ -20,6 +20,12 @@ def model():
     return tiny_model("sd15")
 
 
+KOALA = {
+    "num_res_blocks": [1, 1, 1],
+    "transformer_depth": [0, 1, 1],
+    "transformer_depth_output": [0, 0, 1, 1, 1, 1],
+    "transformer_depth_middle": 1,
+}
 NODES = {"DreamTuner": dreamtuner, "Reference Only": reference_only}
 ALL = {**NODES, "guided": guided_dreamtuner}
 ALL["three terms"] = lambda model: guided_dreamtuner(model, mode="three terms")
@@ -222,6 +228,23 @@ def test_places_of_adain():
     assert list(places_of(unet, 0.5)) == [*deep[2:], *(("output", n) for n in range(6))]
     assert places_of(unet, 1e-6) == (("middle", 0), ("output", 0), ("output", 1), ("output", 2))
     assert places_of(unet, 0.0) == ()
+    unet = tiny_model("sdxl").model.diffusion_model
+    whole = [*((("input", n)) for n in (1, 2, 4, 5, 7, 8)), ("middle", 0), *(("output", n) for n in range(9))]
+    assert list(places_of(unet, 2.0)) == whole
+    assert list(places_of(unet, 1.4)) == whole[2:]
+    assert list(places_of(unet, 1.0)) == whole[4:13]
+    assert list(places_of(unet, 0.5)) == whole[6:10]
+
+
+def test_a_unet_of_one_block_per_level():
+    """KOALA's, which the host takes for SDXL."""
+    model = tiny_model("sdxl", seed=4, **KOALA)
+    unet = model.model.diffusion_model
+    assert places_of(unet, 1.0) == (("input", 5), ("middle", 0), *(("output", n) for n in range(4)))
+    assert len(places_of(unet, 2.0)) == 3 + 1 + 6
+    for amount in (1.0, 2.0):
+        patched = reference_only(model, adain=amount)
+        assert differ(picture(patched, steps=1), picture(reference_only(model, adain=0.0), steps=1)) > 1e-3
 
 
 def test_a_further_picture_runs_no_reference(model, monkeypatch):

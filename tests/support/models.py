@@ -18,13 +18,14 @@ HOST_CLASSES = {
 }
 
 
-def tiny_model(kind="sd15", dtype=torch.float32, in_channels=4, model_type=None, seed=None):
+def tiny_model(kind="sd15", dtype=torch.float32, in_channels=4, model_type=None, seed=None, **unet):
     """A MODEL of the host around the golden UNet (kind "sd15" or "sdxl"), or one of the same size (kind "sd2").
 
-    in_channels 9 is an inpainting UNet; with a seed its weights are random, as they must be for other shapes.
+    in_channels 9 is an inpainting UNet; unet: further fields of its config; with a seed its weights are random, as they
+    must be for other shapes.
     """
     weights, metadata = case("tiny_sdxl_unet" if kind == "sdxl" else "tiny_sd15_unet")
-    unet_config = json.loads(metadata["comfyui_unet_config"]) | {"dtype": dtype, "in_channels": in_channels}
+    unet_config = json.loads(metadata["comfyui_unet_config"]) | {"dtype": dtype, "in_channels": in_channels, **unet}
     if kind == "sd2":
         unet_config |= {
             "context_dim": 1024,
