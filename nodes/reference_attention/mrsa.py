@@ -82,12 +82,13 @@ class ReferenceMember:
         shift: timesteps by which it is noisier than the call.
         """
         sampling = in_main_memory(call.base.model_sampling)
+        level = shifted_level(sampling, call.moment.sigma, shift)
         if self.noise == "inverted":
-            x = self.reference_inversion(call, row).at(timestep_at(call.moment.sigma, sampling))
+            x = self.reference_inversion(call, row).at(timestep_at(level, sampling))
         else:
             step = 0 if self.noise == "fixed" else timestep_of(call.moment.step_sigma, sampling)
             noise = reference_noise(self.seed, self.first + row.index, step, row.latent)
-            sigma = torch.tensor([shifted_level(sampling, call.moment.sigma, shift)])
+            sigma = torch.tensor([level])
             x = sampling.calculate_input(sigma, sampling.noise_scaling(sigma, noise, row.latent))
         return row.inputs.beside(x, call.x.shape[1], row.latent)
 

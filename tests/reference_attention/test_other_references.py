@@ -5,6 +5,7 @@ import torch
 from support.compare import differ
 from support.golden_data import case
 from support.models import tiny_model
+from support.reference_family import guided
 from support.references import picture, prompt, references, with_references
 
 from pack.nodes.host import messages
@@ -99,6 +100,19 @@ def test_an_inverted_reference_is_at_each_step_on_its_own_path(model, monkeypatc
     # kept on disk
     assert torch.equal(picture(patched, steps=4), first) and len(runs) == 1
     assert differ(first, picture(with_references(model, references(1)), steps=4)) > 1e-3
+
+
+def test_an_inverted_reference_is_read_at_the_shifted_level(model, monkeypatch, tmp_path):
+    monkeypatch.setattr(inversion_cache, "folder", lambda: tmp_path)
+    paths, read, invert, real = [], [], layout_picture.inverted, noise_level.caught
+    monkeypatch.setattr(layout_picture, "inverted", lambda *args: (paths.append(invert(*args)), paths[-1])[1])
+    monkeypatch.setattr(noise_level, "caught", lambda *args: (read.append(args[1].clone()), real(*args))[1])
+    patched = with_references(model, references(1), reference_noise="inverted", cache_mb=0)
+    # of ten steps 100 timesteps are one; a shift of 1 is nearer to the step itself
+    for time_shift, nearest in ((0, range(10)), (1, range(10)), (100, [0, *range(9)])):
+        read.clear()
+        picture(guided(patched, share=1.0, time_shift=time_shift), steps=10)
+        assert all(torch.equal(x[0], paths[0][level]) for x, level in zip(read[::-1], nearest, strict=True))
 
 
 def test_an_inverted_reference_of_two_stages_is_on_the_path_of_the_whole_run(model, monkeypatch, tmp_path):
