@@ -25,7 +25,10 @@ def ranked(clip_vision, images, lines, by, clip=None, references=None):
     if by != "references" and clip is None:
         raise input_error(f"clip is not connected; connect the CLIP that belongs to clip_vision, to rank by {by}")
     if by != "text" and not references:
-        raise input_error(f"references are not connected; connect references or reference_images, to rank by {by}")
+        raise input_error(
+            "references are not connected, or all of them have strength 0; connect references or reference_images, to "
+            f"rank by {by}"
+        )
     features = image_features(clip_vision, images)
     texts = None if by == "references" else torch.cat([text_feature(clip, line) for line in lines])
     if texts is not None and texts.shape[1] != features.shape[1]:

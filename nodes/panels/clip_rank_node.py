@@ -45,7 +45,9 @@ class CLIPRank(io.ComfyNode):
                     tooltip="Reads the text; it must be of the same CLIP as clip_vision. SD1.5 checkpoints lack the "
                     "projection that this needs.",
                 ),
-                References.Input("references", optional=True, tooltip="References to compare with."),
+                References.Input(
+                    "references", optional=True, tooltip="References to compare with; those of strength 0 are left out."
+                ),
                 io.Image.Input(
                     "reference_images", optional=True, tooltip="Pictures to compare with, beside the references."
                 ),
@@ -60,7 +62,7 @@ class CLIPRank(io.ComfyNode):
     def execute(cls, clip_vision, images, text, by, clip=None, references=(), reference_images=None) -> io.NodeOutput:
         check_listed("by", by, RANKED_BY)
         lines = [line.strip() for line in text.splitlines() if line.strip()]
-        shown = [reference.image for reference in references]
+        shown = [reference.image for reference in references if reference.strength]
         if reference_images is not None:
             shown.append(reference_images)
         return io.NodeOutput(*ranked(clip_vision, images, lines, by, clip, shown))

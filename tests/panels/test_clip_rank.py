@@ -74,6 +74,15 @@ def test_references_may_be_a_chain(golden):
     assert found[1] == ranking(golden, "references")[1]
 
 
+def test_references_of_strength_0_are_off(golden):
+    features = torch.cat([golden["rank/candidate_features"], golden["rank/reference_features"]])
+    inputs = {"clip_vision": Vision(features), "images": pictures(*range(6)), "by": "references"}
+    on, off = Reference(pictures(*range(6, 14))), Reference(pictures(0, 1), strength=0.0)
+    assert execute(CLIPRank, **inputs, references=(off, on, off))[1] == ranking(golden, "references")[1]
+    with pytest.raises(ValueError, match="or all of them have strength 0; connect references or reference_images"):
+        execute(CLIPRank, **inputs, references=(off, off))
+
+
 def test_each_line_picks_three_as_published(golden):
     images, texts = golden["retrieval/image_features"], golden["retrieval/text_features"]
     chosen = golden["retrieval/chosen"]
