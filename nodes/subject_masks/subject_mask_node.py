@@ -25,7 +25,7 @@ class SubjectMask(io.ComfyNode):
                 io.Boolean.Input(
                     "fit",
                     default=False,
-                    tooltip="PerSAM-F: learns from the reference, in a second, which of SAM's masks (part, thing, "
+                    tooltip="PerSAM-F: learns from the reference which of SAM's masks (part, thing, "
                     "group) is meant. For subjects of which only a part is found, or too much.",
                 ),
             ],

@@ -142,12 +142,12 @@ class _Reading:
 
     def _word(self, name, *vectors):
         word = own_word(name, self.path.stem, before=len(self.words))
-        before = self.words.get(word, ())
-        if {one.rows.shape[1] for one in before} & {one.rows.shape[1] for one in vectors}:
-            warn_user(f"{self.file} has the word {word} twice; the last one counts")
-            before = ()
+        known, widths = self.words.get(word, ()), {one.rows.shape[1] for one in vectors}
         # a part for each text encoder
-        self.words[word] = (*before, *vectors)
+        others = [one for one in known if one.rows.shape[1] not in widths]
+        if len(others) < len(known):
+            warn_user(f"{self.file} has the word {word} twice; the last one counts")
+        self.words[word] = (*others, *vectors)
 
     def _vectors(self, name, rows, encoder=None):
         fits = isinstance(rows, torch.Tensor) and rows.is_floating_point() and rows.ndim in (1, 2) and rows.numel()

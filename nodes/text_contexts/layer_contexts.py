@@ -3,7 +3,7 @@
 from ..host.blocks import attention_blocks
 from ..host.calls import live_unet
 from ..host.layered_prompts import TAUGHT, LayeredContexts, contexts_of, models_of, rows_of_first_text
-from ..host.rows import entry_of
+from ..host.rows import entry_of, prompts_of
 from ..host.technique import Technique
 from .made_contexts import differently_patched
 
@@ -25,7 +25,8 @@ class LayerContexts(Technique):
     def begin(self, run):
         """Raises ValueError for prompts that want different weights of one text encoder."""
         texts = [(entry.get("cross_attn"), entry) for several in run.conds().values() for entry in several]
-        if self.labels and not any(TAUGHT in entry or contexts_of(tensor, entry) for tensor, entry in texts):
+        taught = any(TAUGHT in entry for entry in prompts_of(run.conds()))
+        if self.labels and not taught and all(contexts_of(*text) is None for text in texts):
             labels = ", ".join(self.labels)
             run.tell(
                 f"{labels}: no prompt of this run has the words by layer or step, so the likeness is weaker; write the "

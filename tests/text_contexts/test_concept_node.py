@@ -154,9 +154,12 @@ def test_the_same_words_again_are_said(embeddings, caplog):  # noqa: F811
 
 
 def test_a_word_that_is_twice_in_a_file_is_said(embeddings, caplog):  # noqa: F811
+    """The last one counts; what it lacks of another text encoder stays."""
     one, other = rows(1, 32), rows(2, 32, 7)
-    file = written(embeddings / "twice.bin", [{"<a>": one}, {"<a>": other}])
-    assert torch.equal(read_concept(file).words["<a>"][0].rows, other)
+    for wide in ([], [{"<a>": rows(1, 48)}]):
+        file = written(embeddings / "twice.bin", [{"<a>": one}, *wide, {"<a>": other}])
+        found = [part.rows for part in read_concept(file).words["<a>"]]
+        assert all(map(torch.equal, found, [*(part["<a>"] for part in wide), other])) and len(found) == 1 + len(wide)
     assert "twice.bin has the word <a> twice; the last one counts" in caplog.text
 
 

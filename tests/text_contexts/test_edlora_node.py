@@ -13,6 +13,7 @@ from support.models import execute, sample, tiny_model
 
 from pack.nodes.host import messages
 from pack.nodes.host.layered_prompts import LAYERS
+from pack.nodes.text_contexts.concept_words import Word, with_words
 from pack.nodes.text_contexts.edlora_file import read_edlora
 from pack.nodes.text_contexts.edlora_node import EDLoRAConvert, EDLoRALoader
 
@@ -269,9 +270,10 @@ def test_a_prompt_that_was_encoded_past_the_layers_is_said(loras, said):  # noqa
     tokens = taught.tokenize("a <dog_1> <dog_2>")["l"]
     context, pooled = taught.cond_stage_model.clip_l.encode_token_weights(tokens)
     past = [[context, {"pooled_output": pooled}]]
-    for _ in range(2):
+    negative = with_words(taught, [Word("<bad>", {"l": torch.randn(1, 32)})])
+    for texts in ((taught, "bad"), (negative, "<bad>")):
         said.clear()
-        sample(patched, past, encoded(taught, "bad"))
+        sample(patched, past, encoded(*texts))
         assert len(said) == 1 and said[0].startswith("ED-LoRA: no prompt of this run has the words by layer or step")
         assert "CLIP Text Encode" in said[0] and "likeness is weaker" in said[0]
     said.clear()
