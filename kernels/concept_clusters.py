@@ -42,7 +42,7 @@ def cluster_levels(rows, touching=None, limit=None):
     """The ClusterLevels of rows (n, d), each coarser than the one before; none where all rows are one thing.
 
     Rows i and j are linked where {i, its nearest} and {j, its nearest} meet. With a limit a link counts only up to that
-    distance, and where touching(labels, i, j) holds of two clusters of the labels (n,); such links may join all rows.
+    distance, and where touching(labels, i, j) holds of two clusters of the labels (n,).
     """
     rows = rows.cpu().double()
     labels, levels = torch.arange(len(rows)), []
@@ -55,7 +55,7 @@ def cluster_levels(rows, touching=None, limit=None):
             pairs = pairs[:, torch.tensor(kept)]
         joined = _components(pairs.mT.tolist(), len(distance))[labels]
         count, before = int(joined.max()) + 1, len(distance)
-        if count == before or (count == 1 and limit is None):
+        if count in (1, before):
             break
         levels.append(ClusterLevel(joined, float((bridged * shared).max())))
         labels = joined

@@ -74,18 +74,6 @@ def test_things_join_only_where_they_touch():
     assert [int(mask.sum()) for mask in joined_masks(alike, masks, limit=1e-9)] == [4, 4, 4, 1]
 
 
-@pytest.mark.parametrize("count", [2, 3, 5])
-def test_pieces_that_all_are_one_thing_are_joined(count):
-    masks = torch.eye(count).bool()[:, None].expand(-1, 4, -1)
-    alike = hills(*(4.0 + 0.01 * torch.arange(count)).tolist())
-    assert [mask.all() for mask in joined_masks(alike, masks, limit=1.0)] == [True]
-    assert torch.equal(torch.stack(joined_masks(alike, masks, limit=1e-12)), masks)
-    # beside something else, which stays what it is
-    masks = torch.eye(count + 1).bool()[:, None].expand(-1, 4, -1)
-    found = joined_masks(torch.cat([alike, hills(0.0)]), masks, limit=0.1)
-    assert [int(mask.sum()) for mask in found] == [4 * count, 4]
-
-
 def test_parts_of_masks():
     mask = torch.tensor([[1, 0, 1], [1, 0, 0], [0, 1, 1]]).bool()
     assert parts_of(mask) == 3 and parts_of(torch.zeros(2, 2).bool()) == 0 and parts_of(torch.ones(3, 3).bool()) == 1
