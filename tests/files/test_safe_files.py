@@ -198,7 +198,7 @@ def test_odd_contents_are_refused_at_once(kind, odd):
     torch.save(contents(), odd)
     start = time.process_time()
     refused(odd, says)
-    assert time.process_time() - start < 5
+    assert time.process_time() - start < 2
 
 
 def test_packed_records_are_not_unpacked(odd):
@@ -207,7 +207,7 @@ def test_packed_records_are_not_unpacked(odd):
         file.writestr("a/data.pkl", b"\x80\x02](" + b"K\x01" * 20_000_000 + b"e.")
     start = time.process_time()
     refused(odd, "packed records")
-    assert time.process_time() - start < 5
+    assert time.process_time() - start < 2
 
 
 @pytest.mark.parametrize("zipped", [True, False])
