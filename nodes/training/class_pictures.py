@@ -14,7 +14,7 @@ from ..files.output_folder import output_folder
 from ..files.safe_files import tensors_in
 from ..host.blocks import unet_of
 from ..host.calls import live_unet
-from ..host.content_keys import digest, patches_digest, sampling_digest
+from ..host.content_keys import digest, patches_digest, sampling_digest, values_digest
 from ..host.families import family_of
 from ..host.hooked_weights import unpatched
 from ..host.latents import LATENT_STEP
@@ -99,12 +99,9 @@ def _kept(file, shape):
 
 def _key(model, prompts, shape, settings):
     """A name for all that decides what the pictures show, but for the seed."""
-    numbers = torch.tensor([settings.steps, settings.cfg, *shape], dtype=torch.float64)
-    texts = [prompt[0][0] for prompt in prompts]
-    pooled = [prompt[0][1].get("pooled_output") for prompt in prompts]
-    used = patches_digest(model.patches), sampling_digest(model.get_model_object("model_sampling"))
-    own = [torch.tensor(list(one)) for one in (*used, *_looks(model))]
-    return digest(numbers, *own, *texts, *pooled).hex()
+    texts = [(prompt[0][0], prompt[0][1].get("pooled_output")) for prompt in prompts]
+    used = patches_digest(model.patches), sampling_digest(model.get_model_object("model_sampling")), *_looks(model)
+    return values_digest([settings.steps, float(settings.cfg), tuple(shape), used, texts]).hex()
 
 
 def _looks(model):
