@@ -128,7 +128,7 @@ def patched_by_others(options):
 
 
 def with_replacements(options, replacing):
-    """The options with {("attn1" or "attn2", host key of a block): make(what stands there or None)} put in there."""
+    """The options with attentions replaced: {("attn1" or "attn2", host key): make(what stands there, or None)}."""
     replace = {kind: dict(standing) for kind, standing in options.get("patches_replace", {}).items()}
     for (kind, block), make in replacing.items():
         standing = replace.setdefault(kind, {})

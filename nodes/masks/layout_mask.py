@@ -53,8 +53,8 @@ def layout_mask(model, vae, pixels, text, point, clusters, cluster=None, connect
             f"layout_image is {pixels.shape[2]}x{pixels.shape[1]} pixels; connect a picture of at least 64x64"
         )
     check_prompt(model, [text], "layout_positive")
-    seen = centre_crop(pixels.shape[1:3], pixels_of(size))
-    latent = LayoutPicture(pixels[(slice(None), *seen)], text, vae, 0, 0).latent(model.model, size)
+    rows, columns = centre_crop(pixels.shape[1:3], pixels_of(size))
+    latent = LayoutPicture(pixels[:, rows, columns], text, vae, 0, 0).latent(model.model, size)
     mm.load_models_gpu([model, *models_of(text)], memory_required=model.model.memory_required([1, *latent.shape[1:]]))
     sampling, latent = model.model.model_sampling, latent.to(model.load_device)
     levels = [level_at(sampling, TIMESTEP * (i + 1) // STEPS) for i in range(STEPS)]
@@ -67,7 +67,7 @@ def layout_mask(model, vae, pixels, text, point, clusters, cluster=None, connect
     shape = grid_mask(_part_with(cell, shape) if connected else shape, size).float()
     # in the picture's own frame, which the conductor crops as the model saw it: white in whole latent pixels there
     mask = torch.zeros(1, *pixels.shape[1:3])
-    part = mask[0][seen]
+    part = mask[0, rows, columns]
     part[:] = nearest_resize(shape, tuple(part.shape))
     return mask
 

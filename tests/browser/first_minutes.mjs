@@ -1,10 +1,9 @@
 // Runs templates of a pack from the template browser, as a new user does, and says in JSON what was seen.
 // node first_minutes.mjs URL PACK SCREENSHOTS-PREFIX '["Template", ...]'
 
-import { SETTLE, complaints, fit, imagesOnNodes, run, withPage } from "./page.mjs";
+import { SETTLE, SHOWN, complaints, fit, imagesOnNodes, run, withPage } from "./page.mjs";
 
 const [url, pack, screenshots, templates] = process.argv.slice(2);
-const SHOWN = 20_000;
 const CLICKS = 3;
 
 await withPage(url, async (page) => {

@@ -6,7 +6,8 @@ import { createRequire } from "node:module";
 const { chromium } = createRequire(import.meta.url)("playwright-core");
 const START = 180_000;
 const RUN = 180_000;
-const SHOWN = 20_000;
+// So long a card or a picture may take to come.
+export const SHOWN = 20_000;
 // The front end asks the server about files, draws and lays out at its own pace, and announces none of it.
 export const SETTLE = 2_000;
 
