@@ -3,7 +3,7 @@
 
 import { readFileSync } from "node:fs";
 import { basename } from "node:path";
-import { SETTLE, withPage } from "./page.mjs";
+import { SETTLE, SHOWN, withPage } from "./page.mjs";
 
 const [url, screenshots, ...workflows] = process.argv.slice(2);
 const DESIGNS = { classic: false, modern: true };
@@ -20,9 +20,9 @@ await withPage(
         await page.evaluate((text) => app.loadGraphData(JSON.parse(text)), readFileSync(path, "utf8"));
         await page.waitForTimeout(DRAWN);
         await page.evaluate(() => app.extensionManager.command.execute("Comfy.Canvas.FitView"));
-        await page.waitForTimeout(DRAWN);
+        await page.waitForFunction(allThere, modern, { timeout: SHOWN });
         const name = basename(path, ".json");
-        (seen[name] ??= {})[design] = await page.evaluate(measured, modern);
+        (seen[name] ??= {})[design] = await settled(page, () => page.evaluate(measured, modern));
         await page.screenshot({ path: `${screenshots}_${name.replaceAll(" ", "_")}_${design}.png` });
       }
     }
@@ -31,16 +31,30 @@ await withPage(
   { width: 1900, height: 1150 },
 );
 
-// Runs in the page.
+// What `look` says once it says the same twice: a busy machine draws late.
+async function settled(page, look) {
+  const end = Date.now() + SHOWN;
+  for (let before = null; ; ) {
+    await page.waitForTimeout(DRAWN);
+    const now = await look();
+    if (JSON.stringify(now) === JSON.stringify(before) || Date.now() > end) return now;
+    before = now;
+  }
+}
+
+// These run in the page.
+
+function allThere(modern) {
+  return !modern || app.graph.nodes.every((node) => document.querySelector(`[data-node-id="${node.id}"]`));
+}
 
 function measured(modern) {
-  const scale = app.canvas.ds.scale;
   const context = app.canvas.ctx;
   const drawn = app.graph.nodes.map((node) => {
     const element = modern ? document.querySelector(`[data-node-id="${node.id}"]`) : null;
     const title = LiteGraph.NODE_TITLE_HEIGHT;
-    const shown = element?.getBoundingClientRect();
-    const size = shown ? [shown.width / scale, shown.height / scale] : [node.size[0], node.size[1] + title];
+    // in the canvas's units, however far the page has zoomed by now
+    const size = element ? [element.offsetWidth, element.offsetHeight] : [node.size[0], node.size[1] + title];
     const looked = element ? [...element.querySelectorAll("*")] : widgetElements(node);
     const cut = looked.filter(isCut).map(textOf);
     if (!element && widthOf(node.getTitle(), 14) + 45 > node.size[0]) cut.push(node.getTitle());
