@@ -18,9 +18,9 @@ from ..text_contexts.concept_words import encoders_of, with_words, words_of
 from .captions import PLACE
 from .learned import Learned, leaf
 from .normal_weights import normal_weights, summed_apart
+from .static_weights import in_one_place
 from .train_losses import loss_of_pull
 from .train_optimizer import TrainOptimizer
-from .train_request import in_one_place
 from .trained_texts import TrainedTexts
 from .word_starts import check_same_length
 
@@ -39,7 +39,7 @@ def refine_word(clip, word, class_word, prompt, settings, pull):
         )
     pair = prompt.replace(known.name, PLACE)
     pair = pair.replace(PLACE, known.name), pair.replace(PLACE, class_word.strip())
-    static = in_one_place(clip, clip.patcher, "clip")
+    static = in_one_place(clip, "clip")
     mm.load_models_gpu([static.patcher], force_full_load=True)
     device = static.patcher.load_device
     vectors = len(known.vectors(encoders_of(clip)[0]))

@@ -1,6 +1,5 @@
 """What a user asks of a training, and what is refused before anything is loaded."""
 
-import inspect
 import json
 from dataclasses import asdict, dataclass, field, replace
 
@@ -16,6 +15,7 @@ from ..host.messages import input_error, warn_user
 from ..text_contexts.concept_words import words_of
 from .methods import settings_of
 from .pictures_wire import TrainingScene
+from .static_weights import in_one_place
 
 
 @dataclass(frozen=True)
@@ -68,24 +68,7 @@ def plain_model(model, clip, method):
             f"this model takes {channels_of(model.model)} channels, as those for inpainting do; connect the ordinary "
             "checkpoint of its family"
         )
-    return in_one_place(model, model, "model"), in_one_place(clip, clip.patcher, "clip")
-
-
-def in_one_place(owner, patcher, name):
-    """A clone whose weights are in one place: newer hosts may stream them. ValueError where a loader cannot."""
-    if not getattr(patcher, "is_dynamic", lambda: False)():
-        return owner.clone()
-    if "disable_dynamic" in inspect.signature(owner.clone).parameters:
-        try:
-            return owner.clone(disable_dynamic=True)
-        except RuntimeError as error:
-            reason = str(error)
-    else:
-        reason = "this ComfyUI cannot"
-    raise input_error(
-        f"{name} streams its weights from a loader that cannot hold them in one place ({reason}); load it with "
-        "Load Checkpoint, or start ComfyUI with --disable-dynamic-vram"
-    )
+    return in_one_place(model, "model"), in_one_place(clip, "clip")
 
 
 def identity_of(request, settings, names, side, pictures, class_pictures, networks):
