@@ -11,7 +11,7 @@ import torch
 from ..files.disk_errors import UnreadableFileError
 from ..files.new_files import clear_leftovers, make_folder, write_tensors
 from ..files.safe_files import tensors_in
-from ..host.content_keys import digest
+from ..host.content_keys import digest, rest_digest, values_digest
 from ..host.latents import LATENT_STEP
 from ..host.messages import input_error, log_warning
 from ..host.paired_rows import taken_apart
@@ -42,7 +42,10 @@ def collect_pairs(model, positive, negative, folder, *, seeds, size, settings):
     guidances = settings.guidance, settings.inverse_guidance
     numbers = torch.tensor([*guidances, settings.steps, *latent.shape], dtype=torch.float64)
     words = digest(prompt).hex()
-    name = f"pair_{words}_{digest(numbers, *(c[0] for c in negative)).hex()[:8]}"
+    told = digest(numbers, *(c[0] for c in negative))
+    if rest := rest_digest(positive, negative):
+        told = values_digest([told, rest])
+    name = f"pair_{words}_{told.hex()[:8]}"
     write_tensors(folder / f"prompt_{words}.safetensors", {"prompt": taken_apart(prompt)[0].contiguous()})
     progress = comfy.utils.ProgressBar(len(seeds))
     for number in seeds:

@@ -1,6 +1,7 @@
 """Keys by content: what tensors, weight patches and a MODEL's weights are, for caches that outlive a sampling run."""
 
 import hashlib
+import os
 import weakref
 
 import torch
@@ -36,6 +37,30 @@ def values_digest(value):
     state = hashlib.blake2b(digest_size=16)
     _hash(state, value)
     return state.digest()
+
+
+def rest_digest(*conditionings):
+    """A hash of all that CONDITIONINGs hold beside the first text of each and its pooled text; b"" where that is all.
+
+    More texts, strengths, areas and ranges count by content. ControlNets, hooks and what else is an object cannot be
+    told so: a conditioning with one is like no other, not even itself.
+    """
+    rest = []
+    for conditioning in conditionings:
+        _, first = conditioning[0]
+        more = {name: value for name, value in first.items() if name != "pooled_output" and value is not None}
+        rest.append([more, *conditioning[1:]])
+    if not any(more or others for more, *others in rest):
+        return b""
+    return values_digest([rest, b"" if _is_plain(rest) else os.urandom(16)])
+
+
+def _is_plain(value):
+    if isinstance(value, dict):
+        return all(_is_plain(one) for one in value.values())
+    if isinstance(value, tuple | list):
+        return all(_is_plain(one) for one in value)
+    return value is None or isinstance(value, torch.Tensor | Contexts | str | bytes | int | float)
 
 
 def patches_digest(patches):
@@ -75,6 +100,8 @@ def _hash_tensor(state, tensor):
 def _hash(state, value):
     if isinstance(value, torch.Tensor):
         _hash_tensor(state, value)
+    elif isinstance(value, Contexts):
+        _hash(state, value.contents)
     elif isinstance(value, WeightAdapterBase):
         state.update(type(value).__qualname__.encode())
         _hash(state, value.weights)

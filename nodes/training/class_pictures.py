@@ -14,7 +14,7 @@ from ..files.output_folder import output_folder
 from ..files.safe_files import tensors_in
 from ..host.blocks import unet_of
 from ..host.calls import live_unet
-from ..host.content_keys import digest, patches_digest, sampling_digest, values_digest
+from ..host.content_keys import digest, patches_digest, rest_digest, sampling_digest, values_digest
 from ..host.families import family_of
 from ..host.hooked_weights import unpatched
 from ..host.latents import LATENT_STEP
@@ -101,7 +101,8 @@ def _key(model, prompts, shape, settings):
     """A name for all that decides what the pictures show, but for the seed."""
     texts = [(prompt[0][0], prompt[0][1].get("pooled_output")) for prompt in prompts]
     used = patches_digest(model.patches), sampling_digest(model.get_model_object("model_sampling")), *_looks(model)
-    return values_digest([settings.steps, float(settings.cfg), tuple(shape), used, texts]).hex()
+    rest = rest_digest(*prompts)
+    return values_digest([settings.steps, float(settings.cfg), tuple(shape), used, texts, *filter(None, [rest])]).hex()
 
 
 def _looks(model):

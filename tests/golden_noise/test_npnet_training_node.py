@@ -75,6 +75,9 @@ def test_each_negative_and_each_setting_has_pairs_of_its_own(model, folders):
         {"negative": first, "guidance": 3.0},
         {"negative": first, "inverse_guidance": 2.0},
         {"negative": first, "steps": 10},
+        {"negative": first, "positive": positive + conditioning(draw(1, 77, 32, seed=7))},
+        {"negative": first, "positive": conditioning(positive[0][0], area=(4, 8, 0, 0))},
+        {"negative": conditioning(first[0][0], area=(8, 4, 0, 0))},
     ):
         (name,) = execute(NoisePairs, **{**inputs, **own})
         files = {path: load_file(path)["golden"] for path in (folders / "output" / name).glob("pair_*")}

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pack.nodes.host.content_keys import weights_key
+from pack.nodes.host.content_keys import rest_digest, weights_key
+from pack.nodes.host.contexts import FixedContexts
 
 HOOK, MODULE, OTHER = object(), torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
 
@@ -54,3 +55,22 @@ def test_a_new_object_in_the_place_of_an_old_one_is_another():
 
 def test_a_model_that_nobody_has_loaded():
     assert weights_key(None) == ()
+
+
+def test_what_a_conditioning_holds_beside_its_first_text():
+    first, other = torch.zeros(1, 2, 3), torch.ones(1, 2, 3)
+    plain = [[first, {"pooled_output": torch.ones(1, 4), "hooks": None}]]
+    assert rest_digest(plain, [[other, {}]]) == b""
+    ranged, layered = (
+        [[first, {"start_percent": start, "layers": FixedContexts(rows)}]]
+        for start, rows in ((0.5, first), (0.5, other))
+    )
+    others = [plain + [[other, {}]], plain + [[first, {}]], ranged, layered, [[first, {"strength": 0.5}]]]
+    digests = [rest_digest(one) for one in others]
+    assert len({b"", *digests}) == 1 + len(others)
+    assert digests == [rest_digest(one) for one in others]
+    # whose it is counts as well
+    assert rest_digest(ranged, plain) != rest_digest(plain, ranged)
+    # nobody can tell by content what an object does
+    controlled = [[first, {"control": object()}]]
+    assert rest_digest(controlled) != rest_digest(controlled)

@@ -58,7 +58,9 @@ def test_they_are_the_samplers_own_and_are_drawn_once(output, model, monkeypatch
     more = drawn(model, count=3)
     assert torch.equal(more.latents[:2], first.latents) and len(made) == 2
     # another prompt, size or guidance are other pictures
-    for number, other in enumerate(({"positive": text(2)}, {"width": 128}, {"cfg": 3.0}, {"negative": text(3)})):
+    several = {"positive": text(0) + text(2)}, {"negative": conditioning(text(1)[0][0], area=(4, 8, 0, 0))}
+    others = {"positive": text(2)}, {"width": 128}, {"cfg": 3.0}, {"negative": text(3)}, *several
+    for number, other in enumerate(others):
         drawn(model, count=1, **other)
         assert len(made) == 3 + number
 
