@@ -1,6 +1,7 @@
 """Files of learned words, of whatever trainer, told by their contents: names with their vectors for each encoder."""
 
 import json
+import re
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,8 @@ CONCEPT_KIND = "embeddings"
 CLIP_TOKENS = 49408
 # Bytes of the names beside a table.
 _LONGEST_NAMES = 1 << 20
+# A word inside a LoRA file: its name, which may hold dots, and whose rows these are.
+_BUNDLED = re.compile(r"bundle_emb\.(.*?)(?:\.clip_([lg])|\.string_to_param\..*|\.emb_params)?", re.DOTALL)
 _TABLES = ("weight", "text_model.embeddings.token_embedding.weight", "token_embedding.weight")
 
 
@@ -120,11 +123,10 @@ class _Reading:
     def _bundles(self, contents, others):
         found = {}
         for key, rows in contents.items():
-            name, _, part = key.removeprefix("bundle_emb.").partition(".")
-            encoder = part.removeprefix("clip_") if part in ("clip_l", "clip_g") else None
+            name, encoder = _BUNDLED.fullmatch(key).groups()
             found.setdefault(name, []).append(self._vectors(key, rows, encoder))
         for name, several in found.items():
-            self._word(f"<{name}>", *several)
+            self._word(f"<{name.strip('<>')}>", *several)
         if others:
             warn_user(f"{self.file}: only its words are read here; load the LoRA in it with Load LoRA")
 

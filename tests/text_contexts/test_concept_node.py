@@ -54,6 +54,8 @@ def layouts():
         "kohya bundle": ("lora.safetensors", {"bundle_emb.cat.string_to_param.*": one, "bundle_emb.dog.clip_l": three,
                                               "lora_unet_x.lora_down.weight": one.clone()},
                          "sd15", "<cat> <dog>", [("<cat>", "l", one), ("<dog>", "l", three)]),
+        "own bundle": ("own.safetensors", {"bundle_emb.<a>.clip_l": one, "bundle_emb.my.cat.clip_l": three}, "sd15",
+                       "<a> <my.cat>", [("<a>", "l", one), ("<my.cat>", "l", three)]),
         "modifier_token": ("m.bin", {"modifier_token": {"<new1>": one[0]}}, "sd15", "<new1>", [("<new1>", "l", one)]),
         "modifier_token of SDXL": ("m.bin", {"modifier_token": wide}, "sdxl", "<a> <b>",
                                    [("<b>", "g", rows(1, 48, 5))]),
