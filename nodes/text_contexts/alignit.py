@@ -3,7 +3,6 @@
 The abstract is all that was to be had of the paper; what it leaves open is our decision, as the help page says.
 """
 
-import re
 from dataclasses import dataclass
 
 import torch
@@ -15,11 +14,10 @@ from ..host.layered_prompts import LAYERS, PLAIN, contexts_of
 from ..host.messages import input_error
 from ..host.paired_rows import PART_TOKENS
 from ..host.token_runs import equal_tokens, tokens_between
+from .whole_words import whole
 
 ALIGNED = ("both", "keys", "values")
 SLOT = "{}"
-# A word ends for CLIP where its letters do.
-_LETTERS_BEFORE, _LETTERS_BEHIND = r"(?<![^\W\d_])", r"(?![^\W\d_])"
 # Where the conditioning says which rows are the base's: an OfBase.
 OF_BASE = "personalization_alignit"
 
@@ -139,9 +137,7 @@ def _check(concept, class_word, dummy):
 
 def _plain(prompt, concept, class_word):
     """The prompt with the class word in the place of the concept, which other words may hold: dog in dogma."""
-    before = _LETTERS_BEFORE if concept[0].isalpha() else ""
-    behind = _LETTERS_BEHIND if concept[-1].isalpha() else ""
-    return re.sub(before + re.escape(concept) + behind, lambda _: class_word, prompt, flags=re.IGNORECASE)
+    return whole(concept).sub(lambda _: class_word, prompt)
 
 
 def _splice(clip, base_clip, texts, lengths):

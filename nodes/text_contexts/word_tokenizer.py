@@ -2,6 +2,8 @@
 
 import re
 
+from .whole_words import is_ordinary, whole
+
 # What an embedding carries beside its vector, in lists of tokens that other nodes may copy: its rows (S, L, D), the
 # rank of a word that pools, what makes it while sampling, the tokens that keys read in its place, and whose it is.
 ROWS, RANK, MAKER, KEYS, WHOSE = (f"personalization_{name}" for name in ("rows", "rank", "maker", "keys", "name"))
@@ -17,7 +19,9 @@ class WordTokenizer:
         self._embeddings = {word.name: self._of(word, rank, encoder) for rank, word in enumerate(words)}
         # longer names first, so that one name may begin like another
         names = sorted(self._embeddings, key=len, reverse=True)
-        self._names = re.compile(f"({'|'.join(map(re.escape, names))})")
+        self._names = re.compile(f"({'|'.join(map(_pattern, names))})")
+        # CLIP does not tell capitals apart in ordinary words
+        self._in_capitals = {name.lower(): self._embeddings[name] for name in names if is_ordinary(name)}
 
     def __getattr__(self, name):
         if name == "inner":
@@ -38,8 +42,9 @@ class WordTokenizer:
         end = -1 if adds_end else len(whole)
         ids = list(whole[:start])
         for piece in pieces:
-            if piece in self._embeddings:
-                ids += self._embeddings[piece]
+            found = self._embeddings.get(piece, self._in_capitals.get(piece.lower()))
+            if found is not None:
+                ids += found
             elif piece.strip():
                 tokens = self.inner(piece, *args, **kwargs)["input_ids"]
                 ids += tokens[start : -1 if adds_end else len(tokens)]
@@ -61,3 +66,8 @@ class WordTokenizer:
                 setattr(embedding, KEYS, tuple(ids[self._start : -1 if self._adds_end else len(ids)]))
             found.append(embedding)
         return found
+
+
+def _pattern(name):
+    """A name as a regular expression; one of letters alone is none within another word."""
+    return f"(?i:{whole(name).pattern})" if is_ordinary(name) else re.escape(name)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ..host.messages import warn_user
+from ..text_contexts.whole_words import whole
 from .caption_templates import TEMPLATES
 
 # Where the words stand in a caption.
@@ -59,9 +60,12 @@ def _with_words(caption, words, word):
     """(the caption with the words in it, whether they had to be added)"""
     if PLACE in caption:
         return caption.replace(PLACE, words), False
-    if word and (word in caption or words in caption):
+    if word:
         # "sks cat" may stand there as it is
-        return words.join(part.replace(word, words) for part in caption.split(words)), False
+        own, alone = whole(words), whole(word)
+        made = words.join(alone.sub(lambda _: words, part) for part in own.split(caption))
+        if own.search(made):
+            return made, False
     return f"{words} {caption}", True
 
 

@@ -147,6 +147,18 @@ def test_a_name_that_begins_like_another():
     assert torch.equal(tokens[2], rows["dog two"]) and torch.equal(tokens[5], rows["dog"])
 
 
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("a cat and two cats", 1), ("Cat, CAT: scatter a category", 2), ("cat9 <cat>", 2), ("my cat and my cats", 1)],
+)
+def test_a_name_of_letters_is_none_within_other_words(text, count):
+    """CLIP does not tell capitals apart, and splits letters from digits."""
+    name = "my cat" if "my" in text else "cat"
+    taught = with_words(tiny_clip(), [Word(name, {"l": torch.rand(1, 32)})])
+    (part,) = taught.tokenize(text)["l"]
+    assert sum(torch.is_tensor(token) for token, _ in part) == count
+
+
 def test_embedding_files_stay_in_reach(tmp_path):
     torch.save({"string_to_param": {"*": torch.ones(2, 32)}}, tmp_path / "style.pt")
     clip = tiny_clip()

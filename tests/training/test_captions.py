@@ -68,6 +68,24 @@ def test_a_class_word_behind_the_word_is_not_doubled(caption, made, said):
     assert captions_of(subject([caption], count=1, word="sks"), "sks cat").all == (made,) and not said
 
 
+@pytest.mark.parametrize(
+    ("word", "words", "caption", "made"),
+    [
+        ("art", "art man", "a party at night, art smiling", "a party at night, art man smiling"),
+        ("sks", "sks dog", "Sks dog on grass", "sks dog on grass"),
+        ("sks", "sks dog", "a photo of SKS", "a photo of sks dog"),
+        ("<cat>", "<cat>", "two<cat>s", "two<cat>s"),
+    ],
+)
+def test_a_word_of_letters_is_not_sought_within_others(word, words, caption, made, said):
+    assert captions_of(subject([caption], count=1, word=word), words).all == (made,) and not said
+
+
+def test_a_word_that_stands_only_within_another_is_missing(said):
+    made = captions_of(subject(["a man with tomatoes"], count=1, word="tom"), "tom man")
+    assert made.all == ("tom man a man with tomatoes",) and len(said) == 1
+
+
 def test_lists_are_shuffled_behind_their_first_entry():
     made = captions_of(subject(["photo of {}, red hat,blue coat , snow"]), "<c>")
     found = {

@@ -1,7 +1,6 @@
 """Networks that stream their weights, as hosts have them on a GPU: a training gets a copy that lies in one place."""
 
 import comfy.model_management as mm
-import comfy.utils
 import pytest
 import torch
 from support.clips import tiny_clip
