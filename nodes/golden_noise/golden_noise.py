@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import comfy.model_management
 import torch
@@ -43,24 +44,26 @@ class NoiseImprover:
         side = self.net.sizes.side
         plain = noise.detach().float().cpu()
         size = tuple(plain.shape[-2:])
-        if size == (side, side):
-            golden = self._mixed(plain, self._network(plain))
-        elif self.size_mode == "off":
+        native = size == (side, side)
+        if not native and self.size_mode == "off":
             warn_user(
                 f'the latent is {size_text(size)}, not {size_text((side, side))}, and size_mode is "off": the noise '
                 'stays plain; choose "tile" to improve it'
             )
             return noise
+        network = partial(self._network, _weights_on(self.net, self.device))
+        if native:
+            golden = self._mixed(plain, network(plain))
         else:
             log_info(f'latent {size_text(size)} is not {size_text((side, side))}: size_mode "{self.size_mode}"')
-            golden = self._resized(plain, draw(side)) if self.size_mode == "resize" else None
-            golden = self._tiled(plain, seed) if golden is None else golden
+            golden = self._resized(plain, draw(side), network) if self.size_mode == "resize" else None
+            golden = self._tiled(plain, seed, network) if golden is None else golden
         if not torch.isfinite(golden).all():
             warn_user("NPNet produced NaN or infinite values, so the noise stays plain; check the conditioning")
             return noise
         return golden.to(noise.dtype)
 
-    def _tiled(self, plain, seed):
+    def _tiled(self, plain, seed, network):
         side, size = self.net.sizes.side, plain.shape[-2:]
         canvas_of = canvas_size(size, side)
         # one canvas for all images, so that each gets in a batch what it gets alone
@@ -69,21 +72,20 @@ class NoiseImprover:
         )
         middle = (..., *centre(canvas_of, size))
         canvas[middle] = plain
-        return self._mixed(plain, tiled(canvas, side, self._network)[middle])
+        return self._mixed(plain, tiled(canvas, side, network)[middle])
 
-    def _resized(self, plain, native):
+    def _resized(self, plain, native, network):
         if native is None:
             return None
         native = native.float().cpu()
-        mixed = self._mixed(native, self._network(native))
+        mixed = self._mixed(native, network(native))
         return torch.nn.functional.interpolate(mixed, size=plain.shape[-2:], mode="nearest-exact")
 
     def _mixed(self, plain, golden):
         return golden if self.strength == 1 else plain + self.strength * (golden - plain)
 
-    def _network(self, noise):
+    def _network(self, weights, noise):
         comfy.model_management.throw_exception_if_processing_interrupted()
-        weights = _weights_on(self.net, self.device)
         prompt = for_batch(self.prompt, len(noise))
         with torch.no_grad():
             return with_long_prompt(

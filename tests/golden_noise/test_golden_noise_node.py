@@ -86,6 +86,16 @@ def write(folder, contents, name):
     folder_paths.filename_list_cache.clear()
 
 
+def test_the_network_is_brought_to_its_device_once_for_all_tiles(net, monkeypatch):
+    size = 2 * net.sizes.side
+    noise, prompt = torch.randn(1, 4, size, size), conditioning(torch.randn(1, 77, net.sizes.prompt))
+    wrapped, _ = execute(GoldenNoiseNode, noise=Given(noise), npnet=net, conditioning=prompt, size_mode="tile")
+    brought, real = [], npnet._weights_on
+    monkeypatch.setattr(npnet, "_weights_on", lambda *args: (brought.append(args), real(*args))[1])
+    wrapped.generate_noise({"samples": noise})
+    assert len(brought) == 1
+
+
 @pytest.mark.parametrize("name", ["forward_b1", "forward_b2_two_prompts", "forward_b3_one_prompt"])
 def test_recorded_forward(net, name):
     t, _ = golden_case(name)
