@@ -76,16 +76,15 @@ class SideEdit:
         self.duals, self.energies = duals.float(), energies.float()
         self.projecting = projector(inputs, duals).float()
         positions = max(len(edit.outputs) for edit in edits)
-        self.outputs = torch.stack([edit.outputs.expand(positions, -1) for edit in edits])
+        self.outputs = torch.stack([edit.outputs.float().expand(positions, -1) for edit in edits])
         self.strength, self.beta, self.tau = (
             torch.tensor([getattr(concept, name) for concept in concepts]) for name in ("strength", "beta", "tau")
         )
 
     def to(self, like):
-        """The same on a tensor's device; gates are found in float32."""
+        """The same on a tensor's device; all of it is computed in float32."""
         placed = object.__new__(SideEdit)
         vars(placed).update({name: tensor.to(like.device) for name, tensor in vars(self).items()})
-        placed.outputs = placed.outputs.to(like.dtype)
         return placed
 
     def freed(self, rows):
@@ -96,7 +95,7 @@ class SideEdit:
 
     def added(self, gates):
         """(b, T, d): what the concepts add to the projected rows."""
-        return concept_outputs(gates, self.outputs.float(), self.strength)
+        return concept_outputs(gates, self.outputs, self.strength)
 
 
 class ContextEdit:
