@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 
@@ -48,7 +49,8 @@ class TrainedTexts:
         contexts = (out[2] if len(out) > 2 else {}).get(LAYERS)
         if not isinstance(contexts, torch.Tensor):
             contexts = out[0]
-        if len(contexts) > 1 and self.learned.layers:
+        # the words of a file have a row for each layer, those that learn one for each of their groups
+        if self.learned.layers and len(contexts) == 1 + max(self.learned.layers):
             contexts = contexts[list(self.learned.layers)]
         return TrainedText(contexts, out[1], places)
 
@@ -65,16 +67,17 @@ def encoded_tokens(clip, tokens):
 
 
 def places_of_words(tokens):
-    """{word: the places of its tokens where it first stands} of a prompt's tokens, {encoder: [[(token, ...), ...]]}."""
-    names = [getattr(token, WHOSE, None) for part in next(iter(tokens.values())) for token, *_ in part]
+    """{word: the places of its tokens} in a prompt's tokens, {encoder: [[(token, ...), ...]]}."""
     places = {}
-    for place, name in enumerate(names):
-        own = places.setdefault(name, [])
-        # behind its first place only what follows at once
-        if not own or own[-1] == place - 1:
-            own.append(place)
+    for place, (token, *_) in enumerate(chain.from_iterable(next(iter(tokens.values())))):
+        places.setdefault(getattr(token, WHOSE, None), []).append(place)
     places.pop(None, None)
     return {name: tuple(own) for name, own in places.items()}
+
+
+def first_run(places):
+    """Of the places of a word those where it first stands: what follows each other at once."""
+    return tuple(place for number, place in enumerate(places) if place == places[0] + number)
 
 
 def batched_contexts(texts, like):

@@ -6,6 +6,7 @@ from ...kernels.word_maps import word_map, word_places
 from ..host.attention import plain_attention
 from ..host.blocks import QUARTER, grid_at, quarter_blocks
 from ..host.calls import grid_of, heads_of, with_replacements
+from .trained_texts import first_run
 
 
 class KeptMaps:
@@ -20,7 +21,7 @@ class KeptMaps:
         # of each picture's text, as long as it is
         none = ((),) * max(map(len, words))
         self.own = [
-            word_places([[text.places.get(word, ()) for word in own] or none], text.contexts.shape[1])
+            word_places([[first_run(text.places.get(word, ())) for word in own] or none], text.contexts.shape[1])
             for text, own in zip(texts, words, strict=True)
         ]
         self.places = torch.empty(0)

@@ -51,6 +51,15 @@ def test_it_begins_at_the_golden_loss_and_ends_lower():
     assert last < 0.8 * loss and f"off by {last:.4f}" in report
 
 
+def test_each_place_of_the_word_is_its_own():
+    """None of them is the rest of the prompt, which is compared."""
+    clip = golden_clip()[0]
+    prompt = "20 {} 21 {} 22"
+    _, report = refined(clip, prompt=prompt, class_word="33", steps=1)
+    first = off(clip, {"l": rows_of(clip)}, (prompt.replace("{}", "<w>"), prompt.replace("{}", "33")), {2, 4})
+    assert f"was {first:.4f}" in report
+
+
 @pytest.mark.parametrize("kind", ["sd15", "sdxl"])
 def test_a_step_goes_against_the_gradient(kind):
     """Adam's first step is the learning rate in each place, against the sign of the loss's differences."""
