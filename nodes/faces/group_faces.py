@@ -30,7 +30,8 @@ def face_references(analysis, image, words, order, *, most=0, margin=1.0, streng
     check_listed("order", order, ORDERS)
     for name, value in (("margin", margin), ("strength", strength)):
         check_number(name, value, least=0)
-    named = [word.strip() for word in words.split(",")] if words.strip(" ,") else []
+    words = words.strip(" ,\n")
+    named = [word.strip() for word in words.split(",")] if words else []
     found = []
     for number, picture in enumerate(checked_images(image, "image"), 1):
         faces = found_faces(analysis, picture, f"picture {number}")
@@ -82,7 +83,8 @@ def _reference(face, faces, picture, margin, **said):
     # where the crop shows another face too, it must say whose it is
     if any(start_x <= x < stop_x and start_y <= y < stop_y for x, y in others):
         mask = _box((left - start_x, top - start_y, right - start_x, bottom - start_y), tuple(image.shape[:2]))[None]
-    return Reference(image[None].clone(), mask=mask, region=_region(face, size)[None], **said)
+    cut = (start_y, start_x), size
+    return Reference(image[None].clone(), mask=mask, region=_region(face, size)[None], cut=cut, **said)
 
 
 def _region(face, size):

@@ -45,9 +45,16 @@ def faces_of_pose(analysis, image, people):
     return [_placed(face, images[0]) for face in chosen]
 
 
-def faces_of_people(people):
-    """A PlacedFace per person: where the face stands in the first of the person's own pictures."""
-    return [PlacedFace(views[0].keypoints, tuple(views[0].image.shape[:2])) for views in people]
+def faces_of_people(people, references):
+    """A PlacedFace per person: where the face stands in the first of the person's own pictures, or in the larger
+    picture that this one was cut out of.
+    """
+    return [_own(views[0], reference.cut) for views, reference in zip(people, references, strict=True)]
+
+
+def _own(view, cut):
+    corner, size = cut or ((0, 0), tuple(view.image.shape[:2]))
+    return PlacedFace(view.keypoints + torch.tensor(corner[::-1]), size)
 
 
 def _placed(face, image):

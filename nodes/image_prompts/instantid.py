@@ -118,7 +118,7 @@ def _member(references, settings, adapter, blocks, tokens, empty, phrases):
 
 
 def _net_member(inputs, settings, net, people, tokens, empty):
-    faces = faces_of_people(people)
+    faces = faces_of_people(people, inputs.references)
     if inputs.pose_image is not None:
         faces = faces_of_pose(inputs.analysis, inputs.pose_image, len(people))
     regions = regions_of(inputs.references)

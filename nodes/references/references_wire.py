@@ -18,3 +18,5 @@ class Reference:
     prompt: str = ""
     mask: torch.Tensor | None = None
     region: torch.Tensor | None = None
+    # where its picture was cut out of a larger one: ((top, left), (height, width) of that one) in pixels
+    cut: tuple | None = None

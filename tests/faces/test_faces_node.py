@@ -18,7 +18,7 @@ def centre(mask):
 
 def test_one_reference_per_face(faces):
     chain, crops, count = execute(
-        FaceReferences, face_analysis=None, image=GROUP, words="girl, man ,woman", strength=0.7
+        FaceReferences, face_analysis=None, image=GROUP, words="girl, man ,woman,", strength=0.7
     )
     assert count == 3 and crops.shape == (3, 512, 512, 3) and crops.min() >= 0 and crops.max() <= 1
     assert [one.word for one in chain] == ["girl", "man", "woman"] and {one.strength for one in chain} == {0.7}
