@@ -8,7 +8,7 @@ import torch
 
 from ..inversion.guided_inversion import inverted_with_guidance, sampled_back
 from ..inversion.inversion import level_at
-from ..inversion.layout_picture import Inversion
+from ..inversion.kept_inversions import Inversion
 from ..reference_attention.subject_replacement import attach_visctrl
 
 _TIMESTEPS = 1000

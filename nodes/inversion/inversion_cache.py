@@ -1,4 +1,4 @@
-"""Inverted layout pictures on disk, in the host's user folder, by content and within a budget of bytes."""
+"""Inverted pictures on disk, in the host's user folder, by content and within a budget of bytes for each kind."""
 
 import contextlib
 import os
@@ -19,11 +19,13 @@ from ..host.unet_inputs import compute_dtype, unet_inputs
 
 # Side of the small picture by which a model is recognized, in latent pixels.
 PROBE = 8
+# Kinds of pictures, each with the folder in ours where its files lie: none makes room in that of another.
+LAYOUT_FILES, REFERENCE_FILES = "", "references"
 
 
-def folder():
-    """Where the files lie."""
-    return Path(folder_paths.get_user_directory()) / "personalization" / "inversions"
+def folder(kind):
+    """Where the files of a kind lie."""
+    return Path(folder_paths.get_user_directory()) / "personalization" / "inversions" / kind
 
 
 def key_of(base, latent, text, levels):
@@ -45,18 +47,18 @@ def key_of(base, latent, text, levels):
     return (contents + sampling_digest(base.model_sampling)).hex()
 
 
-def load(key, shape=None):
-    """The latents kept under a key, or None; also None where they have another shape than asked for."""
-    path = folder() / f"{key}.safetensors"
+def load(kind, key, shape=None):
+    """The latents of a kind kept under a key, or None; also None where they have another shape than asked for."""
+    path = folder(kind) / f"{key}.safetensors"
     if not path.exists():
         return None
     try:
         found = tensors_in(path)[0].get("latents")
     except UnreadableFileError as error:
-        log_warning(f"{path} {error.wrong}: the layout picture is inverted again")
+        log_warning(f"{path} {error.wrong}: the picture is inverted again")
         return None
     if found is None or (shape is not None and tuple(found.shape) != tuple(shape)):
-        log_warning(f"{path} contains something else: the layout picture is inverted again")
+        log_warning(f"{path} contains something else: the picture is inverted again")
         return None
     # the least recently used files go first; where their times cannot be set, the oldest
     with contextlib.suppress(OSError):
@@ -64,18 +66,18 @@ def load(key, shape=None):
     return found
 
 
-def save(key, latents, budget):
-    """Keeps latents under a key if the budget (bytes) allows; older files make room."""
+def save(kind, key, latents, budget):
+    """Keeps latents of a kind under a key if its budget (bytes) allows; older files of that kind make room."""
     size = latents.numel() * latents.element_size()
     if size > budget:
         return
-    place = folder()
+    place = folder(kind)
     try:
         place.mkdir(parents=True, exist_ok=True)
         _make_room(place, budget - size)
         put_tensors(place / f"{key}.safetensors", {"latents": latents})
     except OSError as error:
-        log_warning(f"the inverted layout picture cannot be saved in {place} ({error})")
+        log_warning(f"the inverted picture cannot be saved in {place} ({error})")
 
 
 def _make_room(place, limit):

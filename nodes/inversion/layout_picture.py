@@ -6,12 +6,11 @@ from dataclasses import dataclass
 import comfy.utils
 import torch
 
-from ..host.bare_unet import bare_unet
 from ..host.latents import centre_crop, checked_images, checked_latent, pixels_of
 from ..host.messages import input_error, warn_user
 from ..host.prompt_extras import say_unused
-from . import inversion_cache
-from .inversion import inverted, levels_of
+from .inversion_cache import LAYOUT_FILES
+from .kept_inversions import inversion_of
 
 # {LayoutPicture: (size, its latent of that size)}: one at a time, since a size is seldom changed
 _LATENTS = weakref.WeakKeyDictionary()
@@ -37,45 +36,9 @@ class LayoutPicture:
         return known[1]
 
     def inversion(self, base, latent_size, schedule, device):
-        """An Inversion for a run on a device whose noise levels are `schedule`: from disk where there is one.
-
-        Of the bare UNet: modules that other packs put in for a film have nothing to do with one picture.
-        """
+        """An Inversion for a run on a device whose noise levels are `schedule`: from disk where there is one."""
         latent = self.latent(base, latent_size).to(device)
-        return inversion_of(base, latent, self.text, self.steps, schedule, self.cache_bytes)
-
-
-def inversion_of(base, latent, text, steps, schedule, cache_bytes):
-    """The Inversion of a latent (1, C, h, w) in the sampler's units: from disk where there is one.
-
-    text: (context, values) of what it shows; steps: of the inversion, 0: those of a sampler's schedule; cache_bytes:
-    budget on disk. Of the bare UNet: modules that other packs put in for a film have nothing to do with one picture.
-    """
-    with bare_unet(base):
-        levels = levels_of(base.model_sampling, steps, schedule)
-        key = None
-        if cache_bytes:
-            key = inversion_cache.key_of(base, latent, text, levels)
-            latents = inversion_cache.load(key, (len(levels), *latent.shape[1:]))
-            if latents is not None:
-                return Inversion(base.model_sampling, levels, latents)
-        latents = inverted(base, latent, text, levels)
-        if key:
-            inversion_cache.save(key, latents, cache_bytes)
-        return Inversion(base.model_sampling, levels, latents)
-
-
-class Inversion:
-    """The layout picture at ascending noise levels."""
-
-    def __init__(self, sampling, levels, latents):
-        self.timesteps = [float(sampling.timestep(torch.tensor([level]))[0]) for level in levels]
-        self.latents = latents
-
-    def at(self, timestep):
-        """(1, C, h, w) in the UNet's units, of the nearest level."""
-        nearest = min(range(len(self.timesteps)), key=lambda i: abs(self.timesteps[i] - timestep))
-        return self.latents[nearest : nearest + 1]
+        return inversion_of(base, latent, self.text, self.steps, schedule, LAYOUT_FILES, self.cache_bytes)
 
 
 def fitted_to(pixels, size):

@@ -17,7 +17,8 @@ from ..host.seeded import seeded_noise
 from ..host.technique import Technique
 from ..host.when import Window, in_main_memory, timestep_at, timestep_of
 from ..inversion.inversion import level_at
-from ..inversion.layout_picture import inversion_of
+from ..inversion.inversion_cache import REFERENCE_FILES
+from ..inversion.kept_inversions import inversion_of
 from .kept_steps import tell_of_kept
 from .noise_level import NoiseLevel
 from .reference_branch import JOINT, ReferenceBranch, Segment
@@ -25,8 +26,6 @@ from .reference_pass import Wanted
 
 # Where the noise of references comes from: a draw per step, one for all steps, or an inversion of the picture.
 NOISES = ("fresh", "fixed", "inverted")
-# Bytes on disk for inverted pictures.
-KEPT = 1 << 30
 
 
 def reference_noise(seed, index, step, like):
@@ -49,7 +48,7 @@ class ReferenceMember:
     window: Window
     noise: str  # one of NOISES
     seed: int
-    cache_bytes: int
+    cache_bytes: int  # of the bank in RAM, and of inverted pictures on disk
     # what references read beside rows of the prompt: their own prompts, or the text of those rows
     own_text: bool = True
     # what becomes of a reference's attention and the image's own: JOINT, STRONGEST or REPLACE
@@ -100,7 +99,7 @@ class ReferenceMember:
             # of a whole run, also where this one is its first part
             progress = call.run.progress(call.base.model_sampling)
             levels = progress.completed(call.run.schedule({}) or [call.moment.sigma])
-            return inversion_of(call.base, latent, row.text, 0, levels, KEPT)
+            return inversion_of(call.base, latent, row.text, 0, levels, REFERENCE_FILES, self.cache_bytes)
 
         return call.run.state(("inversion", row), make, call.base)
 

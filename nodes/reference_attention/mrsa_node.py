@@ -63,7 +63,11 @@ class MultiReferenceSelfAttention(io.ComfyNode):
                     "Start later for a freer layout.",
                     "End earlier for less likeness in details, and less work.",
                 ),
-                *noise_inputs(NOISES, "; inverted: the picture's own path to noise, which costs its steps once"),
+                *noise_inputs(
+                    NOISES,
+                    "; inverted: the picture's own path to noise, which costs its steps once",
+                    "; and as much on disk for inverted ones",
+                ),
                 text_input(
                     "What the references read beside your prompt: own (as published), or target: your prompt itself.",
                     optional=True,

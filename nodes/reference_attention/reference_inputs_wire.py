@@ -15,8 +15,8 @@ def text_input(tooltip, **more):
     return io.Combo.Input("reference_prompt", options=list(TEXTS), default=TEXTS[0], tooltip=tooltip, **more)
 
 
-def noise_inputs(noises=DRAWN, more=""):
-    """reference_noise, reference_seed and cache_mb, then the references themselves."""
+def noise_inputs(noises=DRAWN, more="", on_disk=""):
+    """reference_noise, reference_seed and cache_mb, then the references themselves; more, on_disk: for tooltips."""
     return [
         io.Combo.Input(
             "reference_noise",
@@ -41,7 +41,7 @@ def noise_inputs(noises=DRAWN, more=""):
             min=0,
             max=1 << 20,
             tooltip="RAM (MiB) for the references' keys and values, so that further pictures cost almost nothing "
-            "extra. 0: keep nothing.",
+            f"extra{on_disk}. 0: keep nothing.",
             **schema.ADVANCED,
         ),
         References.Input("references", optional=True, tooltip="From Add Reference; chain several."),

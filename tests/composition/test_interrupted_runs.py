@@ -107,7 +107,7 @@ def test_an_inverted_layout_picture(model, folders):
         made = cancelled(conducted(model, layout=True, cache_mb=1, inversion_steps=4), at)
         return sample(made, prompt(model, 100), prompt(model, 200), steps=2)
 
-    place = inversion_cache.folder()
+    place = inversion_cache.folder(inversion_cache.LAYOUT_FILES)
     whole = drawn()
     (kept,) = contents(place).items()
     for at in range(1, MOST):

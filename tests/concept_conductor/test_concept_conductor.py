@@ -18,7 +18,7 @@ from pack.nodes.concept_conductor.concepts_node import AddConcept
 from pack.nodes.host.attach import techniques_of
 from pack.nodes.host.run import Run, call_of, step_of
 from pack.nodes.host.run_records import latest_record
-from pack.nodes.inversion import layout_picture
+from pack.nodes.inversion import kept_inversions
 
 # The random UNets multiply what differs by rounding a thousandfold: where two ways must give the same, they compute in
 # double precision, and only rounding of that is allowed.
@@ -480,14 +480,14 @@ def test_a_prompt_of_several_rows_goes_round_the_pictures(model):
 def test_guidance_reads_the_layout_at_its_own_level_where_timesteps_are_logarithms(monkeypatch):
     """Models of continuous noise (CosXL, Playground) have timesteps of a quarter of its logarithm, near 0."""
     model = tiny_model("sd15", model_type=ModelType.V_PREDICTION_EDM)
-    read, at = [], layout_picture.Inversion.at
+    read, at = [], kept_inversions.Inversion.at
 
     def watched(inversion, timestep):
         found = at(inversion, timestep)
         read.append((timestep, [torch.equal(found[0], one) for one in inversion.latents].index(True), inversion))
         return found
 
-    monkeypatch.setattr(layout_picture.Inversion, "at", watched)
+    monkeypatch.setattr(kept_inversions.Inversion, "at", watched)
     settings = {"layout": True, "guidance_end": 1.0, "guidance_weight": 1e-3, "cache_mb": 0, "inversion_steps": 0}
     picture(conducted(model, **settings), sigmas=torch.tensor([30.0, 8.0, 2.0, 0.5, 0.1, 0.0]))
     # each step of the sampler has a level of its own, from the last of the ascending ones down

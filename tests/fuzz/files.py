@@ -61,7 +61,7 @@ class Files:
             shutil.rmtree(self.base / folder, ignore_errors=True)
             (self.base / folder).mkdir()
         folder_paths.filename_list_cache.clear()
-        inversion_cache.load("none")
+        inversion_cache.load(inversion_cache.LAYOUT_FILES, "none")
         kind = self.kinds[number % len(self.kinds)]
         torch.manual_seed(number)
         use = kind(chance)
@@ -154,15 +154,15 @@ class Files:
         return lambda: learn(steps=2, name="net")
 
     def inversion(self, chance):
-        folder = inversion_cache.folder()
+        folder = inversion_cache.folder(inversion_cache.LAYOUT_FILES)
         folder.mkdir(parents=True)
         self.put(chance, {"latents": torch.ones(3, 4, 8, 8)}, folder / "key.safetensors")
 
         def use():
-            found = inversion_cache.load("key", (3, 4, 8, 8))
+            found = inversion_cache.load(inversion_cache.LAYOUT_FILES, "key", (3, 4, 8, 8))
             if found is not None:
                 _numbers(found.float())
-            inversion_cache.save("other", torch.ones(3, 4, 8, 8), 1 << 20)
+            inversion_cache.save(inversion_cache.LAYOUT_FILES, "other", torch.ones(3, 4, 8, 8), 1 << 20)
 
         return use
 

@@ -19,7 +19,8 @@ from support.thorough import few_rows_of
 
 from pack.nodes.concept_conductor import conductor_run
 from pack.nodes.concept_conductor.concept_conductor_node import ConceptConductor
-from pack.nodes.inversion import inversion, inversion_cache, layout_picture
+from pack.nodes.inversion import inversion, inversion_cache, kept_inversions, layout_picture
+from pack.nodes.inversion.inversion_cache import LAYOUT_FILES, REFERENCE_FILES
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +45,7 @@ def test_golden_inversion(steps, last):
     levels = [level for level in levels if level <= sampling.sigmas[last]]
     text = text_of(golden, "ref", params)[0]
     latents = inversion.inverted(model.model, golden["latent_clean"], text, levels)
-    found = layout_picture.Inversion(sampling, levels, latents)
+    found = kept_inversions.Inversion(sampling, levels, latents)
     stored = [timestep for timestep in params[f"stored_timesteps_{steps}"] if timestep <= last]
     assert len(stored) > 1 and set(stored) <= set(found.timesteps)
     for timestep in stored:
@@ -179,26 +180,41 @@ def test_what_decides_the_inversion_is_its_key(model, change):
 def test_the_cache_keeps_to_its_budget(folder):
     size = draw(2, 4, 8, 8).numel() * 4
     for number in range(6):
-        inversion_cache.save(f"key{number}", draw(2, 4, 8, 8, seed=number), int(3.7 * size))
-        assert torch.equal(inversion_cache.load(f"key{number}"), draw(2, 4, 8, 8, seed=number))
+        inversion_cache.save(LAYOUT_FILES, f"key{number}", draw(2, 4, 8, 8, seed=number), int(3.7 * size))
+        assert torch.equal(inversion_cache.load(LAYOUT_FILES, f"key{number}"), draw(2, 4, 8, 8, seed=number))
     kept = sorted(path.stem for path in folder.glob("*"))
     assert kept[-1] == "key5" and len(kept) == 3
     # used again, it stays
     used = draw(2, 4, 8, 8, seed=int(kept[0].removeprefix("key")))
-    assert torch.equal(inversion_cache.load(kept[0]), used)
-    inversion_cache.save("another", draw(2, 4, 8, 8), int(3.7 * size))
-    assert torch.equal(inversion_cache.load(kept[0]), used)
+    assert torch.equal(inversion_cache.load(LAYOUT_FILES, kept[0]), used)
+    inversion_cache.save(LAYOUT_FILES, "another", draw(2, 4, 8, 8), int(3.7 * size))
+    assert torch.equal(inversion_cache.load(LAYOUT_FILES, kept[0]), used)
     assert {path.stem for path in folder.glob("*")} == {kept[0], kept[2], "another"}
-    inversion_cache.save("too large", draw(2, 4, 8, 8), size // 2)
-    assert inversion_cache.load("too large") is None
+    inversion_cache.save(LAYOUT_FILES, "too large", draw(2, 4, 8, 8), size // 2)
+    assert inversion_cache.load(LAYOUT_FILES, "too large") is None
+
+
+def test_a_small_budget_of_one_kind_leaves_the_files_of_another(folder):
+    latents = draw(2, 4, 8, 8)
+    size = latents.numel() * 4
+    for kind, other in ((LAYOUT_FILES, REFERENCE_FILES), (REFERENCE_FILES, LAYOUT_FILES)):
+        for number in range(2):
+            inversion_cache.save(other, f"key{number}", latents, 10 * size)
+        for number in range(2):
+            inversion_cache.save(kind, f"key{number}", latents, int(1.7 * size))
+        assert [inversion_cache.load(kind, f"key{number}") is None for number in range(2)] == [True, False]
+        assert all(torch.equal(inversion_cache.load(other, f"key{number}"), latents) for number in range(2))
+        for path in folder.rglob("*.safetensors"):
+            path.unlink()
+    assert inversion_cache.folder(LAYOUT_FILES) == folder
 
 
 def test_a_broken_file_is_made_anew(folder):
     folder.mkdir(parents=True)
     (folder / "broken.safetensors").write_bytes(b"nothing of the kind")
-    assert inversion_cache.load("broken") is None
-    inversion_cache.save("broken", draw(1, 4, 8, 8), 1 << 20)
-    assert torch.equal(inversion_cache.load("broken"), draw(1, 4, 8, 8))
+    assert inversion_cache.load(LAYOUT_FILES, "broken") is None
+    inversion_cache.save(LAYOUT_FILES, "broken", draw(1, 4, 8, 8), 1 << 20)
+    assert torch.equal(inversion_cache.load(LAYOUT_FILES, "broken"), draw(1, 4, 8, 8))
 
 
 @pytest.mark.parametrize(
@@ -218,7 +234,7 @@ def test_a_kept_picture_that_is_none_is_made_anew(tensors, says, folder, caplog)
     else:
         folder.mkdir(parents=True)
         save_file(tensors, path)
-    assert inversion_cache.load("bad", (1, 4, 8, 8)) is None
+    assert inversion_cache.load(LAYOUT_FILES, "bad", (1, 4, 8, 8)) is None
     assert says in caplog.text and "inverted again" in caplog.text
 
 
@@ -234,19 +250,19 @@ def test_what_others_are_writing_counts_and_what_they_left_goes(folder):
     folder.mkdir(parents=True)
     latents = draw(2, 4, 8, 8)
     size = latents.numel() * 4
-    inversion_cache.save("first", latents, 3 * size)
+    inversion_cache.save(LAYOUT_FILES, "first", latents, 3 * size)
     part = folder / f"other.safetensors.1-{'ab' * 16}.part"
     part.write_bytes(bytes(size))
-    inversion_cache.save("second", latents, 3 * size)
+    inversion_cache.save(LAYOUT_FILES, "second", latents, 3 * size)
     assert sorted(path.stem for path in folder.glob("*.safetensors")) == ["second"] and part.exists()
     os.utime(part, (1, 1))
-    inversion_cache.save("third", latents, 4 * size)
+    inversion_cache.save(LAYOUT_FILES, "third", latents, 4 * size)
     assert sorted(path.stem for path in folder.iterdir()) == ["second", "third"]
 
 
 def test_a_kept_picture_may_be_replaced_in_place(folder):
-    inversion_cache.save("key", torch.ones(64, 4, 64, 64), 1 << 24)
-    found = inversion_cache.load("key")
+    inversion_cache.save(LAYOUT_FILES, "key", torch.ones(64, 4, 64, 64), 1 << 24)
+    found = inversion_cache.load(LAYOUT_FILES, "key")
     os.truncate(folder / "key.safetensors", 100)  # how every copy over it begins
     child = os.fork()
     if child == 0:
@@ -259,13 +275,13 @@ def test_a_file_that_cannot_be_written_is_no_failure(folder, caplog):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
-        inversion_cache.save("full", draw(2, 4, 64, 64), 1 << 20)
+        inversion_cache.save(LAYOUT_FILES, "full", draw(2, 4, 64, 64), 1 << 20)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "cannot be saved" in caplog.text
     caplog.clear()
     (folder / "key.safetensors").mkdir()
-    inversion_cache.save("key", draw(1, 4, 8, 8), 1 << 20)
+    inversion_cache.save(LAYOUT_FILES, "key", draw(1, 4, 8, 8), 1 << 20)
     assert "cannot be saved" in caplog.text
     assert [path.name for path in folder.iterdir()] == ["key.safetensors"]
 

@@ -9,7 +9,7 @@ from support.reference_family import guided
 from support.references import picture, prompt, references, with_references
 
 from pack.nodes.host import messages
-from pack.nodes.inversion import inversion_cache, layout_picture
+from pack.nodes.inversion import inversion_cache, kept_inversions
 from pack.nodes.reference_attention import noise_level
 from pack.nodes.reference_attention.reference_branch import strongest
 
@@ -81,31 +81,43 @@ def test_with_the_prompt_as_its_text_a_reference_reads_each_rows_own(model, monk
 
 
 def test_an_inverted_reference_is_at_each_step_on_its_own_path(model, monkeypatch, tmp_path):
-    monkeypatch.setattr(inversion_cache, "folder", lambda: tmp_path)
+    monkeypatch.setattr(inversion_cache, "folder", lambda kind: tmp_path / kind)
     made, runs = [], []
-    real, invert = noise_level.caught, layout_picture.inverted
+    real, invert = noise_level.caught, kept_inversions.inverted
     monkeypatch.setattr(noise_level, "caught", lambda *args: (made.append(args[1].clone()), real(*args))[1])
 
     def inverted(base, latent, text, levels):
         runs.append((latent, text, invert(base, latent, text, levels)))
         return runs[-1][-1]
 
-    monkeypatch.setattr(layout_picture, "inverted", inverted)
+    monkeypatch.setattr(kept_inversions, "inverted", inverted)
     patched = with_references(model, references(1), reference_noise="inverted", cache_mb=0)
     first = picture(patched, steps=4)
     ((latent, text, path),) = runs
     assert torch.equal(text[0], prompt(model, sum(b"picture 0"))[0][0])
     # noise falls while sampling goes, and rises along the path
     assert len(made) == 4 and all(torch.equal(x, y[None]) for x, y in zip(made, path.flip(0), strict=True))
-    # kept on disk
-    assert torch.equal(picture(patched, steps=4), first) and len(runs) == 1
+    # nothing is kept: made again
+    assert torch.equal(picture(patched, steps=4), first) and len(runs) == 2 and not list(tmp_path.rglob("*"))
     assert differ(first, picture(with_references(model, references(1)), steps=4)) > 1e-3
 
 
+def test_an_inverted_reference_is_kept_on_disk(model, monkeypatch, tmp_path):
+    monkeypatch.setattr(inversion_cache, "folder", lambda kind: tmp_path / kind)
+    runs, invert = [], kept_inversions.inverted
+    monkeypatch.setattr(kept_inversions, "inverted", lambda *args: (runs.append(args), invert(*args))[1])
+    # enough for the path, and not for the keys and values
+    patched = with_references(model, references(1), reference_noise="inverted", cache_mb=0.01)
+    first = picture(patched, steps=4)
+    assert torch.equal(picture(patched, steps=4), first) and len(runs) == 1
+    (kept,) = tmp_path.rglob("*.safetensors")
+    assert kept.parent == tmp_path / inversion_cache.REFERENCE_FILES and kept.stat().st_size < 0.01 * 2**20
+
+
 def test_an_inverted_reference_is_read_at_the_shifted_level(model, monkeypatch, tmp_path):
-    monkeypatch.setattr(inversion_cache, "folder", lambda: tmp_path)
-    paths, read, invert, real = [], [], layout_picture.inverted, noise_level.caught
-    monkeypatch.setattr(layout_picture, "inverted", lambda *args: (paths.append(invert(*args)), paths[-1])[1])
+    monkeypatch.setattr(inversion_cache, "folder", lambda kind: tmp_path / kind)
+    paths, read, invert, real = [], [], kept_inversions.inverted, noise_level.caught
+    monkeypatch.setattr(kept_inversions, "inverted", lambda *args: (paths.append(invert(*args)), paths[-1])[1])
     monkeypatch.setattr(noise_level, "caught", lambda *args: (read.append(args[1].clone()), real(*args))[1])
     patched = with_references(model, references(1), reference_noise="inverted", cache_mb=0)
     # of ten steps 100 timesteps are one; a shift of 1 is nearer to the step itself
@@ -116,9 +128,9 @@ def test_an_inverted_reference_is_read_at_the_shifted_level(model, monkeypatch, 
 
 
 def test_an_inverted_reference_of_two_stages_is_on_the_path_of_the_whole_run(model, monkeypatch, tmp_path):
-    monkeypatch.setattr(inversion_cache, "folder", lambda: tmp_path)
-    levels, invert = [], layout_picture.inverted
-    monkeypatch.setattr(layout_picture, "inverted", lambda *args: (levels.append(args[3]), invert(*args))[1])
+    monkeypatch.setattr(inversion_cache, "folder", lambda kind: tmp_path / kind)
+    levels, invert = [], kept_inversions.inverted
+    monkeypatch.setattr(kept_inversions, "inverted", lambda *args: (levels.append(args[3]), invert(*args))[1])
     patched = with_references(model, references(1), reference_noise="inverted", cache_mb=0)
     picture(patched, steps=6)
     picture(patched, steps=6, last_step=3, force_full_denoise=False)
