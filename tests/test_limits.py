@@ -1,64 +1,59 @@
-"""Whole numbers beyond the limits of their widgets, which the host lets through where they come over a wire."""
+"""Numbers that are none or beyond the limits of their widgets: the host lets them through where a wire brings them."""
+
+import math
 
 import pytest
-import torch
-from support.models import execute, tiny_model
-from support.references import PixelVAE, prompt
+from comfy_api.latest import io
 
-from pack.nodes.concept_conductor.concept_conductor_node import ConceptConductor
-from pack.nodes.editing.pilot_node import PILOT
-from pack.nodes.editing.subject_crop_node import SubjectCrop, SubjectPaste
-from pack.nodes.faces.faces_node import FaceKeypoints, FaceReferences
-from pack.nodes.golden_noise.npnet_training_node import NoisePairs, TrainNPNet
-from pack.nodes.golden_noise.redenoise_node import Redenoise
-from pack.nodes.masks.box_mask_node import BoxMask
-from pack.nodes.masks.find_concepts_node import FindConcepts
-from pack.nodes.masks.layout_mask_node import LayoutMask
-from pack.nodes.panels.panel_node import PanelGrid
-from pack.nodes.resadapter.resadapter_node import Resolution
-from pack.nodes.training.refine_word_node import RefineWord
-from pack.nodes.training.training_pictures_node import ClassPicturesNode
+from pack.nodes import NODES
 
-NUMBERS = {
-    BoxMask: ("pixel_width", "pixel_height"),
-    FaceReferences: ("max_faces",),
-    FaceKeypoints: ("faces",),
-    LayoutMask: ("clusters",),
-    ConceptConductor: ("kmeans_restarts", "inversion_steps", "cache_mb"),
-    FindConcepts: ("least", "max_side"),
-    Redenoise: ("steps", "repeats"),
-    NoisePairs: ("seed", "count", "width", "height", "steps"),
-    TrainNPNet: ("steps", "batch_size", "seed"),
-    ClassPicturesNode: ("count", "width", "height", "steps", "seed"),
-    RefineWord: ("steps",),
-    PILOT: ("operations", "interval", "seed"),
-    SubjectCrop: ("size", "grow"),
-    SubjectPaste: ("feather",),
-    PanelGrid: ("tile_width", "tile_height"),
-    Resolution: ("custom_width", "custom_height", "batch_size"),
+# What a node bounds itself, and the ends that it does so at.
+OWN = {
+    "PersonalizationMRSA": {"weight": (), "style_fidelity": ()},
+    "PersonalizationReferenceOnly": {"style_fidelity": ()},
+    # small sides are rounded up
+    "PersonalizationResolution": {"custom_width": ("max",), "custom_height": ("max",)},
 }
 
 
-@pytest.mark.parametrize(
-    ("node", "name"), [(node, name) for node, names in NUMBERS.items() for name in names], ids=lambda value: str(value)
-)
-def test_numbers_beyond_their_limits(node, name):
-    model = tiny_model()
-    text = prompt(model, 1)
-    inputs = {"model": model, "vae": PixelVAE(), "layout_image": torch.rand(1, 64, 64, 3), "layout_positive": text}
-    inputs |= {"positive": text, "negative": text, "noise": None, "adapter_set": "none", "aspect": "custom"}
-    inputs |= {"face_analysis": None, "image": torch.rand(1, 64, 64, 3), "images": torch.rand(1, 64, 64, 3)}
-    inputs |= {
-        "mask": torch.ones(1, 64, 64),
-        "clip": None,
-        "prompt": "",
-        "crop": None,
-        "edited": torch.rand(1, 64, 64, 3),
-    }
-    known = {socket.id: socket for socket in node.define_schema().inputs}
-    beyond = [known[name].max + 1, 10**5000]
-    # small sides are rounded up
-    beyond += [] if name.startswith("custom") else [known[name].min - 1, -(10**5000)]
-    for value in beyond:
-        with pytest.raises(ValueError, match=f"^{name} is .*; enter a number from {known[name].min} to"):
-            execute(node, **{key: one for key, one in inputs.items() if key in known} | {name: value})
+def numbers():
+    for node in NODES:
+        schema = node.define_schema()
+        for socket in schema.inputs:
+            if isinstance(socket, io.Int.Input | io.Float.Input):
+                ends = OWN.get(schema.node_id, {}).get(socket.id, ("min", "max", "number"))
+                yield pytest.param(node, socket, ends, id=f"{schema.node_id} {socket.id}")
+
+
+def beyond(socket, ends):
+    if "max" in ends:
+        yield from (socket.max + 1, 10**5000, math.inf)
+    if "min" in ends:
+        yield from (socket.min - 1, -(10**5000), -math.inf)
+    if "number" in ends:
+        yield math.nan
+
+
+@pytest.mark.parametrize(("node", "socket", "ends"), numbers())
+def test_numbers_beyond_their_limits(node, socket, ends):
+    others = {one.id: getattr(one, "default", None) for one in node.define_schema().inputs}
+    for value in beyond(socket, ends):
+        with pytest.raises(ValueError, match=f"^{socket.id} is .*; enter a number from {socket.min} to {socket.max}$"):
+            node.execute(**others | {socket.id: value})
+
+
+def test_what_came_is_said():
+    (node,) = (one for one in NODES if one.define_schema().node_id == "PersonalizationBoxMask")
+    given = {one.id: one.default for one in node.define_schema().inputs}
+    for value, said in ((math.nan, "nan"), (1.5, "1.5"), (10**5000, "far too large or small")):
+        with pytest.raises(ValueError, match=f"^x is {said}; enter a number from 0.0 to 1.0$"):
+            node.execute(**given | {"x": value})
+
+
+@pytest.mark.parametrize("end", ["min", "max"])
+def test_both_ends_are_within(end):
+    (node,) = (one for one in NODES if one.define_schema().node_id == "PersonalizationReference")
+    given = {one.id: getattr(one, "default", "") for one in node.define_schema().inputs}
+    (strength,) = (getattr(one, end) for one in node.define_schema().inputs if one.id == "strength")
+    (made,) = node.execute(**given | {"image": None, "references": (), "strength": strength}).result[0]
+    assert made.strength == strength

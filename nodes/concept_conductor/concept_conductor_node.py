@@ -151,6 +151,7 @@ class ConceptConductor(io.ComfyNode):
         )
 
     @classmethod
+    @schema.within_limits()
     def execute(
         cls,
         model,
@@ -175,7 +176,6 @@ class ConceptConductor(io.ComfyNode):
         close_seams=False,
         cache_mb=1024,
     ) -> io.NodeOutput:
-        schema.check_limits(cls, kmeans_restarts=kmeans_restarts, inversion_steps=inversion_steps, cache_mb=cache_mb)
         settings = ConductorSettings(
             guidance_weight=guidance_weight,
             guidance_end=guidance_end,

@@ -1,7 +1,5 @@
 """Concepts: subjects taught through weights, each with its prompt and its place. The node that adds one."""
 
-import math
-
 from comfy_api.latest import io
 
 from .. import schema
@@ -62,9 +60,8 @@ class AddConcept(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    @schema.within_limits()
     def execute(cls, model, positive, word, strength, negative=None, mask=None, concepts=()) -> io.NodeOutput:
-        if not math.isfinite(strength) or strength < 0:
-            raise input_error(f"strength is {strength}; enter a number of at least 0 (0 is off)")
         word = word.strip()
         label = concept_label(len(concepts or ()) + 1, word)
         if not positive:

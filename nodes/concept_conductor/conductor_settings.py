@@ -1,23 +1,11 @@
 """The numbers of one Concept Conductor, as its widgets bring them."""
 
-import math
 from dataclasses import dataclass
 
 from ..host.choices import check_listed
-from ..host.messages import input_error
 
 SPACES = ("vp", "sigma")
 UNMATCHED = ("rectangle", "keep")
-NOT_NEGATIVE = (
-    "guidance_weight",
-    "guidance_end",
-    "custom_factor",
-    "refine_start",
-    "refine_end",
-    "refine_interval",
-    "iou_threshold",
-)
-FROM_ONE = ("guidance_interval", "kmeans_restarts")
 
 
 @dataclass(frozen=True)
@@ -43,10 +31,3 @@ class ConductorSettings:
     def __post_init__(self):
         check_listed("gradient_space", self.gradient_space, SPACES)
         check_listed("unmatched", self.unmatched, UNMATCHED)
-        for name in NOT_NEGATIVE:
-            value = getattr(self, name)
-            if not math.isfinite(value) or value < 0:
-                raise input_error(f"{name} is {value}; enter a number of at least 0")
-        for name in FROM_ONE:
-            if getattr(self, name) < 1:
-                raise input_error(f"{name} is {getattr(self, name)}; enter 1 or more")

@@ -3,11 +3,8 @@
 from comfy_api.latest import io
 
 from .. import schema
-from ..host.choices import check_number
 from .pilot import attach_pilot
 from .pilot_series import PilotSettings
-
-_NUMBERS = ("coef", "lr", "lr_first", "momentum", "gamma")
 
 
 def _number(name, default, most, step, tooltip):
@@ -82,6 +79,7 @@ class PILOT(io.ComfyNode):
         )
 
     @classmethod
+    @schema.within_limits()
     def execute(
         cls,
         model,
@@ -99,9 +97,6 @@ class PILOT(io.ComfyNode):
         momentum,
         seed,
     ) -> io.NodeOutput:
-        schema.check_limits(cls, operations=operations, interval=interval, seed=seed)
-        for name, value in zip(_NUMBERS, (coef, lr, lr_first, momentum, gamma), strict=True):
-            check_number(name, value, 0)
         settings = PilotSettings(operations, interval, gamma, coef, lr, lr_first, momentum, seed)
         return io.NodeOutput(*attach_pilot(model, clip, vae, image, mask, prompt, settings))
 

@@ -50,8 +50,8 @@ class SubjectCrop(io.ComfyNode):
         )
 
     @classmethod
+    @schema.within_limits()
     def execute(cls, image, mask, size, grow, background) -> io.NodeOutput:
-        schema.check_limits(cls, size=size, grow=grow)
         check_listed("background", background, BACKGROUNDS)
         return io.NodeOutput(*cropped(image, mask, size, grow, background))
 
@@ -88,8 +88,8 @@ class SubjectPaste(io.ComfyNode):
         )
 
     @classmethod
+    @schema.within_limits()
     def execute(cls, image, crop, edited, feather, mask=None) -> io.NodeOutput:
-        schema.check_limits(cls, feather=feather)
         return io.NodeOutput(pasted(image, crop, edited, feather, mask))
 
 

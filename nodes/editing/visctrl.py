@@ -12,7 +12,6 @@ from ...kernels.masks import WHOLE
 from ..host.attach import technique_of
 from ..host.blocks import attention_blocks, unet_of
 from ..host.calls import noise_levels
-from ..host.choices import check_number
 from ..host.latents import checked_images, checked_latent
 from ..host.messages import input_error
 from ..host.prompt_extras import say_unused
@@ -58,7 +57,6 @@ def edited(model, vae, texts, images, references, passes, start_block):
 
 def checked_pass(steps, cfg, first_step, names):
     """The Pass of these settings; ValueError, by the names of their inputs, for a start behind the last step."""
-    check_number(names[1], cfg, 0)
     if first_step >= steps:
         raise input_error(f"{names[2]} is {first_step}; enter a number below {names[0]}, which is {steps}")
     return Pass(steps, cfg, first_step)

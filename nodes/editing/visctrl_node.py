@@ -74,6 +74,7 @@ class VisCtrlNode(io.ComfyNode):
         )
 
     @classmethod
+    @schema.within_limits()
     def execute(
         cls,
         model,
@@ -92,8 +93,6 @@ class VisCtrlNode(io.ComfyNode):
         later_cfg,
         later_start,
     ) -> io.NodeOutput:
-        schema.check_limits(cls, iterations=iterations, steps=steps, later_steps=later_steps)
-        schema.check_limits(cls, start_step=start_step, start_block=start_block, later_start=later_start)
         first = checked_pass(steps, cfg, start_step, ("steps", "cfg", "start_step"))
         later = checked_pass(later_steps, later_cfg, later_start, ("later_steps", "later_cfg", "later_start"))
         texts = positive, reference_positive, negative

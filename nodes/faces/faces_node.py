@@ -119,8 +119,8 @@ class FaceReferences(io.ComfyNode):
         )
 
     @classmethod
+    @schema.within_limits()
     def execute(cls, face_analysis, image, words, strength, order, max_faces, margin, references=()) -> io.NodeOutput:
-        schema.check_limits(cls, max_faces=max_faces)
         found, crops = face_references(
             face_analysis, image, words, order, most=max_faces, margin=margin, strength=strength
         )
@@ -159,8 +159,8 @@ class FaceKeypoints(io.ComfyNode):
         )
 
     @classmethod
+    @schema.within_limits()
     def execute(cls, face_analysis, image, faces) -> io.NodeOutput:
-        schema.check_limits(cls, faces=faces)
         return io.NodeOutput(*keypoints_of(face_analysis, image, faces))
 
 

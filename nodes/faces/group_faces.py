@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from ...kernels.keypoint_picture import keypoint_picture
 from ...kernels.masks import box_mask
-from ..host.choices import check_listed, check_number
+from ..host.choices import check_listed
 from ..host.latents import checked_images
 from ..host.messages import input_error
 from ..references.references_wire import Reference
@@ -28,8 +28,6 @@ def face_references(analysis, image, words, order, *, most=0, margin=1.0, streng
     Raises ValueError for a picture without a face, and for another number of words than of faces.
     """
     check_listed("order", order, ORDERS)
-    for name, value in (("margin", margin), ("strength", strength)):
-        check_number(name, value, least=0)
     words = words.strip(" ,\n")
     named = [word.strip() for word in words.split(",")] if words else []
     found = []

@@ -1,6 +1,5 @@
 """Golden Noise (NPNet, arXiv 2411.09502): what the network makes of a noise of any size."""
 
-import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -94,12 +93,10 @@ class NoiseImprover:
 
 
 def noise_improver(net, conditioning, strength, size_mode, long_prompt, device):
-    """A NoiseImprover; ValueError for a prompt, a strength or a choice it cannot work with."""
+    """A NoiseImprover; ValueError for a prompt or a choice it cannot work with."""
     check_listed("size_mode", size_mode, SIZE_MODES)
     check_listed("long_prompt", long_prompt, LONG_PROMPTS)
     check_listed("device", device, DEVICES)
-    if not math.isfinite(strength):
-        raise input_error(f"strength is {strength}; enter a number (0 is off, 1 is as published)")
     return NoiseImprover(net, _prompt_of(conditioning, net), strength, size_mode, long_prompt, device)
 
 

@@ -68,6 +68,7 @@ class GoldenNoiseNode(io.ComfyNode):
         )
 
     @classmethod
+    @schema.within_limits()
     def execute(cls, noise, npnet, conditioning, strength, size_mode, long_prompt, device) -> io.NodeOutput:
         improver = noise_improver(npnet, conditioning, strength, size_mode, long_prompt, device)
         golden = GoldenNoise(noise, improver)
@@ -92,6 +93,7 @@ class GoldenNoiseModel(io.ComfyNode):
         )
 
     @classmethod
+    @schema.within_limits()
     def execute(cls, model, npnet, conditioning, strength, size_mode, long_prompt, device) -> io.NodeOutput:
         improver = noise_improver(npnet, conditioning, strength, size_mode, long_prompt, device)
         return io.NodeOutput(attach_golden_noise(model, improver))

@@ -40,8 +40,6 @@ def train(folder, file_name, start, *, steps, batch_size, learning_rate, seed):
     that cannot be trained with, a network of that name that is somebody's, and a disk that does not take the files.
     """
     path = _path_of_network(file_name)
-    if not (math.isfinite(learning_rate) and learning_rate > 0):
-        raise input_error(f"learning_rate is {learning_rate}; enter a number above 0, such as 0.0001")
     # nodes run in inference mode, whose tensors cannot be trained
     with torch.inference_mode(False), torch.enable_grad():
         pairs = read_pairs(folder)

@@ -56,10 +56,10 @@ class NoisePairs(io.ComfyNode):
         return folder_stamp(folder, PAIR_FILES)
 
     @classmethod
+    @schema.within_limits()
     def execute(
         cls, model, positive, negative, folder, seed, count, width, height, guidance, inverse_guidance, steps
     ) -> io.NodeOutput:
-        schema.check_limits(cls, seed=seed, count=count, width=width, height=height, steps=steps)
         settings = RedenoiseSettings(guidance, inverse_guidance, steps)
         seeds = range(seed, seed + count)
         collect_pairs(
@@ -107,8 +107,8 @@ class TrainNPNet(io.ComfyNode):
         return f"{folder_stamp(folder, PAIR_FILES, PROMPT_FILES)} {folder is not None and is_trained(file_name)}"
 
     @classmethod
+    @schema.within_limits()
     def execute(cls, folder, file_name, steps, batch_size, learning_rate, seed, npnet=None) -> io.NodeOutput:
-        schema.check_limits(cls, steps=steps, batch_size=batch_size, seed=seed)
         settings = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
         net, path, report = train(output_folder(folder), file_name, npnet, **settings)
         return io.NodeOutput(net, report)

@@ -60,8 +60,8 @@ class Redenoise(io.ComfyNode):
         )
 
     @classmethod
+    @schema.within_limits()
     def execute(cls, noise, model, positive, negative, guidance, inverse_guidance, steps, repeats) -> io.NodeOutput:
-        schema.check_limits(cls, steps=steps, repeats=repeats)
         settings = RedenoiseSettings(guidance, inverse_guidance, steps, repeats)
         return io.NodeOutput(Redenoised(noise, model, positive, negative, settings))
 

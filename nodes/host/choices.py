@@ -11,9 +11,7 @@ def check_listed(name, value, listed):
         raise input_error(f'{name} is "{value}"; choose one of {", ".join(listed)}')
 
 
-def check_number(name, value, least=None):
-    """Raises ValueError unless the value of an input is a number, and no less than `least`."""
+def check_number(name, value):
+    """Raises ValueError unless the value of an input is a number."""
     if not math.isfinite(value):
         raise input_error(f"{name} is {value}; enter a number")
-    if least is not None and value < least:
-        raise input_error(f"{name} is {value}; enter a number of at least {least}")

@@ -12,7 +12,7 @@ from ..faces.face_networks import check_trained
 from ..faces.face_views import people_of
 from ..host.attach import attach
 from ..host.calls import live_unet
-from ..host.choices import check_listed, check_number
+from ..host.choices import check_listed
 from ..host.when import Window
 from ..image_adapters.adapter_fit import check_fits
 from ..image_adapters.adapter_lora import with_lora
@@ -46,9 +46,6 @@ class FaceIDSettings:
     def __post_init__(self):
         check_listed("version", self.version, VERSIONS)
         check_listed("merge", self.merge, MERGES)
-        for name in ("scale", "structure", "lora_strength"):
-            check_number(name, getattr(self, name))
-        check_number("merge_power", self.merge_power, least=0)
 
 
 def attach_faceid(model, adapter, analysis, clip, clip_vision, references, settings):

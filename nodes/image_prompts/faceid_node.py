@@ -87,6 +87,7 @@ class FaceID(io.ComfyNode):
         )
 
     @classmethod
+    @schema.within_limits()
     def execute(
         cls,
         model,

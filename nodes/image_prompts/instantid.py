@@ -13,7 +13,7 @@ from ..faces.face_views import people_of
 from ..faces.pose_faces import faces_of_people, faces_of_pose
 from ..host.attach import attach
 from ..host.calls import live_unet
-from ..host.choices import check_listed, check_number
+from ..host.choices import check_listed
 from ..host.seeded import seeded_shares
 from ..host.when import Window
 from ..image_adapters.adapter_fit import check_fits
@@ -49,10 +49,6 @@ class InstantIDSettings:
     def __post_init__(self):
         for name, listed in (("merge", MERGES), ("views", VIEWS), ("control_passes", PASSES)):
             check_listed(name, getattr(self, name), listed)
-        for name in ("scale", "control_strength"):
-            check_number(name, getattr(self, name))
-        for name in ("merge_power", "negative_noise"):
-            check_number(name, getattr(self, name), least=0)
 
 
 @dataclass(frozen=True, eq=False)

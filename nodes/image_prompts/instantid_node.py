@@ -106,6 +106,7 @@ class InstantID(io.ComfyNode):
         )
 
     @classmethod
+    @schema.within_limits()
     def execute(
         cls,
         model,

@@ -13,8 +13,7 @@ import torch
 
 from ..host.attach import attach
 from ..host.calls import live_unet
-from ..host.choices import check_listed, check_number
-from ..host.messages import input_error
+from ..host.choices import check_listed
 from ..host.when import Window
 from ..image_adapters.adapter_fit import check_fits
 from ..image_adapters.adapter_use import MIP_NODE, check_use
@@ -44,12 +43,6 @@ class MIPSettings:
     def __post_init__(self):
         check_listed("merge", self.merge, MERGES)
         check_listed("phrase_source", self.phrase_source, PHRASE_SOURCES)
-        for name in ("scale", "merge_power"):
-            check_number(name, getattr(self, name))
-        if self.merge_power < 0:
-            raise input_error(
-                f"merge_power is {self.merge_power}; enter a number of at least 0 (0: equal mix, 1: as published)"
-            )
 
 
 def attach_mip_adapter(model, adapter, clip, clip_vision, references, settings):

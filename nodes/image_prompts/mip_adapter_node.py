@@ -82,6 +82,7 @@ class MIPAdapter(io.ComfyNode):
         )
 
     @classmethod
+    @schema.within_limits()
     def execute(
         cls,
         model,

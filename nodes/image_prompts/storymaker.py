@@ -16,7 +16,6 @@ from ..faces.face_networks import check_trained
 from ..faces.face_views import people_of
 from ..host.attach import attach
 from ..host.calls import live_unet
-from ..host.choices import check_number
 from ..host.latents import checked_images
 from ..host.messages import input_error, warn_user
 from ..host.when import Window
@@ -38,10 +37,6 @@ class StoryMakerSettings:
     scale: float = 0.8  # of the image part, 0 is off
     lora_strength: float = 0.8
     window: Window = Window()
-
-    def __post_init__(self):
-        for name in ("scale", "lora_strength"):
-            check_number(name, getattr(self, name))
 
 
 @dataclass(frozen=True, eq=False)

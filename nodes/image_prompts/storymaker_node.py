@@ -62,6 +62,7 @@ class StoryMaker(io.ComfyNode):
         )
 
     @classmethod
+    @schema.within_limits()
     def execute(
         cls,
         model,

@@ -48,8 +48,8 @@ class BoxMask(io.ComfyNode):
         )
 
     @classmethod
+    @schema.within_limits()
     def execute(cls, x, y, width, height, pixel_width, pixel_height, feather) -> io.NodeOutput:
-        schema.check_limits(cls, pixel_width=pixel_width, pixel_height=pixel_height)
         return io.NodeOutput(mask_of_box((x, y, width, height), (pixel_width, pixel_height), feather))
 
 

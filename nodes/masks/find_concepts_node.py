@@ -47,8 +47,8 @@ class FindConcepts(io.ComfyNode):
         )
 
     @classmethod
+    @schema.within_limits()
     def execute(cls, model, clip, vae, image, least, max_side) -> io.NodeOutput:
-        schema.check_limits(cls, least=least, max_side=max_side)
         return io.NodeOutput(*find_concepts(model, clip, vae, image, least, max_side))
 
 

@@ -38,15 +38,12 @@ def layout_mask(model, vae, pixels, text, point, clusters, cluster=None, connect
     pixels (1, H, W, 3); text: (context, values) of what it shows; clusters: into how many shapes it is divided;
     cluster(rows (n, d), k): the label (n,) of each row, k-means if None; connected: leave out what does not touch the
     part with the point, as one of two dogs that self-attention sees as one shape. The model runs alone: its weights
-    with their patches, no patches of attention. Raises ValueError for a point outside, for a picture under 64 x 64
+    with their patches, no patches of attention. Raises ValueError for a picture under 64 x 64
     pixels and for a prompt of another model.
     """
     cluster = cluster or (lambda rows, k: kmeans(rows, k, RESTARTS))
     unet = unet_of(model, "Layout Mask")
     block = shape_block(unet, "Layout Mask")
-    for name, value in zip("xy", point, strict=True):
-        if not 0 <= value <= 1:
-            raise input_error(f"{name} is {value}; enter a number from 0 to 1")
     size = tuple(side // LATENT_STEP for side in pixels.shape[1:3])
     if min(size) < 8:
         raise input_error(

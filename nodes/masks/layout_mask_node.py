@@ -49,8 +49,8 @@ class LayoutMask(io.ComfyNode):
         )
 
     @classmethod
+    @schema.within_limits()
     def execute(cls, model, vae, layout_image, layout_positive, x, y, clusters, connected=True) -> io.NodeOutput:
-        schema.check_limits(cls, clusters=clusters)
         pixels, text = picture_of(layout_image, layout_positive, vae)
         mask = layout_mask(model, vae, pixels, text, (x, y), clusters, connected=connected)
         return io.NodeOutput(mask)

@@ -48,9 +48,9 @@ class PanelGrid(io.ComfyNode):
         )
 
     @classmethod
+    @schema.within_limits()
     def execute(cls, images, layout, tile_width, tile_height, pinned=None) -> io.NodeOutput:
         check_listed("layout", layout, LAYOUTS)
-        schema.check_limits(cls, tile_width=tile_width, tile_height=tile_height)
         return io.NodeOutput(*panel_grid(images, layout, (tile_width, tile_height), pinned))
 
 

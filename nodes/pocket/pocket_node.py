@@ -84,6 +84,7 @@ class PocketLoRA(io.ComfyNode):
         )
 
     @classmethod
+    @schema.within_limits()
     def execute(cls, model, lora, strength) -> io.NodeOutput:
         return io.NodeOutput(with_pocket_lora(model, lora, strength))
 

@@ -4,7 +4,6 @@ import math
 
 from ..host.attach import attach
 from ..host.blocks import attention_blocks, unet_of
-from ..host.messages import input_error
 from ..references.reference_views import any_connected
 from .mrsa import MRSA
 from .reference_rows import rows_of, with_tokens
@@ -17,8 +16,6 @@ def attach_dreamtuner(model, clip, vae, references, settings, omega):
     It is MRSA with the weight ln omega, on both sides, with masks that come to each grid bilinearly; settings:
     ReferenceSettings. Raises ValueError for inputs it cannot work with.
     """
-    if not math.isfinite(omega) or omega < 0:
-        raise input_error(f"omega is {omega}; enter a number from 0 to 20")
     blocks = attention_blocks(unet_of(model, "DreamTuner"))
     if not any_connected(references) or omega == 0:
         return model

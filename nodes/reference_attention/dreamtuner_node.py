@@ -49,6 +49,7 @@ class DreamTuner(io.ComfyNode):
         )
 
     @classmethod
+    @schema.within_limits()
     def execute(
         cls,
         model,

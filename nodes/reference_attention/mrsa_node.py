@@ -84,6 +84,7 @@ class MultiReferenceSelfAttention(io.ComfyNode):
         )
 
     @classmethod
+    @schema.within_limits("weight", "style_fidelity")
     def execute(
         cls,
         model,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 from ..host.attach import attach, technique_of, techniques_of
-from ..host.choices import check_listed, check_number
+from ..host.choices import check_listed
 from ..host.messages import input_error, warn_user
 from ..host.other_lists import OtherLists
 from ..host.rows import Listed, Reading
@@ -33,9 +33,6 @@ class GuidanceSettings:
 
     def __post_init__(self):
         check_listed("mode", self.mode, MODES)
-        check_number("reference_scale", self.scale)
-        if not 0 <= self.share <= 1:
-            raise input_error(f"share is {self.share}; enter a number from 0 to 1")
 
 
 def attach_guidance(model, settings):

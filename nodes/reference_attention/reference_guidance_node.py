@@ -65,6 +65,7 @@ class ReferenceGuidanceNode(io.ComfyNode):
         )
 
     @classmethod
+    @schema.within_limits()
     def execute(cls, model, mode, reference_scale, share, seed, time_shift) -> io.NodeOutput:
         settings = GuidanceSettings(mode, reference_scale, share, seed, time_shift)
         return io.NodeOutput(attach_guidance(model, settings))

@@ -62,6 +62,7 @@ class ReferenceOnlyNode(io.ComfyNode):
         )
 
     @classmethod
+    @schema.within_limits("style_fidelity")
     def execute(
         cls,
         model,
@@ -76,7 +77,6 @@ class ReferenceOnlyNode(io.ComfyNode):
         cache_mb,
         references=(),
     ) -> io.NodeOutput:
-        schema.check_limits(cls, attention=attention, adain=adain)
         check_listed("reference_noise", reference_noise, DRAWN)
         settings = ReferenceSettings(
             style_fidelity=style_fidelity,

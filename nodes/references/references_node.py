@@ -1,7 +1,5 @@
 """References: the nodes that add and show them."""
 
-import math
-
 from comfy_api.latest import io
 
 from .. import schema
@@ -63,9 +61,8 @@ class AddReference(io.ComfyNode):
         )
 
     @classmethod
+    @schema.within_limits()
     def execute(cls, image, word, strength, prompt, mask=None, region=None, references=()) -> io.NodeOutput:
-        if not math.isfinite(strength) or strength < 0:
-            raise input_error(f"strength is {strength}; enter a number of at least 0 (0 is off)")
         return io.NodeOutput(
             (*(references or ()), Reference(image, word.strip(), strength, prompt.strip(), mask, region))
         )

@@ -1,7 +1,5 @@
 """ResAdapter: joins a MODEL as patches of its weights, and nothing happens at sampling time."""
 
-import math
-
 import comfy.lora
 
 from ..files.lora_names import PART_NAMES
@@ -22,9 +20,6 @@ def attach_resadapter(model, choice, *, alpha, norms, norm_strength, link_norms)
     Convolutions get W + alpha * scale * up @ down, norms (1 - s) * W + s * the file's. The MODEL that came in stays as
     it was. Raises ValueError, before anything is patched, for a set that does not fit in whole.
     """
-    for name, value in {"alpha": alpha, "norm_strength": norm_strength}.items():
-        if not math.isfinite(value):
-            raise input_error(f"{name} is {value}; enter a number")
     check_listed("norms", norms, NORMS)
     adapter = read_set(choice)
     lora, file_norms = fitted(adapter, model)

@@ -75,6 +75,7 @@ class ResAdapter(io.ComfyNode):
         return set_changed(adapter_set)
 
     @classmethod
+    @schema.within_limits()
     def execute(cls, model, adapter_set, alpha, norms, norm_strength, link_norms) -> io.NodeOutput:
         patched, report = attach_resadapter(
             model, adapter_set, alpha=alpha, norms=norms, norm_strength=norm_strength, link_norms=link_norms
@@ -172,10 +173,10 @@ class Resolution(io.ComfyNode):
         return set_changed(adapter_set)
 
     @classmethod
+    @schema.within_limits("custom_width", "custom_height")
     def execute(cls, model, adapter_set, aspect, megapixels, custom_width, custom_height, batch_size) -> io.NodeOutput:
         # smaller sides are rounded up, and said
-        sides = {"custom_width": max(16, custom_width), "custom_height": max(16, custom_height)}
-        schema.check_limits(cls, batch_size=batch_size, **sides)
+        schema.check_limits(cls, custom_width=max(16, custom_width), custom_height=max(16, custom_height))
         width, height, alpha, warning = sized(
             model, adapter_set, aspect=aspect, megapixels=megapixels, width=custom_width, height=custom_height
         )

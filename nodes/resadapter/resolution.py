@@ -7,7 +7,7 @@ import torch
 
 from ..host.choices import check_listed
 from ..host.families import MULTIPLE, native_side
-from ..host.messages import input_error, plain, warn_user
+from ..host.messages import plain, warn_user
 from .adapter_sets import read_set
 from .published_sets import PUBLISHED_SETS
 from .set_fit import check_family, check_model
@@ -60,8 +60,6 @@ def suggested_alpha(model, width, height):
 
 
 def _of_area(aspect, megapixels):
-    if not math.isfinite(megapixels) or megapixels <= 0:
-        raise input_error(f"megapixels is {megapixels}; enter a number above 0, such as 1.0 for 1024 x 1024")
     across, down = (int(part) for part in aspect.split(":"))
     # as the host counts them
     pixels = megapixels * 1024 * 1024

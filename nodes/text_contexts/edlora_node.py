@@ -73,6 +73,7 @@ class EDLoRALoader(io.ComfyNode):
         return stamp([edlora_file], EDLORA_KIND)
 
     @classmethod
+    @schema.within_limits()
     def execute(cls, model, clip, edlora_file, strength_model, strength_clip, pooled) -> io.NodeOutput:
         strengths = {"strength_model": strength_model, "strength_clip": strength_clip}
         return io.NodeOutput(*attach_edlora(model, clip, edlora_file, pooled=pooled, **strengths))

@@ -66,8 +66,6 @@ def attach_neti(model, clip, choice, truncation=HIDDEN, word=""):
             f"NeTI files are for SD1.x, with {_LAYERS} cross-attentions; this model is {family_of(model)} with "
             f"{layers}: connect model and clip of an SD1.x checkpoint"
         )
-    if not 0 <= truncation <= HIDDEN:
-        raise input_error(f"truncation is {truncation}; enter a whole number from 0 to {HIDDEN}")
     path = path_of(choice, CONCEPT_KIND)
     contents = read_contents(path)
     maker = _maker(contents, path.name, width_of(clip, "l"), truncation)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ..host.attach import attach
 from ..host.bare_unet import on_bare_unet
 from ..host.blocks import attention_blocks, cross_attention, name_of_block, unet_of
-from ..host.choices import check_listed, check_number
+from ..host.choices import check_listed
 from ..host.clip_text import check_clip
 from ..host.families import family_of
 from ..host.messages import input_error
@@ -38,7 +38,6 @@ def attach_perfusion(model, clip, choice, gate=Gate(), *, word="", key_lock="loc
     gate: strength 0 is off, 1 as published, linear; key_lock: "global" lets keys read the superclass in the word's
     place. Raises ValueError for what does not fit.
     """
-    _check_numbers(gate)
     check_listed("key_lock", key_lock, LOCKS)
     unet = unet_of(model, "Perfusion")
     check_clip(clip)
@@ -61,13 +60,6 @@ def attach_perfusion(model, clip, choice, gate=Gate(), *, word="", key_lock="loc
             model = attach(model, LayerContexts(("Perfusion",)))
         model = attach(model, Perfusion(concepts))
     return model, taught_clip(clip, words, file.name), " ".join(names)
-
-
-def _check_numbers(gate):
-    for name, value in gate._asdict().items():
-        check_number(name, value)
-    if gate.tau <= 0:
-        raise input_error(f"tau is {gate.tau}; enter a number above 0, such as 0.15")
 
 
 def _names(file, word):

@@ -82,6 +82,7 @@ class PerfusionLoader(io.ComfyNode):
         return stamp([perfusion_file], CONCEPT_KIND)
 
     @classmethod
+    @schema.within_limits()
     def execute(cls, model, clip, perfusion_file, word, strength, beta, tau, key_lock, superclass) -> io.NodeOutput:
         gate = Gate(strength, beta, tau)
         names = {"word": word, "key_lock": key_lock, "superclass": superclass}

@@ -92,6 +92,7 @@ class NeTILoader(io.ComfyNode):
         return stamp([mapper_file], CONCEPT_KIND)
 
     @classmethod
+    @schema.within_limits()
     def execute(cls, model, clip, mapper_file, truncation, word) -> io.NodeOutput:
         return io.NodeOutput(*attach_neti(model, clip, mapper_file, truncation, word))
 

@@ -49,8 +49,8 @@ class RefineWord(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    @schema.within_limits()
     def execute(cls, clip, word, class_word, prompt, steps, learning_rate, pull) -> io.NodeOutput:
-        schema.check_limits(cls, steps=steps, learning_rate=learning_rate, pull=pull)
         settings = OptimizerSettings(lr_words=learning_rate, steps=steps)
         return io.NodeOutput(*refine_word(clip, word, class_word, prompt, settings, pull))
 

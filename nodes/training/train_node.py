@@ -58,12 +58,12 @@ class TrainConcept(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    @schema.within_limits()
     def execute(
         cls, model, clip, vae, pictures, method, file_name, steps, size, seed, save_every, preview_every,
         preview_prompt, prior_weight, class_pictures=None, options=None,
     ) -> io.NodeOutput:  # fmt: skip
         limited = {"steps": steps, "size": size, "seed": seed, "save_every": save_every, "preview_every": preview_every}
-        schema.check_limits(cls, **limited, prior_weight=prior_weight)
         request = TrainingRequest(
             method, prior_weight=prior_weight, file_name=file_name, preview_prompt=preview_prompt,
             options={} if options is None else options.changes, **limited,

@@ -76,9 +76,8 @@ class TrainingOptionsNode(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    @schema.within_limits()
     def execute(cls, **values) -> io.NodeOutput:
-        numbers = [one.id for one in cls.define_schema().inputs if isinstance(one, io.Int.Input | io.Float.Input)]
-        schema.check_limits(cls, **{name: values.get(name) for name in numbers})
         return io.NodeOutput(options_of(values))
 
 

@@ -144,10 +144,10 @@ class ClassPicturesNode(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    @schema.within_limits()
     def execute(
         cls, model, positive, negative, prompt, folder, count, width, height, steps, cfg, seed
     ) -> io.NodeOutput:
-        schema.check_limits(cls, count=count, width=width, height=height, steps=steps, cfg=cfg, seed=seed)
         settings = ClassSettings((width, height), steps, cfg)
         seeds = range(seed, seed + count)
         return io.NodeOutput(class_pictures(model, positive, negative, prompt, folder, seeds, settings))

@@ -11,7 +11,6 @@ import torch
 
 from ..host.bare_unet import on_bare_unet
 from ..host.blocks import unet_of
-from ..host.choices import check_number
 from ..host.clip_text import check_clip
 from ..host.families import family_of
 from ..host.messages import input_error, warn_user
@@ -31,7 +30,6 @@ def attach_custom_diffusion(model, clip, choice, *, strength=1.0, words="", trai
     words: other names for them, in order; trained_on: the MODEL that the file was trained on, where that is another
     checkpoint. Raises ValueError for files that do not fit.
     """
-    check_number("strength", strength)
     unet = unet_of(model, "Custom Diffusion")
     if trained_on is not None:
         _check_same_family(model, trained_on)

@@ -6,7 +6,6 @@ import comfy.utils
 
 from ..host.bare_unet import on_bare_unet
 from ..host.blocks import unet_of
-from ..host.choices import check_number
 from ..host.messages import input_error
 from ..row_adapters.krona_adapter import KronAAdapter
 from .krona_file import read_krona
@@ -15,7 +14,6 @@ from .krona_file import read_krona
 @on_bare_unet
 def attach_krona(model, choice, strength=1.0):
     """(the MODEL with a KronA file of the loras folder, a report). Raises ValueError for a file that does not fit."""
-    check_number("strength", strength)
     unet = unet_of(model, "KronA")
     names = layers_by_name(model, unet)
     shapes = {name: _shape(unet, key) for name, key in names.items()}

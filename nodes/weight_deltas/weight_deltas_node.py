@@ -54,6 +54,7 @@ class KronALoader(io.ComfyNode):
         return stamp([krona_file], KRONA_KIND)
 
     @classmethod
+    @schema.within_limits()
     def execute(cls, model, krona_file, strength) -> io.NodeOutput:
         return io.NodeOutput(*attach_krona(model, krona_file, strength))
 
@@ -111,6 +112,7 @@ class CustomDiffusionLoader(io.ComfyNode):
         return stamp([delta_file], DELTA_KIND)
 
     @classmethod
+    @schema.within_limits()
     def execute(cls, model, clip, delta_file, strength, words, trained_on=None) -> io.NodeOutput:
         settings = {"strength": strength, "words": words, "trained_on": trained_on}
         return io.NodeOutput(*attach_custom_diffusion(model, clip, delta_file, **settings))

@@ -198,7 +198,7 @@ def test_refusals(model, said):
         ({"later_start": 2}, "later_start is 2; enter a number below later_steps, which is 2"),
         ({"start_block": 16}, "start_block is 16; this model has 16 self-attentions, 0 to 15"),
         ({"cfg": float("nan")}, "cfg is nan; enter a number"),
-        ({"later_cfg": -1.0}, "later_cfg is -1.0; enter a number of at least 0"),
+        ({"later_cfg": -1.0}, "later_cfg is -1.0; enter a number from 0.0 to 100.0"),
         ({"iterations": 0}, "iterations is 0; enter a number from 1 to 20"),
         ({"vae": None}, "vae is empty; connect the checkpoint's VAE"),
         ({"negative": []}, "negative is empty; connect a CLIP Text Encode"),

@@ -377,7 +377,7 @@ def test_after_the_last_seed_comes_the_first(folders):
 @pytest.mark.parametrize("rate", [float("nan"), float("inf"), 0.0, -1.0])
 def test_a_learning_rate_that_is_none(rate):
     make_pairs()
-    with pytest.raises(ValueError, match=r"^learning_rate is .*enter a number above 0"):
+    with pytest.raises(ValueError, match=r"^learning_rate is .*enter a number from"):
         learn(learning_rate=rate)
 
 

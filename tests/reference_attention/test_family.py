@@ -278,7 +278,7 @@ def test_what_is_wrong_is_said(model, monkeypatch):
     with pytest.raises(ValueError, match="needs style_fidelity below 1 in Multi-Reference Self-Attention; it is 1"):
         picture(terms)
     for inputs, says in (
-        ({"share": 1.5}, "share is 1.5; enter a number from 0 to 1"),
+        ({"share": 1.5}, "share is 1.5; enter a number from 0.0 to 1.0"),
         ({"share": float("nan")}, "share is nan"),
         ({"reference_scale": float("nan")}, "reference_scale is nan"),
         ({"mode": "all"}, 'mode is "all"'),

@@ -68,7 +68,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("file_alpha", few_of([None, "rank", "half"], "half"))
+@pytest.mark.parametrize("file_alpha", few_of([None, "rank", "double"], "double"))
 def test_key_layouts(layout, file_alpha, folder):  # noqa: F811
     golden, params = case("resadapter/sd15_key_layouts")
     model = tiny_model()
@@ -82,10 +82,10 @@ def test_key_layouts(layout, file_alpha, folder):  # noqa: F811
         weights[name] = tensor
         if file_alpha and part == "lora_A":
             root = down.split(".lora")[0].format(module, **words)
-            weights[f"{root}.alpha"] = torch.tensor(tensor.shape[0] * (1.0 if file_alpha == "rank" else 0.5))
+            weights[f"{root}.alpha"] = torch.tensor(tensor.shape[0] * (1.0 if file_alpha == "rank" else 2.0))
     put(folder / "mine", **{"some_name.safetensors": weights})
-    # half the file's scale and twice the alpha are the same
-    alpha = params["alpha"] * (2 if file_alpha == "half" else 1)
+    # twice the file's scale and half the alpha are the same
+    alpha = params["alpha"] / (2 if file_alpha == "double" else 1)
     patched, _ = with_set(model, "mine", alpha=alpha)
     near(predicted(patched, golden), golden["eps_alpha_0.8"])
 

@@ -132,7 +132,7 @@ def refused(embeddings, says, **inputs):  # noqa: F811
 def test_what_does_not_fit(embeddings):  # noqa: F811
     for name, value in {"strength": math.nan, "beta": math.inf, "tau": math.nan}.items():
         refused(embeddings, f"{name} is {value}; enter a number", **{name: value})
-    refused(embeddings, "tau is 0.0; enter a number above 0", tau=0.0)
+    refused(embeddings, "tau is 0.0; enter a number from 0.01 to 1.0", tau=0.0)
     refused(embeddings, "Perfusion files are for SD1.x and SD2.x; this model is SDXL",
             model=tiny_model("sdxl"), clip=tiny_clip("sdxl"))  # fmt: skip
     refused(embeddings, "has C_inv as 32 x 32, the prompts of this model are 1024", model=tiny_model("sd2", seed=1))

@@ -106,7 +106,7 @@ def test_bad_neti_files(embeddings):  # noqa: F811
     refused(NeTILoader, embeddings, "NeTI files are for SD1.x, with 16 .* this model is SD2.x with 16",
             model=tiny_model("sd2", seed=1))  # fmt: skip
     refused(NeTILoader, embeddings, "this model is SDXL with 28", model=tiny_model("sdxl"), clip=tiny_clip("sdxl"))
-    refused(NeTILoader, embeddings, "truncation is 200; enter a whole number from 0 to 128", truncation=200)
+    refused(NeTILoader, embeddings, "truncation is 200; enter a number from 0 to 128", truncation=200)
     wide = tiny_clip(widths={"l": 48})
     refused(NeTILoader, embeddings, "makes rows of 64, the text encoder of this clip reads 48 or, .* 96", clip=wide)
     lacking = file(lambda contents: contents["state_dict"].pop("net.4.bias"))
