@@ -7,6 +7,7 @@ from ..host.bare_unet import on_bare_unet
 from ..host.blocks import cross_attention
 from ..host.calls import live_unet, plain_name
 from ..host.messages import input_error, warn_user
+from ..host.weight_patching import with_weight_patches
 from .adapter_fit import cross_attentions
 
 PARTS_OF_ATTENTION = {"to_q": "to_q", "to_k": "to_k", "to_v": "to_v", "to_out": "to_out.0"}
@@ -17,7 +18,7 @@ def with_lora(model, adapter, strength):
     """A clone of the MODEL whose attentions have the adapter's LoRA; the MODEL itself where nothing would change.
 
     Where the MODEL carries the very same LoRA already (people load its separate file too), it is left out and said.
-    Raises ValueError if the LoRA fits only a part of the model.
+    Raises ValueError if the LoRA fits only a part of the model, or the model takes no patches.
     """
     if not adapter.lora or strength == 0:
         return model
@@ -34,9 +35,7 @@ def with_lora(model, adapter, strength):
             "one, so it is not added again"
         )
         return model
-    patched = model.clone()
-    patched.add_patches(patches, strength)
-    return patched
+    return with_weight_patches(model, patches, strength)
 
 
 def _kohya_names(lora, unet):

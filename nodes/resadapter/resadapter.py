@@ -6,7 +6,8 @@ from ..files.lora_names import PART_NAMES
 from ..host.bare_unet import on_bare_unet
 from ..host.choices import check_listed
 from ..host.families import family_of
-from ..host.messages import input_error, plain, warn_user
+from ..host.messages import plain, warn_user
+from ..host.weight_patching import with_weight_patches
 from .adapter_sets import read_set
 from .set_fit import fitted
 
@@ -32,11 +33,11 @@ def attach_resadapter(model, choice, *, alpha, norms, norm_strength, link_norms)
     warnings = [*adapter.notes, *_missing_halves(adapter), *_collisions(model, file_norms if norm_strength else {})]
     patched = model
     if alpha and lora:
-        patched = _with_patches(patched, _lora_patches(lora), strength_patch=alpha)
+        patched = with_weight_patches(patched, _lora_patches(lora), alpha)
     if norm_strength and file_norms:
         # the host scales what is there, then adds: a blend that reads no weight, so that any storage of them will do
         values = {key: (tensor,) for key, tensor in file_norms.items()}
-        patched = _with_patches(patched, values, strength_patch=norm_strength, strength_model=1.0 - norm_strength)
+        patched = with_weight_patches(patched, values, norm_strength, strength_model=1.0 - norm_strength)
 
     if warnings:
         warn_user(f"ResAdapter {choice}: {'; '.join(warnings)}")
@@ -47,14 +48,6 @@ def _lora_patches(lora):
     """The host's LoRA patches {key: patch} of {key: {"down", "up", "alpha"}}."""
     weights = {f"{key}.{PART_NAMES[part]}": tensor for key, parts in lora.items() for part, tensor in parts.items()}
     return comfy.lora.load_lora(weights, {key: key for key in lora})
-
-
-def _with_patches(model, patches, **strengths):
-    patched = model.clone()
-    # the host skips keys that it does not know without a word
-    if set(patched.add_patches(patches, **strengths)) != set(patches):
-        raise input_error("this model does not accept weight patches; connect one from a checkpoint loader")
-    return patched
 
 
 def _collisions(model, norms):

@@ -2,11 +2,10 @@
 
 import re
 
-import comfy.utils
-
 from ..files.lora_names import UNET_PREFIX
 from ..host.families import family_of
 from ..host.messages import input_error
+from ..host.weight_patching import keys_by_diffusers
 from .published_sets import SET_FAMILIES
 
 # All that a ResAdapter changes: convolutions that halve or double the size, and the norms of the ResNet blocks.
@@ -57,9 +56,8 @@ def check_model(model, what):
 def diffusers_names(model):
     """{the MODEL's key: diffusers' name} of the weights that a ResAdapter may change."""
     state = model.model.diffusion_model.state_dict()
-    names = comfy.utils.unet_to_diffusers(model.model.model_config.unet_config)
-    # the host's list also names modules that the UNet does not have
-    return {UNET_PREFIX + key: name for name, key in names.items() if _CHANGED.search(name) and key in state}
+    names = keys_by_diffusers(model.model).items()
+    return {UNET_PREFIX + key: name for name, key in names if _CHANGED.search(name) and key in state}
 
 
 def _keys(model):

@@ -2,12 +2,11 @@
 
 from contextlib import contextmanager
 
-import torch
-
 from ..host.bare_unet import names_now
 from ..host.devices import own_of
 from ..host.messages import log_warning
 from ..host.unet_inputs import compute_dtype
+from ..host.weight_patching import fine
 from .adapters_patcher import adapters_patcher
 from .concept_deltas import layers_of_model
 from .layer_deltas import LayerDeltas
@@ -31,7 +30,7 @@ class RowAdapters:
                 raise ValueError(f"path {number} cannot share a batch: {', '.join(one.needs_own_forward)}")
         layers = layers_of_model(base)
         names = dict.fromkeys(name for one in deltas for name in one.parts)
-        dtype = dtype or _adapter_dtype(base.model)
+        dtype = dtype or fine(compute_dtype(base.model))
         self.paths = len(deltas)
         self._layers = {
             name: LayerDeltas(layers[name], {i: one.parts.get(name, ()) for i, one in enumerate(deltas, 1)}, dtype)
@@ -75,9 +74,3 @@ class RowAdapters:
         finally:
             for handle in handles:
                 handle.remove()
-
-
-def _adapter_dtype(base):
-    dtype = compute_dtype(base)
-    # quantized weights: adapters are too small to be worth the rounding
-    return dtype if dtype.itemsize > 1 else torch.float16

@@ -9,7 +9,6 @@ import copy
 
 import comfy.lora
 import comfy.utils
-import torch
 
 from ..files.lora_names import UNET_PREFIX
 from ..host.bare_unet import bare_unet, names_now
@@ -20,6 +19,7 @@ from ..host.hooked_weights import hook_patches, hooks_key, unpatched
 from ..host.messages import input_error
 from ..host.packed_weights import is_packed, plain_layer, unpacked
 from ..host.unet_inputs import compute_dtype
+from ..host.weight_patching import fine
 from .concept_deltas import Deltas
 
 # Of a weight so many are kept that differ by the hooks in force: prompts take turns, and keyframes go on.
@@ -67,10 +67,8 @@ class OwnWeights:
             base, unet = running.model, live_unet(running.model)
             if not self._apart:
                 return unet
-        dtype = compute_dtype(base)
         # quantised models may compute in a dtype that is too coarse for a difference of weights
-        dtype = dtype if dtype.itemsize > 1 else torch.float16
-        return with_weights(unet, self._weights(running, unet, computed, dtype))
+        return with_weights(unet, self._weights(running, unet, computed, fine(compute_dtype(base))))
 
     def _weights(self, running, unet, computed, dtype):
         found, names, in_force = {}, names_now(running), hook_patches(running)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import comfy.lora
 import torch
 
+from ..files.lora_names import UNET_PREFIX
 from ..host.attach import attach
 from ..host.attention import plain_attention
 from ..host.bare_unet import on_bare_unet
@@ -111,7 +112,7 @@ class AlignIT(Technique):
         """The base MODEL's own weight with its patches, whatever is loaded or patched at the moment."""
         block, side = place
         layer = getattr(cross_attention(live_unet(self.base_model.model), block), side)
-        key = f"diffusion_model.{name_of_block(block)}.attn2.{side}.weight"
+        key = f"{UNET_PREFIX}{name_of_block(block)}.attn2.{side}.weight"
         clean = unpatched(self.base_model, key, layer.weight)
         weight = unpacked(layer, "weight", clean).clone()
         return comfy.lora.calculate_weight(self.base_model.patches.get(key, []), weight, key)

@@ -10,6 +10,7 @@ from ..host.choices import check_listed, check_number
 from ..host.clip_text import check_clip
 from ..host.families import family_of
 from ..host.messages import input_error, warn_user
+from ..host.weight_patching import with_weight_patches
 from .concept_words import POOLED, Word, with_words, words_of
 from .edlora_file import read_edlora
 from .edlora_lora import lora_weights
@@ -133,8 +134,4 @@ def _check_shape(edlora, module, weights, shape):
 
 
 def _patched(owner, patches, strength):
-    clone = owner.clone()
-    # the host skips keys that it does not know without a word
-    if strength and set(clone.add_patches(patches, strength)) != set(patches):
-        raise input_error("this model or clip does not accept weight patches; connect one from a checkpoint loader")
-    return clone
+    return with_weight_patches(owner, patches, strength, what="model or clip") if strength else owner.clone()

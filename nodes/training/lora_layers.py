@@ -2,12 +2,12 @@
 
 import math
 
-import comfy.utils
 import torch
 
 from ..host.families import CONTEXT_WIDTHS
 from ..host.messages import input_error
 from ..host.seeded import seeded_noise, seeded_shares
+from ..host.weight_patching import keys_by_diffusers
 from .learned import TEXT_PARTS, UNET, leaf
 
 # What the names of a choice's layers end with.
@@ -24,10 +24,9 @@ _TEXT = ("q_proj", "k_proj", "v_proj", "out_proj")
 
 def unet_layers(base, unet, targets):
     """{(part, diffusers name): layer} of a UNet that end as one of the targets; ValueError if there is none."""
-    names = comfy.utils.unet_to_diffusers(base.model_config.unet_config)
     layers = dict(unet.named_modules())
     found = {}
-    for name, own in names.items():
+    for name, own in keys_by_diffusers(base).items():
         module = name.removesuffix(".weight")
         if name != module and module.endswith(tuple(f".{target}" for target in targets)):
             layer = layers.get(own.removesuffix(".weight"))

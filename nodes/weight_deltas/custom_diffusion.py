@@ -6,15 +6,15 @@ W + strength * (W of the file - W of the checkpoint), so that it adds to LoRAs i
 from statistics import median
 
 import comfy.lora
-import comfy.utils
-import torch
 
+from ..files.lora_names import UNET_PREFIX
 from ..host.bare_unet import on_bare_unet
 from ..host.blocks import unet_of
 from ..host.clip_text import check_clip
 from ..host.families import family_of
 from ..host.messages import input_error, warn_user
 from ..host.packed_weights import check_unpackable, unpacked
+from ..host.weight_patching import fine, keys_by_diffusers, with_weight_patches
 from ..text_contexts.concept_words import Word
 from ..text_contexts.taught_clip import check_entered, placed, taught_clip
 from .custom_diffusion_file import read_custom_diffusion
@@ -34,7 +34,7 @@ def attach_custom_diffusion(model, clip, choice, *, strength=1.0, words="", trai
     if trained_on is not None:
         _check_same_family(model, trained_on)
     shapes = {key: tuple(weight.shape) for key, weight in unet.named_parameters()}
-    file = read_custom_diffusion(choice, _names(model), shapes)
+    file = read_custom_diffusion(choice, keys_by_diffusers(model.model), shapes)
     names = _renamed(file, words)
     if names:
         check_clip(clip)
@@ -42,13 +42,12 @@ def attach_custom_diffusion(model, clip, choice, *, strength=1.0, words="", trai
         Word(name, {e: rows[:, None, None] for e, rows in placed(clip, vectors, name, file.name).items()})
         for name, vectors in zip(names, file.words.values(), strict=True)
     ]
-    clone = model.clone()
+    patched = model.clone()
     if strength:
         patches, shares = _patches(file, trained_on or model)
         _say(file, shares, trained_on)
-        if set(clone.add_patches(patches, strength)) != set(patches):
-            raise input_error("this model does not accept weight patches; connect one from a checkpoint loader")
-    return clone, taught_clip(clip, taught, file.name) if taught else clip, " ".join(names)
+        patched = with_weight_patches(model, patches, strength)
+    return patched, taught_clip(clip, taught, file.name) if taught else clip, " ".join(names)
 
 
 def _check_same_family(model, trained_on):
@@ -59,11 +58,6 @@ def _check_same_family(model, trained_on):
             f"trained_on is {other} and model is {mine}; connect the {mine} checkpoint that the file was trained on, "
             "or none"
         )
-
-
-def _names(model):
-    """{name of a weight or bias in diffusers: the host's key}."""
-    return comfy.utils.unet_to_diffusers(model.model.model_config.unet_config)
 
 
 def _renamed(file, words):
@@ -81,11 +75,11 @@ def _patches(file, base):
     """({the host's key: patch}, how large each change is as a share of the weight) beside the weights of a MODEL."""
     unet = unet_of(base, "Custom Diffusion")
     check_unpackable([unet.get_submodule(key.rpartition(".")[0]) for key in file.weights], "Custom Diffusion")
-    standing = base.get_key_patches("diffusion_model.")
+    standing = base.get_key_patches(UNET_PREFIX)
     patches, shares = {}, []
     for key, value in file.weights.items():
         name, _, kind = key.rpartition(".")
-        whole = f"diffusion_model.{key}"
+        whole = UNET_PREFIX + key
         # the checkpoint's own, whatever is loaded or patched at the moment
         weight = unpacked(unet.get_submodule(name), kind, standing[whole][0][0]).float().cpu()
         if isinstance(value, tuple):
@@ -98,10 +92,7 @@ def _patches(file, base):
             if not change.any():
                 # DisenDiff writes what it has not trained
                 continue
-            dtype = standing[whole][0][0].dtype
-            # fp8 and packed forms are too coarse for a difference of weights
-            fine = dtype.is_floating_point and dtype.itemsize > 1
-            patches[whole] = ("diff", (change.to(dtype if fine else torch.float16),))
+            patches[whole] = ("diff", (change.to(fine(standing[whole][0][0].dtype)),))
         shares.append(float(change.norm() / weight.norm().clamp(min=1e-12)))
     return patches, shares
 

@@ -2,11 +2,10 @@
 
 from statistics import median
 
-import comfy.utils
-
+from ..files.lora_names import UNET_PREFIX
 from ..host.bare_unet import on_bare_unet
 from ..host.blocks import unet_of
-from ..host.messages import input_error
+from ..host.weight_patching import keys_by_diffusers, with_weight_patches
 from ..row_adapters.krona_adapter import KronAAdapter
 from .krona_file import read_krona
 
@@ -18,29 +17,25 @@ def attach_krona(model, choice, strength=1.0):
     names = layers_by_name(model, unet)
     shapes = {name: _shape(unet, key) for name, key in names.items()}
     factors, file = read_krona(choice, {name: shape for name, shape in shapes.items() if shape})
-    clone = model.clone()
     patches = {
-        f"diffusion_model.{names[name]}": KronAAdapter({f"{name}.down", f"{name}.up"}, pair)
-        for name, pair in factors.items()
+        UNET_PREFIX + names[name]: KronAAdapter({f"{name}.down", f"{name}.up"}, pair) for name, pair in factors.items()
     }
-    if strength and set(clone.add_patches(patches, strength)) != set(patches):
-        raise input_error("this model does not accept weight patches; connect one from a checkpoint loader")
+    patched = with_weight_patches(model, patches, strength) if strength else model.clone()
     numbers = sum(t.numel() for pair in factors.values() for t in pair)
     rank = median(min(down.shape[0] * min(up.shape), min(down.shape) * up.shape[1]) for down, up in factors.values())
     report = (
         f"{file}: KronA for {len(factors)} layers, {numbers:,} numbers; as a LoRA it would be of rank {rank:g}. "
         f"Strength {strength:g}."
     )
-    return clone, report
+    return patched, report
 
 
 def layers_by_name(model, unet):
     """{diffusers name of a layer: the host's key of its weight, without what stands before the UNet's}."""
-    config = model.model.model_config.unet_config
     known = unet.state_dict().keys()
     return {
         name.removesuffix(".weight"): key
-        for name, key in comfy.utils.unet_to_diffusers(config).items()
+        for name, key in keys_by_diffusers(model.model).items()
         if name.endswith(".weight") and key in known
     }
 
