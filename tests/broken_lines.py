@@ -619,7 +619,7 @@ IMAGE_PROMPTS = [
         "max(p.positions) <= context.shape[1]",
         f"{PROMPTS} -k positions",
     ),
-    ("nodes/image_prompts/phrases.py", "number * PART_TOKENS + 1 + start", "number * PART_TOKENS + start", PHRASES),
+    ("nodes/host/token_runs.py", "number * PART_TOKENS + 1 + place", "number * PART_TOKENS + place", PHRASES),
     (
         "nodes/image_prompts/phrases.py",
         "tokens_between(chunks[0])[:LONGEST]",

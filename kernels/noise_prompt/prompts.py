@@ -1,8 +1,8 @@
-"""Prompts of several texts and of more than 77 tokens for a network that knows one chunk of 77."""
+"""Prompts of several texts and of more than 77 tokens for a network that knows one part of 77."""
 
 import torch
 
-# The length of a text encoder's chunk, on which the network was trained.
+# The length of a text encoder's part, on which the network was trained.
 TOKENS = 77
 
 
@@ -14,16 +14,16 @@ def for_batch(prompt, batch):
 
 
 def with_long_prompt(noise, prompt, network, how):
-    """The golden noise for a prompt (p, 77k, D) of k chunks; network(noise, chunk) knows one of them.
+    """The golden noise for a prompt (p, 77k, D) of k parts; network(noise, part) knows one of them.
 
-    "truncate": the first chunk; "average": the mean of the chunks' golden noises; "recurse": each chunk improves what
-    the chunk before made (its changes add up k times).
+    "truncate": the first part; "average": the mean of the parts' golden noises; "recurse": each part improves what
+    the part before made (its changes add up k times).
     """
-    chunks = prompt.split(TOKENS, dim=1)
+    parts = prompt.split(TOKENS, dim=1)
     if how == "truncate":
-        return network(noise, chunks[0])
+        return network(noise, parts[0])
     if how == "average":
-        return sum(network(noise, chunk) for chunk in chunks) / len(chunks)
-    for chunk in chunks:
-        noise = network(noise, chunk)
+        return sum(network(noise, part) for part in parts) / len(parts)
+    for part in parts:
+        noise = network(noise, part)
     return noise

@@ -10,12 +10,11 @@ from ..host.attach import attach
 from ..host.blocks import attention_blocks, grid_at, unet_of
 from ..host.latents import LATENT_STEP, batched_mask, bounded_mask, checked_images, checked_latent, pixels_of
 from ..host.messages import input_error, warn_user
-from ..host.paired_rows import PART_TOKENS
 from ..host.rows import acting_prompt
 from ..host.technique import Technique
+from ..host.token_runs import row_of_token, tokens_in
 from ..host.unet_inputs import input_root
 from ..host.when import timestep_of
-from ..image_prompts.phrases import tokens_of
 from ..latent_guidance.latent_gradient import OF_ALL_LAYERS, bytes_kept
 from ..latent_guidance.step_entries import StepEntries
 from .hole import Hole, of_rows
@@ -170,8 +169,8 @@ def _words(clip, prompt, settings):
     """Positions of a prompt's words in its context, () where they are not to guide."""
     if not settings.coef:
         return ()
-    parts = tokens_of(clip, prompt) if prompt.strip() else []
-    words = tuple(number * PART_TOKENS + 1 + i for number, part in enumerate(parts) for i in range(len(part)))
+    parts = tokens_in(clip, prompt) if prompt.strip() else []
+    words = tuple(row_of_token(number, i) for number, part in enumerate(parts) for i in range(len(part)))
     if not words:
         warn_user("PILOT: prompt is empty, so no word is pulled into the hole; copy the positive prompt's text into it")
     return words

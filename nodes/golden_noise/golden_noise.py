@@ -88,7 +88,7 @@ class NoiseImprover:
         prompt = for_batch(self.prompt, len(noise))
         with torch.no_grad():
             return with_long_prompt(
-                noise, prompt, lambda x, chunk: golden_noise(x, chunk, weights).cpu(), self.long_prompt
+                noise, prompt, lambda x, part: golden_noise(x, part, weights).cpu(), self.long_prompt
             )
 
 

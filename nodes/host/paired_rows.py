@@ -6,8 +6,7 @@ takes them apart here.
 
 import torch
 
-# Tokens of one part of a prompt: the start, 75 of the text, the end.
-PART_TOKENS = 77
+from .token_runs import PART_TOKENS
 
 
 def taken_apart(context):

@@ -13,10 +13,10 @@ import torch
 
 from ..host.clip_text import encoded
 from ..host.graph_texts import texts_of_graph
-from ..host.paired_rows import PART_TOKENS, taken_apart
+from ..host.paired_rows import taken_apart
 from ..host.rows import prompts_of
-from ..host.token_runs import equal_tokens
-from .phrases import LONGEST, tokens_of
+from ..host.token_runs import PART_TOKENS, equal_tokens, tokens_in
+from .phrases import LONGEST
 
 # Rows are equal that differ by no more than this share: half precision lies far below, another token far above.
 EQUAL = 0.01
@@ -108,7 +108,7 @@ def _differences(text, token, clip, known):
     if clip is None:
         return f"token {token + 1}", ""
     if known is None:
-        ends = (sum(map(len, tokens_of(clip, " ".join(mine[: i + 1])))) for i in range(len(mine)))
+        ends = (sum(map(len, tokens_in(clip, " ".join(mine[: i + 1])))) for i in range(len(mine)))
         at = next((i for i, end in enumerate(ends) if end > token), len(mine))
         return _quoted(mine[at:]), ""
     theirs = known.split()
@@ -135,7 +135,7 @@ def _known_text(clip, mine, context, token):
 
 def _begin(clip, text, number, place):
     """The tokens of a text before one place in one of its parts."""
-    parts = tokens_of(clip, text)
+    parts = tokens_in(clip, text)
     before = [*parts[:number], *(part[:place] for part in parts[number : number + 1])]
     return [token for part in before for token in part]
 

@@ -12,8 +12,7 @@ from ..host.clip_text import check_clip, encoded_once
 from ..host.contexts import Contexts, FixedContexts
 from ..host.layered_prompts import LAYERS, PLAIN, contexts_of
 from ..host.messages import input_error
-from ..host.paired_rows import PART_TOKENS
-from ..host.token_runs import equal_tokens, tokens_between
+from ..host.token_runs import PART_TOKENS, row_of_token, starts_of, tokens_between
 from .whole_words import whole
 
 ALIGNED = ("both", "keys", "values")
@@ -170,21 +169,18 @@ def _tokens(clip, text):
     name, parts = next(iter(clip.tokenize(text).items()))
     end = getattr(clip.tokenizer, f"clip_{name}").end_token
     return [
-        (number * PART_TOKENS + 1 + at, token)
+        (row_of_token(number, at), token)
         for number, part in enumerate(parts)
         for at, token in enumerate(tokens_between(part, end))
     ]
 
 
 def _starts(tokens, phrase):
-    """Where among tokens a phrase begins, each time from the left."""
-    found, start, ids = [], 0, [token for _, token in phrase]
-    while ids and start + len(ids) <= len(tokens):
-        if equal_tokens([token for _, token in tokens[start : start + len(ids)]], ids):
+    """Where among tokens a phrase begins, each time behind the one before."""
+    found, ids = [], [token for _, token in phrase]
+    for start in starts_of(ids, [token for _, token in tokens]):
+        if not found or start >= found[-1] + len(ids):
             found.append(start)
-            start += len(ids)
-        else:
-            start += 1
     return found
 
 

@@ -4,6 +4,7 @@ import torch
 
 from ..host.messages import input_error
 from ..host.seeded import seeded_noise
+from ..host.token_runs import PART_TOKENS, tokens_between
 from ..text_contexts.concept_words import Word, encoders_of, with_words, words_of
 from ..text_contexts.taught_clip import misread
 from .learned import leaf
@@ -11,8 +12,6 @@ from .trained_texts import encoded_tokens, places_of_words
 
 # Of the norms of a table's rows, where the words of an ED-LoRA stop: 0.55 for CLIP-L.
 _STOP = 1.4
-# Tokens that a text encoder takes at once.
-_CHUNK = 77
 
 
 def started_rows(clip, name, class_word, start, vectors, seed, device=None):
@@ -42,7 +41,7 @@ def crossed_rows(clip, encoder, class_words, vectors, name="the word"):
     """
     several = [part.strip() for part in class_words.split(",") if part.strip()]
     if len(several) > 1:
-        ids = [_ids(clip, encoder, one, _CHUNK, name) for one in several]
+        ids = [_ids(clip, encoder, one, PART_TOKENS, name) for one in several]
         table = table_of(clip, encoder)
         used = [[own[place] for own in ids if place < len(own)] for place in range(vectors)]
         tokens = [table[own].float().mean(0) for own in used if own]
@@ -75,9 +74,7 @@ def _ids(clip, encoder, text, most, name):
         raise input_error(f"{name} has no class word to start at; enter a word for what it is, such as cat")
     (part, *_) = clip.tokenize(text)[encoder]
     tokenizer = getattr(clip.tokenizer, f"clip_{encoder}")
-    ids = [token for token, *_ in part[1:]]
-    end = next((place for place, token in enumerate(ids) if token == tokenizer.end_token), len(ids))
-    ids = ids[:end]
+    ids = tokens_between(part, tokenizer.end_token)
     if not ids or not all(isinstance(token, int) for token in ids):
         raise input_error(f'the class word "{text}" of {name} is no plain text; enter a word such as cat')
     if len(ids) > most:
@@ -125,7 +122,7 @@ def check_same_length(clip, name, class_word, vectors):
     """ValueError for a class word that is not as many tokens as a word has vectors: prompts with one and the other are
     compared token by token."""
     for encoder in encoders_of(clip):
-        count = len(_ids(clip, encoder, class_word, _CHUNK, name))
+        count = len(_ids(clip, encoder, class_word, PART_TOKENS, name))
         if count != vectors:
             raise input_error(
                 f'the class word "{class_word}" is {count} tokens and {name} has {vectors} vectors; enter a class word '
