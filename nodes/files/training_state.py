@@ -1,8 +1,12 @@
-"""The state of a training between runs: whose it is, how far it got, taken over whole or not at all."""
+"""The state of a training between runs: whose it is, how far it got, taken over whole or not at all. And whether the
+files that a training is to write are its own.
+"""
+
+import os
 
 import torch
 
-from ..host.messages import plain, warn_user
+from ..host.messages import input_error, plain, warn_user
 from .disk_errors import UnreadableFileError
 from .new_files import put_tensors
 from .safe_files import tensors_in
@@ -109,6 +113,24 @@ class TrainingState:
             where = f"cannot be renamed ({error.strerror})"
         warn_user(f"{self.path.name} {wrong}; it {where}, and the training starts anew")
         return 0
+
+
+def replaces(path, is_ours):
+    """Whether a file is there that a training wrote before, which its next one may replace; ValueError for any other.
+
+    is_ours(metadata of the file): whether that training is this one.
+    """
+    if not os.path.lexists(path):
+        return False
+    try:
+        ours = is_ours(tensors_in(path)[1])
+    except UnreadableFileError:
+        ours = False
+    if not ours:
+        raise input_error(
+            f"{path.name} already exists in {path.parent}, and this training did not write it; enter another file_name"
+        )
+    return True
 
 
 def started_anew(state):

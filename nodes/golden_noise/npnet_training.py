@@ -9,11 +9,10 @@ import comfy.utils
 import torch
 
 from ...kernels.noise_prompt import TOKENS, NPNetSizes, fresh_weights, golden_noise
-from ..files.disk_errors import UnreadableFileError
 from ..files.file_name import file_name_of
 from ..files.new_files import clear_leftovers, in_folder, try_writing, write_tensors
-from ..files.safe_files import sha256_of, tensors_in
-from ..files.training_state import TrainingState, started_anew
+from ..files.safe_files import sha256_of
+from ..files.training_state import TrainingState, replaces, started_anew
 from ..host.content_keys import digest
 from ..host.loss_curve import LossCurve
 from ..host.messages import input_error, plain, warn_user
@@ -57,7 +56,7 @@ def train(folder, file_name, start, *, steps, batch_size, learning_rate, seed):
         state = TrainingState(folder / f"{path.stem}.training", weights, optimizer, identity)
         before = torch.stack([(noise - golden).square().mean() for noise, golden, _ in judged]).mean()
         done = state.read()
-        _check_target(path, state)
+        _replaces(path, state)
         if done < steps:
             _check_disk(path, state)
         done = _trained(state, done, steps, lambda step: _batch(shown, batch_size, seed, step), LossCurve(before))
@@ -108,21 +107,13 @@ def _mark(path, state):
     return "/".join((path.stem, *state.identity.values()))
 
 
-def _check_target(path, state):
-    """Whether a network is there that this training wrote before, which its next one may replace; ValueError for any
-    other.
-    """
-    if not os.path.lexists(path):
-        return False
-    try:
-        ours = tensors_in(path)[1].get(MARK) == _mark(path, state) or sha256_of(path) == state.written
-    except UnreadableFileError:
-        ours = False
-    if not ours:
-        raise input_error(
-            f"{path.name} already exists in {path.parent}, and this training did not write it; enter another file_name"
-        )
-    return True
+def _replaces(path, state):
+    """Whether the network of an earlier run of this training is there; ValueError for any other file."""
+
+    def is_ours(metadata):
+        return metadata.get(MARK) == _mark(path, state) or sha256_of(path) == state.written
+
+    return replaces(path, is_ours)
 
 
 def _check_disk(path, state):
@@ -137,8 +128,7 @@ def _check_disk(path, state):
 
 def _write_network(path, net, state, done):
     try:
-        replace = _check_target(path, state)
-        write_tensors(path, net.weights, replace, **{MARK: _mark(path, state)})
+        write_tensors(path, net.weights, _replaces(path, state), **{MARK: _mark(path, state)})
         state.written = sha256_of(path)
     finally:
         state.keep(done)

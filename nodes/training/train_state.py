@@ -1,17 +1,13 @@
 """A training's state between runs, brakes and averages included; and whether its files are its own."""
 
-import os
 from pathlib import Path
 
 import folder_paths
 import torch
 
-from ..files.disk_errors import UnreadableFileError
 from ..files.new_files import clear_leftovers, try_writing
-from ..files.safe_files import tensors_in
-from ..files.training_state import TrainingState
+from ..files.training_state import TrainingState, replaces
 from ..host.content_keys import digest
-from ..host.messages import input_error
 from .train_request import text_bytes
 from .trained_files import TRAINED_BY
 
@@ -79,15 +75,4 @@ class TrainedState:
 
     def replaces(self, path):
         """Whether a file of this training's is there; ValueError for one that is somebody's."""
-        if not os.path.lexists(path):
-            return False
-        try:
-            ours = tensors_in(path)[1].get(TRAINED_BY) == self.mark
-        except UnreadableFileError:
-            ours = False
-        if not ours:
-            raise input_error(
-                f"{path.name} already exists in {path.parent}, and this training did not write it; enter another "
-                "file_name"
-            )
-        return True
+        return replaces(path, lambda metadata: metadata.get(TRAINED_BY) == self.mark)
