@@ -52,6 +52,16 @@ def bilinear_resize(mask, size, frame=WHOLE):
     return F.grid_sample(mask[None], points[None], "bilinear", "border", align_corners=False)[0]
 
 
+def regions_at(regions, size, frame=WHOLE):
+    """Regions over a picture (H, W) each, of any sizes, or None for the whole of it, on an (h, w) grid: (n, h, w).
+
+    Bilinear; frame as in `nearest_resize`.
+    """
+    return torch.cat(
+        [torch.ones(1, *size) if one is None else bilinear_resize(one[None], size, frame) for one in regions]
+    )
+
+
 def token_mask(mask, size, frame=WHOLE):
     """Mask at the tokens of a layer: nearest for a mask of zeros and ones, area mean for a grey one.
 

@@ -3,6 +3,8 @@
 import torch
 import torch.nn.functional as F
 
+from .picture_parts import bounds_of
+
 # Of the mask's blur, in both directions.
 BLUR = (1, 4, 6, 4, 1)
 
@@ -12,7 +14,7 @@ def on_white(picture, mask):
 
     The cut mask, 0..255, is blurred by BLUR / 16 with mirrored edges and rounded; colours are cut to whole numbers.
     """
-    rows, columns = (_extent((mask > 0).any(axis)) for axis in (1, 0))
+    rows, columns = bounds_of(mask > 0)
     mask, picture = mask[rows, columns].float(), picture[rows, columns].float()
     share = (_blurred(mask) / 255)[..., None]
     return (picture * share + 255 * (1 - share)).byte()
@@ -34,8 +36,3 @@ def _blurred(mask):
         return mask
     padded = F.pad(mask[None, None], [reach] * 4, mode="reflect")
     return F.conv2d(padded, (line[:, None] * line)[None, None])[0, 0].round()
-
-
-def _extent(filled):
-    found = torch.nonzero(filled).flatten()
-    return slice(int(found[0]), int(found[-1]) + 1)

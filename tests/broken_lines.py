@@ -106,7 +106,7 @@ KERNELS = [
     ),
     (
         "kernels/object_shares.py",
-        "regions.log().clamp(min=_NEVER)).softmax",
+        "regions.log().clamp(min=NEVER)).softmax",
         "regions.log()).softmax",
         "tests/kernels/test_image_prompt_attention.py",
     ),
@@ -159,7 +159,7 @@ KERNELS = [
         "math.sqrt(1 + sigma1**2)",
         "tests/kernels/test_noise_prompt.py",
     ),
-    ("kernels/image_projection.py", "EPS = 1e-5", "EPS = 1e-3", "tests/kernels/test_image_projection.py"),
+    ("kernels/named_weights.py", "EPS = 1e-5", "EPS = 1e-3", "tests/kernels/test_image_projection.py"),
 ]
 
 HOST = [
@@ -435,9 +435,9 @@ CONCEPT_CONDUCTOR = [
         f"{CONCEPTS} -k controlnet",
     ),
     (
-        "nodes/concept_conductor/concept_passes.py",
-        "* 1.5 < free",
-        "< free",
+        "nodes/host/unet_inputs.py",
+        "base.memory_required([rows, *shape[1:]]) * 1.5",
+        "base.memory_required([rows, *shape[1:]])",
         f"{CONDUCTOR} -k asked_for",
     ),
     (
@@ -622,8 +622,8 @@ IMAGE_PROMPTS = [
     ("nodes/host/token_runs.py", "number * PART_TOKENS + 1 + place", "number * PART_TOKENS + place", PHRASES),
     (
         "nodes/image_prompts/phrases.py",
-        "tokens_between(chunks[0])[:LONGEST]",
-        "tokens_between(chunks[0])[: LONGEST - 1]",
+        "tokens_between(parts[0])[:LONGEST]",
+        "tokens_between(parts[0])[: LONGEST - 1]",
         PHRASES,
     ),
     (

@@ -5,6 +5,7 @@ import torch
 from ...kernels.mask_pyramid import coverage, grid_mask, without_seams
 from ...kernels.mask_refinement import followed, merged
 from ...kernels.masks import WHOLE
+from ...kernels.picture_parts import part_in_frame
 from ..host.latents import centre_crop, pixels_of
 
 
@@ -127,11 +128,8 @@ class MasksOfCall:
         unknown = self._pictures is None and current.shape[1] > 1
         if self._frame != WHOLE:
             masks = self._masks.first[:, None] if unknown else current
-            height, width = masks.shape[-2:]
-            top, left, bottom, right = (
-                round(edge * side) for edge, side in zip(self._frame, (height, width) * 2, strict=True)
-            )
-            found = grid_mask(masks[..., top:bottom, left:right], grid).flatten(2).to(device)
+            rows, columns = part_in_frame(self._frame, masks.shape[-2:])
+            found = grid_mask(masks[..., rows, columns], grid).flatten(2).to(device)
         else:
             found = (self._masks.first_at if unknown else self._masks.at)(grid, device)
         return found if found.shape[1] == 1 else found[:, self._pictures]

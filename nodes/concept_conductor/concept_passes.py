@@ -10,6 +10,7 @@ from ..host.picture_rows import pictures_shown
 from ..host.read_contexts import contexts_read
 from ..host.rows import COND, place_of
 from ..host.text_rows import TextRows, rows_of_call, text_batch, tokens_together
+from ..host.unet_inputs import bytes_of_call
 from .concept_control import concept_control, joined_control
 from .concept_fusion import FeatureStore, Fusion, MapCatcher, rows_ending_at
 from .concept_masks import MasksOfCall
@@ -85,9 +86,8 @@ class ConductedCall:
         return (), ahead + [tuple(paths[i : i + many]) for i in range(0, len(paths), many)]
 
     def _memory_for(self, groups, x):
-        # the host's own rule
         free = comfy.model_management.get_free_memory(x.device)
-        return self.call.base.memory_required([groups * x.shape[0], *x.shape[1:]]) * 1.5 < free
+        return bytes_of_call(self.call.base, groups * x.shape[0], x.shape) < free
 
     def _text_rows(self, path, chunk, x, context, y):
         rows = chunk.stop - chunk.start

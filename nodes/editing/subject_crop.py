@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 
+from ...kernels.picture_parts import bounds_of
 from ..host.latents import batched_mask, bounded_mask, checked_images
 from ..host.messages import input_error
 from .crop_wire import Crop
@@ -133,9 +134,8 @@ def _box(kept, label, what):
     """(left, top, width, height) of what a mask keeps (H, W); ValueError where it keeps nothing."""
     if not kept.any():
         raise input_error(f"the mask of the {label} is empty; paint it white on the {what}")
-    rows, columns = kept.any(1).nonzero(), kept.any(0).nonzero()
-    top, left = int(rows[0]), int(columns[0])
-    return left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top
+    rows, columns = bounds_of(kept)
+    return columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start
 
 
 def _resized(picture, size):

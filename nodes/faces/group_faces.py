@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from ...kernels.keypoint_picture import keypoint_picture
 from ...kernels.masks import box_mask
+from ...kernels.picture_parts import on_white_square
 from ..host.choices import check_listed
 from ..host.latents import checked_images
 from ..host.messages import input_error
@@ -104,10 +105,7 @@ def _centre(face):
 
 def _shown(image):
     """The picture (1, H, W, 3) in the middle of a white square."""
-    height, width = image.shape[1:3]
-    down, across = (max(height, width) - side for side in (height, width))
-    edges = (0, 0, across // 2, across - across // 2, down // 2, down - down // 2)
-    square = F.pad(image, edges, value=1.0).movedim(-1, 1)
+    square = on_white_square(image).movedim(-1, 1)
     return (
         F.interpolate(square, size=(CROP_SIDE, CROP_SIDE), mode="bilinear", antialias=True).movedim(1, -1).clamp(0, 1)
     )

@@ -6,6 +6,7 @@ import comfy.utils
 import torch
 
 from .contexts import Contexts
+from .latents import pixels_of
 from .layered_prompts import contexts_of
 from .messages import input_error
 from .paired_rows import contexts_taken_apart, taken_apart
@@ -54,7 +55,7 @@ def unet_inputs(base, cross_attn, values, latent, prompt_type="positive", pictur
 
     values: the entry's dictionary; picture: the latent in the VAE's units, for models that also take it as an input.
     """
-    height, width = (8 * side for side in latent.shape[-2:])
+    height, width = pixels_of(latent.shape[-2:])
     # a prompt from an inpainting node has a picture of its own
     given = {"width": width, "height": height, "prompt_type": prompt_type} | values | _shown(latent, picture)
     made = base.extra_conds(**given | {"cross_attn": cross_attn})
@@ -104,6 +105,11 @@ def check_prompt(model, conditioning, label):
 def compute_dtype(base):
     """The dtype in which a model's UNet computes."""
     return base.manual_cast_dtype or base.get_dtype()
+
+
+def bytes_of_call(base, rows, shape):
+    """Bytes that a call of a model's UNet with so many rows of latents (b, C, h, w) takes, by the host's own rule."""
+    return base.memory_required([rows, *shape[1:]]) * 1.5
 
 
 def processed(entry):

@@ -4,6 +4,7 @@ import comfy.model_management
 import torch
 import torch.nn.functional as F
 
+from ...kernels.picture_parts import bounds_of, on_white_square
 from ..host.messages import input_error
 from ..references.reference_views import pictures_of
 from .image_adapter import tower_of
@@ -52,10 +53,7 @@ def zero_pixels(clip_vision):
 
 def squared(image):
     """The picture (H, W, 3) in the middle of a white square (1, S, S, 3): the encoder would cut its sides off."""
-    height, width = image.shape[:2]
-    down, across = (max(height, width) - side for side in (height, width))
-    top, left = down // 2, across // 2
-    return F.pad(image, (0, 0, left, across - left, top, down - top), value=1.0)[None]
+    return on_white_square(image[None])
 
 
 def cut_out(image, mask, label):
@@ -72,7 +70,7 @@ def cut_out(image, mask, label):
             f"{label}: its mask is black, so nothing is left of its picture; paint the subject white, "
             "or leave the mask unconnected"
         )
-    rows, columns = _extent(visible.any(1)), _extent(visible.any(0))
+    rows, columns = bounds_of(visible)
     mask = mask.to(image)[..., None]
     return (image * mask + (1 - mask))[rows, columns]
 
@@ -109,8 +107,3 @@ def checked_embeds(adapter, embeds, label):
     if not torch.isfinite(embeds).all():
         raise input_error(f"{label}: the vision encoder produced NaN or infinite values; download its file again")
     return embeds
-
-
-def _extent(filled):
-    found = torch.nonzero(filled).flatten()
-    return slice(int(found[0]), int(found[-1]) + 1)

@@ -3,7 +3,8 @@
 import torch
 
 from ...kernels.keypoint_picture import keypoint_picture
-from ...kernels.masks import WHOLE, bilinear_resize
+from ...kernels.masks import WHOLE, regions_at
+from ...kernels.picture_parts import part_in_frame
 from ..host.frames import frame_shown
 from ..host.latents import pixels_of
 from ..host.rows import COND
@@ -84,12 +85,7 @@ class IdentityPasses:
             strengths = torch.tensor(self.member.strengths)[:, None, None]
             regions = torch.ones(len(strengths), 1, 1)
             if any(region is not None for region in self.member.regions):
-                regions = torch.cat(
-                    [
-                        torch.ones(1, *grid) if region is None else bilinear_resize(region[None], grid, frame)
-                        for region in self.member.regions
-                    ]
-                )
+                regions = regions_at(self.member.regions, grid, frame)
             if self.member.together:
                 found = strengths.mean(0, keepdim=True) * regions.amax(0, keepdim=True)
             else:
@@ -121,6 +117,4 @@ def _cut(sheet, frame):
     """The part (3, h, w) of a picture (H, W, 3)."""
     if frame == WHOLE:
         return sheet.movedim(-1, 0)
-    height, width = sheet.shape[:2]
-    top, left, bottom, right = (round(edge * side) for edge, side in zip(frame, (height, width) * 2, strict=True))
-    return sheet[top:bottom, left:right].movedim(-1, 0)
+    return sheet[part_in_frame(frame, sheet.shape[:2])].movedim(-1, 0)

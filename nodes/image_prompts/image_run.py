@@ -2,8 +2,9 @@
 
 import torch
 
-from ...kernels.masks import WHOLE, bilinear_resize
+from ...kernels.masks import bilinear_resize, regions_at
 from ...kernels.object_shares import shared_weight
+from ...kernels.picture_parts import part_in_frame
 from ..host.blocks import attention_blocks, cross_attention
 from ..host.calls import live_unet
 from ..host.content_keys import weights_key
@@ -51,7 +52,9 @@ class ImageRun:
         """
         if place is None or not member.has_regions:
             return None
-        return self._once(("regions", member, place, device), lambda: _regions_at(member, *place).to(device))
+        return self._once(
+            ("regions", member, place, device), lambda: regions_at(member.regions, *place).flatten(1).to(device)
+        )
 
     def empty_weight(self, member, place, device):
         """What the tokens of the empty picture are multiplied by: (number, one of each position (1, n) or None)."""
@@ -109,11 +112,12 @@ class ImageRun:
             if one is not member or batch not in (1, rows):
                 continue
             shares = noted.total().float().cpu().unflatten(-1, grid)
-            top, left, bottom, right = (round(edge * side) for edge, side in zip(frame, (*size, *size), strict=True))
-            shown = bilinear_resize(shares.flatten(0, 1), (bottom - top, right - left), WHOLE).unflatten(0, (batch, -1))
+            part = part_in_frame(frame, size)
+            shown = bilinear_resize(shares.flatten(0, 1), tuple(side.stop - side.start for side in part))
+            shown = shown.unflatten(0, (batch, -1))
             # one map for all images of the batch, where a single reference needs none of its own
-            total[:, :, top:bottom, left:right] += shown.expand(rows, -1, -1, -1) if batch == 1 else shown
-            weight[top:bottom, left:right] += noted.count
+            total[(..., *part)] += shown.expand(rows, -1, -1, -1) if batch == 1 else shown
+            weight[part] += noted.count
 
 
 class _Sum:
@@ -149,14 +153,6 @@ def mean_shares(runs, member, rows, size):
 def _scales(member):
     """What each object's part is multiplied by (r,): the node's scale times its own strength."""
     return member.scale * torch.tensor(member.strengths)
-
-
-def _regions_at(member, grid, frame):
-    at_tokens = [
-        torch.ones(1, *grid) if region is None else bilinear_resize(region[None], grid, frame)
-        for region in member.regions
-    ]
-    return torch.cat(at_tokens).flatten(1)
 
 
 def _keys_at_all_blocks(call, member, chunk):

@@ -9,7 +9,7 @@ from comfy.ldm.modules import attention as host_attention
 
 from ..host.calls import live_unet, with_attention_override
 from ..host.messages import input_error
-from ..host.unet_inputs import compute_dtype
+from ..host.unet_inputs import bytes_of_call, compute_dtype
 
 # Bytes of activations that a gradient keeps per latent pixel and row, at two bytes per value: computed for the true
 # UNets, by number of output blocks. On the way to the layer of layout guidance (0.30 GB for 64 x 64, 3.22 GB for
@@ -30,7 +30,7 @@ def gradient_fits(base, rows, latent, activations=ACTIVATIONS):
 
     activations: those of the way that is taken, ACTIVATIONS or OF_ALL_LAYERS.
     """
-    forward = base.memory_required([rows, *latent.shape[1:]]) * 1.5
+    forward = bytes_of_call(base, rows, latent.shape)
     return rows * bytes_kept(base, latent.shape, activations) + forward < mm.get_free_memory(latent.device)
 
 

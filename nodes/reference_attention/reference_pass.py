@@ -11,6 +11,7 @@ from ..host.blocks import attention_blocks
 from ..host.calls import clean_options, grid_of, live_unet, rows_together, with_replacements
 from ..host.partial_pass import PassEnded, may_end_early
 from ..host.text_rows import text_batch
+from ..host.unet_inputs import bytes_of_call
 from .block_outputs import moments, watched
 
 _SECTIONS = ("input", "middle", "output")
@@ -105,6 +106,6 @@ def _options_of(call, x, count):
 
 def _rows_that_fit(call, rows, shape):
     free, frames = comfy.model_management.get_free_memory(call.x.device), frames_of(call)
-    while rows > 1 and call.base.memory_required([rows * frames, *shape[1:]]) * 1.5 > free:
+    while rows > 1 and bytes_of_call(call.base, rows * frames, shape) > free:
         rows = -(-rows // 2)
     return rows

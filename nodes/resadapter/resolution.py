@@ -7,6 +7,7 @@ import torch
 
 from ..host.choices import check_listed
 from ..host.families import MULTIPLE, native_side
+from ..host.latents import LATENT_STEP
 from ..host.messages import plain, warn_user
 from .adapter_sets import read_set
 from .published_sets import PUBLISHED_SETS
@@ -49,7 +50,7 @@ def sized(model, choice, *, aspect, megapixels, width, height):
 def empty_latent(width, height, batch_size):
     """The host's empty LATENT of a size in pixels."""
     device = comfy.model_management.intermediate_device()
-    return {"samples": torch.zeros(batch_size, 4, height // 8, width // 8, device=device)}
+    return {"samples": torch.zeros(batch_size, 4, height // LATENT_STEP, width // LATENT_STEP, device=device)}
 
 
 def suggested_alpha(model, width, height):

@@ -4,6 +4,7 @@ import comfy.model_management as mm
 import comfy.utils
 import torch
 
+from ...kernels.picture_parts import bounds_of
 from ..host.latents import batched_mask, bounded_mask, checked_images
 from ..host.messages import input_error, warn_user
 from .persam_fit import fitted_weights
@@ -125,5 +126,5 @@ def _box(picture, logits):
     kept = picture.whole(logits[None])[0, 0] > 0
     if not kept.any():
         return None
-    rows, columns = kept.any(1).nonzero().flatten().tolist(), kept.any(0).nonzero().flatten().tolist()
-    return [float(columns[0]), float(rows[0]), float(columns[-1]), float(rows[-1])]
+    rows, columns = bounds_of(kept)
+    return [float(edge) for edge in (columns.start, rows.start, columns.stop - 1, rows.stop - 1)]

@@ -4,6 +4,7 @@ import itertools
 
 import torch
 
+from ..host.latents import LATENT_STEP
 from ..host.seeded import seeded_noise, seeded_shares
 from .training_batch import TrainingBatch
 
@@ -38,7 +39,7 @@ class BatchSource:
         concepts, sizes = tuple(row[5] for row in rows), [row[6] for row in rows]
         of_class = self._class(name, shares)
         if of_class:
-            side = 8 * latents.shape[-1]
+            side = LATENT_STEP * latents.shape[-1]
             sizes += [(side, side, 0, 0, side, side)] * len(of_class["class_latents"])
         # a picture without a mask keeps the others' words to theirs
         held = [own for own in regions if len(own)]

@@ -4,6 +4,7 @@ import comfy.sample
 import torch
 
 from ..host.attach import attach
+from ..host.latents import LATENT_STEP
 from ..host.panels import as_picture
 from ..text_contexts.concept_words import with_words
 from ..text_contexts.layer_contexts import LayerContexts
@@ -19,7 +20,7 @@ def preview_of(model, clip, vae, learned, prompt, side, seed):
         model = attach(model, LayerContexts(()))
     with torch.no_grad():
         positive, negative = (clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in (prompt, ""))
-        latent = torch.zeros(1, 4, side // 8, side // 8)
+        latent = torch.zeros(1, 4, side // LATENT_STEP, side // LATENT_STEP)
         noise = comfy.sample.prepare_noise(latent, seed)
         settings = (_STEPS, _CFG, _SAMPLER, _SCHEDULER, positive, negative, latent)
         samples = comfy.sample.sample(model, noise, *settings, disable_pbar=True, seed=seed)

@@ -7,6 +7,7 @@ import torch
 
 from ..host.calls import live_unet
 from ..host.families import family_of
+from ..host.latents import LATENT_STEP
 from ..host.messages import input_error, warn_user
 from ..host.unet_inputs import compute_dtype
 from .lora_layers import check_width
@@ -26,7 +27,7 @@ def prepared(model, clip, names, classes, settings, pictures, side, seed):
     base, rows = model.model, settings.rows(pictures)
 
     def load(checkpoint):
-        needed = kept_bytes(base, rows, side // 8, checkpoint)
+        needed = kept_bytes(base, rows, side // LATENT_STEP, checkpoint)
         mm.load_models_gpu([model, clip.patcher], memory_required=needed, force_full_load=True)
 
     # the host makes room for what it is told, so that `auto` finds it
@@ -39,7 +40,7 @@ def prepared(model, clip, names, classes, settings, pictures, side, seed):
     pace = settings.pace(settings.length(pictures))
     optimizer = TrainOptimizer(learned, pace, half=compute_dtype(base) == torch.float16)
     called = TrainedUNet(base, unet, model.get_model_object("model_sampling"), model.load_device)
-    checkpoint = chosen_checkpoint(settings.checkpoint, base, rows, side // 8, model.load_device)
+    checkpoint = chosen_checkpoint(settings.checkpoint, base, rows, side // LATENT_STEP, model.load_device)
     trainer = Trainer(called, clip, learned, layers, settings.losses(), optimizer, checkpoint)
     return trainer, lambda: load(trainer.checkpoint)
 
@@ -48,7 +49,7 @@ def class_latents(model, class_pictures, side):
     """(latents in the model's units, prompt) of ClassPictures, None without. ValueError for those of another model."""
     if class_pictures is None:
         return None
-    latents, size = class_pictures.latents, side // 8
+    latents, size = class_pictures.latents, side // LATENT_STEP
     if tuple(latents.shape[1:]) != (4, size, size):
         raise input_error(
             f"the class pictures are latents of {tuple(latents.shape[1:])}, the training's are (4, {size}, {size}); "

@@ -8,6 +8,7 @@ from ..host.blocks import attention_blocks
 from ..host.calls import clean_options, forward_of, noise_levels, with_attention_override, with_patches
 from ..host.compiled import uncompiled
 from ..host.contexts import FixedContexts
+from ..host.latents import pixels_of
 from ..host.layered_prompts import LayeredContexts
 from ..host.messages import input_error
 from ..host.unet_inputs import compute_dtype
@@ -75,7 +76,7 @@ class TrainedUNet:
         if getattr(self.unet, "num_classes", None) is None:
             return None
         if sizes is None:
-            height, width = (8 * side for side in shape[-2:])
+            height, width = pixels_of(shape[-2:])
             sizes = torch.tensor([[height, width, 0, 0, height, width]]).expand(shape[0], -1)
         names = ("height", "width", "crop_h", "crop_w", "target_height", "target_width")
         rows = [
