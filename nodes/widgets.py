@@ -2,10 +2,18 @@
 
 from comfy_api.latest import io
 
+from .files.model_files import choices, file_names
+
 
 def whole(name, default, least, most, tooltip, **more):
     """The input of a whole number between two others."""
     return io.Int.Input(name, default=default, min=least, max=most, tooltip=tooltip, **more)
+
+
+def file_input(name, tooltip, *kinds):
+    """The dropdown of the files in the host's folders of these kinds, which are aliases of one another."""
+    files = choices(file_names(*kinds), kinds[0])
+    return io.Combo.Input(name, options=files, default=files[0], tooltip=tooltip)
 
 
 def window_inputs(start, end, names=("start_percent", "end_percent")):

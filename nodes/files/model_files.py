@@ -11,6 +11,8 @@ from .companions import POCKET, companions, is_companion
 from .downloads import pages_of
 from .file_stamps import file_stamp
 
+# The host's own folders that several kinds of files share.
+LORAS, EMBEDDINGS = "loras", "embeddings"
 # So many names stand in a sentence.
 NAMED = 10
 

@@ -3,7 +3,8 @@
 from comfy_api.latest import io
 
 from .. import schema
-from ..files.model_files import choices, file_names, stamp, valid
+from ..files.model_files import stamp, valid
+from ..widgets import file_input
 from .npnet_file import NPNET_KINDS, load_npnet
 from .npnet_wire import NPNet
 
@@ -11,7 +12,6 @@ from .npnet_wire import NPNet
 class NPNetLoader(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        files = choices(file_names(*NPNET_KINDS), NPNET_KINDS[0])
         return schema.Schema(
             node_id="PersonalizationNPNetLoader",
             display_name="Load NPNet",
@@ -20,12 +20,11 @@ class NPNetLoader(io.ComfyNode):
             "models/npnets: sdxl.pth, dreamshaper.pth, dit.pth, or safetensors copies.",
             search_aliases=["golden noise", "noise prompt network", "NPNet"],
             inputs=[
-                io.Combo.Input(
+                file_input(
                     "npnet_file",
-                    options=files,
-                    default=files[0],
-                    tooltip="The network made for your checkpoint's family: sdxl for SDXL, dreamshaper for "
+                    "The network made for your checkpoint's family: sdxl for SDXL, dreamshaper for "
                     "DreamShaper XL turbo, dit for Hunyuan-DiT. SD1.5 has none: use Re-denoise.",
+                    *NPNET_KINDS,
                 )
             ],
             outputs=[NPNet.Output(display_name="npnet", tooltip="The network, for Golden Noise.")],

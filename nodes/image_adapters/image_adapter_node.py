@@ -3,7 +3,8 @@
 from comfy_api.latest import io
 
 from .. import schema
-from ..files.model_files import choices, file_names, stamp, valid
+from ..files.model_files import stamp, valid
+from ..widgets import file_input
 from .image_adapter import ADAPTER_KINDS, read_image_adapter
 from .image_adapter_wire import ImageAdapterSocket
 
@@ -11,7 +12,6 @@ from .image_adapter_wire import ImageAdapterSocket
 class ImageAdapterLoader(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        files = choices(file_names(*ADAPTER_KINDS), ADAPTER_KINDS[0])
         return schema.Schema(
             node_id="PersonalizationImageAdapterLoader",
             display_name="Load Image Adapter",
@@ -20,12 +20,11 @@ class ImageAdapterLoader(io.ComfyNode):
             "models/ipadapter, for SD1.5, SD2.x or SDXL. The type is detected from the file.",
             search_aliases=["IP-Adapter", "IPAdapter", "MIP-Adapter", "image prompt"],
             inputs=[
-                io.Combo.Input(
+                file_input(
                     "adapter_file",
-                    options=files,
-                    default=files[0],
-                    tooltip="The adapter made for your checkpoint's family: model_sdxl or model_sdxl_plus of "
+                    "The adapter made for your checkpoint's family: model_sdxl or model_sdxl_plus of "
                     "MIP-Adapter for SDXL, any ip-adapter file for SD1.5; files of faces for their own nodes.",
+                    *ADAPTER_KINDS,
                 )
             ],
             outputs=[

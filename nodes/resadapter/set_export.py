@@ -4,6 +4,7 @@ from safetensors.torch import save
 
 from ..files.file_name import file_name_of
 from ..files.lora_names import PART_NAMES
+from ..files.model_files import LORAS
 from ..files.new_files import in_folder, write_new
 from ..host.bare_unet import on_bare_unet
 from ..host.messages import warn_user
@@ -17,11 +18,11 @@ def export_resadapter(model, choice, file_name):
 
     Raises ValueError for a name that is more than a name, and rather than overwrite a file with another content.
     """
-    path = in_folder("loras", file_name_of(file_name, "resadapter_v2_sd1.5"))
+    path = in_folder(LORAS, file_name_of(file_name, "resadapter_v2_sd1.5"))
     adapter = read_set(choice)
     lora, norms = fitted(adapter, model)
     data = save(_tensors(model, lora, norms), {SET_KIND: adapter.published} if adapter.published else None)
-    write_new({path: data}, "loras")
+    write_new({path: data}, LORAS)
     if not norms:
         warn_user(f"{path.name}: the set's norms are missing, so the file contains only the LoRA")
     return str(path)

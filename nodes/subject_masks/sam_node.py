@@ -3,7 +3,8 @@
 from comfy_api.latest import io
 
 from .. import schema
-from ..files.model_files import choices, file_names, stamp, valid
+from ..files.model_files import stamp, valid
+from ..widgets import file_input
 from .sam_file import SAM_KINDS, load_sam
 from .sam_wire import SAMSocket
 
@@ -11,7 +12,6 @@ from .sam_wire import SAMSocket
 class SAMLoader(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        files = choices(file_names(*SAM_KINDS), SAM_KINDS[0])
         return schema.Schema(
             node_id="PersonalizationSAMLoader",
             display_name="Load SAM",
@@ -20,12 +20,11 @@ class SAMLoader(io.ComfyNode):
             "larger versions, or transformers' model.safetensors. Files go in models/sams.",
             search_aliases=["segment anything", "PerSAM", "sam_vit"],
             inputs=[
-                io.Combo.Input(
+                file_input(
                     "sam_file",
-                    options=files,
-                    default=files[0],
-                    tooltip="ViT-B is enough for most subjects; ViT-H is finer and takes six times the work. "
+                    "ViT-B is enough for most subjects; ViT-H is finer and takes six times the work. "
                     "SAM-HQ files are read as SAM; MobileSAM, SAM 2 and SAM 3 are other networks.",
+                    *SAM_KINDS,
                 )
             ],
             outputs=[SAMSocket.Output(display_name="sam", tooltip="The network, for Subject Mask.")],

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 import torch
 
 from ..files.disk_errors import UnreadableFileError, open_to_read
-from ..files.model_files import path_of
+from ..files.model_files import EMBEDDINGS, path_of
 from ..files.safe_files import read_contents
 from ..files.told_kinds import kind_of
 from ..host.messages import input_error, warn_user
 from .mistaken_words import not_the_kind
 from .taught_clip import own_word
 
-CONCEPT_KIND = "embeddings"
 # How many tokens CLIP's own table has; rows behind are words.
 CLIP_TOKENS = 49408
 # Bytes of the names beside a table.
@@ -47,7 +46,7 @@ class ConceptFile:
 
 def read_concept(choice):
     """The ConceptFile of a listed file. Raises ValueError, in one sentence, for files of another kind."""
-    path = path_of(choice, CONCEPT_KIND)
+    path = path_of(choice, EMBEDDINGS)
     contents = read_contents(path)
     found = concept_of(contents, path)
     if not found.words:

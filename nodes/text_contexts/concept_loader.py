@@ -6,11 +6,12 @@ import torch
 from safetensors.torch import save
 
 from ..files.file_name import file_name_of
+from ..files.model_files import EMBEDDINGS
 from ..files.new_files import in_folder, write_new
 from ..host.choices import check_listed
 from ..host.clip_text import check_clip
 from ..host.messages import input_error
-from .concept_file import CONCEPT_KIND, Vectors, read_concept
+from .concept_file import Vectors, read_concept
 from .concept_words import POOLED, Word
 from .taught_clip import entered_word, placed, taught_clip
 
@@ -76,8 +77,8 @@ def convert_concept(choice, file_name):
             part = re.sub(r"[^\w-]+", "", name)
             taken = not part or f"{stem}_{part}.safetensors" in files
             files[f"{stem}_{f'{part}{number}' if taken else part}.safetensors"] = _saved(concept, vectors)
-    paths = {in_folder(CONCEPT_KIND, name): data for name, data in files.items()}
-    write_new(paths, CONCEPT_KIND)
+    paths = {in_folder(EMBEDDINGS, name): data for name, data in files.items()}
+    write_new(paths, EMBEDDINGS)
     if concept.encoder:
         encoder = in_folder(_ENCODERS, f"{stem}_text_encoder.safetensors")
         write_new({encoder: save({name: t.contiguous() for name, t in concept.encoder.items()})}, _ENCODERS)

@@ -3,8 +3,8 @@
 from comfy_api.latest import io
 
 from .. import schema
-from ..files.model_files import choices, file_names, stamp, valid
-from .concept_file import CONCEPT_KIND
+from ..files.model_files import EMBEDDINGS, stamp, valid
+from ..widgets import file_input
 from .concept_loader import convert_concept, load_concept
 from .concept_words import POOLED
 
@@ -12,13 +12,11 @@ _CATEGORY = "personalization/words"
 
 
 def _concept_file():
-    files = choices(file_names(CONCEPT_KIND), CONCEPT_KIND)
-    return io.Combo.Input(
+    return file_input(
         "concept_file",
-        options=files,
-        default=files[0],
-        tooltip="A file in models/embeddings, of any trainer: textual inversions, learned_embeds.bin, Cross "
+        "A file in models/embeddings, of any trainer: textual inversions, learned_embeds.bin, Cross "
         "Initialization, ConceptExpress, MagicTailor, pivotal tuning, kohya bundles.",
+        EMBEDDINGS,
     )
 
 
@@ -58,11 +56,11 @@ class ConceptLoader(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, concept_file=None):
-        return valid("concept_file", concept_file, CONCEPT_KIND)
+        return valid("concept_file", concept_file, EMBEDDINGS)
 
     @classmethod
     def fingerprint_inputs(cls, concept_file=None, **_):
-        return stamp([concept_file], CONCEPT_KIND)
+        return stamp([concept_file], EMBEDDINGS)
 
     @classmethod
     def execute(cls, clip, concept_file, word, pooled) -> io.NodeOutput:
@@ -94,11 +92,11 @@ class ConceptConvert(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, concept_file=None):
-        return valid("concept_file", concept_file, CONCEPT_KIND)
+        return valid("concept_file", concept_file, EMBEDDINGS)
 
     @classmethod
     def fingerprint_inputs(cls, concept_file=None, **_):
-        return stamp([concept_file], CONCEPT_KIND)
+        return stamp([concept_file], EMBEDDINGS)
 
     @classmethod
     def execute(cls, concept_file, file_name) -> io.NodeOutput:

@@ -6,13 +6,12 @@ A `.pth` of nested dicts, or the same as safetensors with the levels of a name j
 import re
 from dataclasses import dataclass
 
-from ..files.model_files import path_of
+from ..files.model_files import LORAS, path_of
 from ..files.safe_files import read_tensors
 from ..files.told_kinds import KINDS, kind_of
 from ..host.families import CONTEXT_WIDTHS
 from ..host.messages import input_error
 
-EDLORA_KIND = "loras"
 # What the embeddings say that the converter puts beside a LoRA.
 WORDS_ONLY = "personalization_edlora_words"
 
@@ -54,7 +53,7 @@ class EDLoRA:
 
 def read_edlora(name):
     """The EDLoRA of a listed file. Raises ValueError, in one sentence, for files that are none."""
-    path = path_of(name, EDLORA_KIND)
+    path = path_of(name, LORAS)
     tensors, metadata = read_tensors(path)
     file = path.name
     kind = kind_of(tensors)

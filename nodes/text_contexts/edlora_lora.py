@@ -4,6 +4,7 @@ from safetensors.torch import save
 
 from ..files.file_name import file_name_of
 from ..files.lora_names import PART_NAMES
+from ..files.model_files import LORAS
 from ..files.new_files import in_folder, write_new
 from ..host.messages import warn_user
 from .edlora_file import WORDS_ONLY, read_edlora
@@ -33,8 +34,8 @@ def convert_edlora(choice, file_name):
         files = {f"{stem}.safetensors": save(_whole(lora)), **files}
     else:
         warn_user(f"{edlora.name} contains only words; there is no LoRA to write")
-    paths = {in_folder("loras", name): data for name, data in files.items()}
-    write_new(paths, "loras")
+    paths = {in_folder(LORAS, name): data for name, data in files.items()}
+    write_new(paths, LORAS)
     return str(next(iter(paths)))
 
 

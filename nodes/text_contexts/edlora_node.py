@@ -3,23 +3,18 @@
 from comfy_api.latest import io
 
 from .. import schema
-from ..files.model_files import choices, file_names, stamp, valid
+from ..files.model_files import LORAS, stamp, valid
+from ..widgets import file_input
 from .concept_words import POOLED
 from .edlora import attach_edlora
-from .edlora_file import EDLORA_KIND
 from .edlora_lora import convert_edlora
 
 _CATEGORY = "personalization/concept_conductor"
 
 
 def edlora_file():
-    files = choices(file_names(EDLORA_KIND), EDLORA_KIND)
-    return io.Combo.Input(
-        "edlora_file",
-        options=files,
-        default=files[0],
-        tooltip="A file in models/loras: .pth as trained (chow_dog.pth), or a safetensors copy.",
-    )
+    tooltip = "A file in models/loras: .pth as trained (chow_dog.pth), or a safetensors copy."
+    return file_input("edlora_file", tooltip, LORAS)
 
 
 class EDLoRALoader(io.ComfyNode):
@@ -66,11 +61,11 @@ class EDLoRALoader(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, edlora_file=None):
-        return valid("edlora_file", edlora_file, EDLORA_KIND)
+        return valid("edlora_file", edlora_file, LORAS)
 
     @classmethod
     def fingerprint_inputs(cls, edlora_file=None, **_):
-        return stamp([edlora_file], EDLORA_KIND)
+        return stamp([edlora_file], LORAS)
 
     @classmethod
     @schema.within_limits()
@@ -104,11 +99,11 @@ class EDLoRAConvert(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, edlora_file=None):
-        return valid("edlora_file", edlora_file, EDLORA_KIND)
+        return valid("edlora_file", edlora_file, LORAS)
 
     @classmethod
     def fingerprint_inputs(cls, edlora_file=None, **_):
-        return stamp([edlora_file], EDLORA_KIND)
+        return stamp([edlora_file], LORAS)
 
     @classmethod
     def execute(cls, edlora_file, file_name) -> io.NodeOutput:

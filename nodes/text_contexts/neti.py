@@ -5,7 +5,7 @@ from functools import lru_cache
 import torch
 
 from ...kernels.word_mapper import HIDDEN, mapped_word
-from ..files.model_files import path_of
+from ..files.model_files import EMBEDDINGS, path_of
 from ..files.safe_files import read_contents
 from ..host.attach import attach
 from ..host.bare_unet import on_bare_unet
@@ -14,7 +14,6 @@ from ..host.clip_text import check_clip
 from ..host.contexts import FIRST_TIMESTEP
 from ..host.families import family_of
 from ..host.messages import input_error
-from .concept_file import CONCEPT_KIND
 from .concept_words import Word, encoders_of
 from .layer_contexts import LayerContexts
 from .mistaken_words import not_the_kind
@@ -66,7 +65,7 @@ def attach_neti(model, clip, choice, truncation=HIDDEN, word=""):
             f"NeTI files are for SD1.x, with {_LAYERS} cross-attentions; this model is {family_of(model)} with "
             f"{layers}: connect model and clip of an SD1.x checkpoint"
         )
-    path = path_of(choice, CONCEPT_KIND)
+    path = path_of(choice, EMBEDDINGS)
     contents = read_contents(path)
     maker = _maker(contents, path.name, width_of(clip, "l"), truncation)
     own = _part(contents, "cfg", "data").get("placeholder_token")

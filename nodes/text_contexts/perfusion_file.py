@@ -4,10 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
-from ..files.model_files import path_of
+from ..files.model_files import EMBEDDINGS, path_of
 from ..files.safe_files import read_contents
 from ..host.messages import input_error
-from .concept_file import CONCEPT_KIND
 from .mistaken_words import not_the_kind
 
 SIDES = ("to_k", "to_v")
@@ -40,7 +39,7 @@ def read_perfusion(choice, blocks):
 
     Raises ValueError for files that do not fit.
     """
-    path = path_of(choice, CONCEPT_KIND)
+    path = path_of(choice, EMBEDDINGS)
     contents = read_contents(path)
     metric = contents.get("C_inv") if isinstance(contents, dict) else None
     if not isinstance(metric, torch.Tensor):

@@ -3,15 +3,14 @@
 from comfy_api.latest import io
 
 from .. import schema
-from ..files.model_files import choices, file_names, stamp, valid
-from .concept_file import CONCEPT_KIND
+from ..files.model_files import EMBEDDINGS, stamp, valid
+from ..widgets import file_input
 from .perfusion import LOCKS, Gate, attach_perfusion
 
 
 class PerfusionLoader(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        files = choices(file_names(CONCEPT_KIND), CONCEPT_KIND)
         return schema.Schema(
             node_id="PersonalizationPerfusionLoader",
             display_name="Load Perfusion",
@@ -22,11 +21,10 @@ class PerfusionLoader(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The checkpoint that the file was trained on, SD1.5 or SD2.1."),
                 io.Clip.Input("clip", tooltip="Its text encoder; it learns the word."),
-                io.Combo.Input(
+                file_input(
                     "perfusion_file",
-                    options=files,
-                    default=files[0],
-                    tooltip="A file of either published trainer (.ckpt or .pt), in models/embeddings.",
+                    "A file of either published trainer (.ckpt or .pt), in models/embeddings.",
+                    EMBEDDINGS,
                 ),
                 io.String.Input(
                     "word",
@@ -75,11 +73,11 @@ class PerfusionLoader(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, perfusion_file=None):
-        return valid("perfusion_file", perfusion_file, CONCEPT_KIND)
+        return valid("perfusion_file", perfusion_file, EMBEDDINGS)
 
     @classmethod
     def fingerprint_inputs(cls, perfusion_file=None, **_):
-        return stamp([perfusion_file], CONCEPT_KIND)
+        return stamp([perfusion_file], EMBEDDINGS)
 
     @classmethod
     @schema.within_limits()

@@ -3,14 +3,14 @@
 import torch
 
 from ...kernels.stage_rows import stage_rows
-from ..files.model_files import path_of
+from ..files.model_files import EMBEDDINGS, path_of
 from ..files.safe_files import read_contents
 from ..host.attach import attach
 from ..host.bare_unet import on_bare_unet
 from ..host.blocks import unet_of
 from ..host.clip_text import check_clip
 from ..host.messages import input_error
-from .concept_file import CONCEPT_KIND, Vectors
+from .concept_file import Vectors
 from .concept_words import Word
 from .layer_contexts import LayerContexts
 from .mistaken_words import not_the_kind
@@ -34,7 +34,7 @@ def attach_prospect(model, clip, choice, word=""):
     """
     unet_of(model, _KIND)
     check_clip(clip)
-    path = path_of(choice, CONCEPT_KIND)
+    path = path_of(choice, EMBEDDINGS)
     name = entered_word(word, path.name) or file_word(path.stem)
     rows = _rows(read_contents(path), path.name)
     words = []

@@ -3,18 +3,13 @@
 from comfy_api.latest import io
 
 from .. import schema
-from ..files.model_files import choices, file_names, stamp, valid
-from .concept_file import CONCEPT_KIND
+from ..files.model_files import EMBEDDINGS, stamp, valid
+from ..widgets import file_input
 from .neti import attach_neti
 from .prospect import attach_prospect
 
 _CATEGORY = "personalization/words"
 _WORD = "What the concept is called in prompts; empty: "
-
-
-def _file(name, tooltip):
-    files = choices(file_names(CONCEPT_KIND), CONCEPT_KIND)
-    return io.Combo.Input(name, options=files, default=files[0], tooltip=tooltip)
 
 
 def _outputs():
@@ -38,7 +33,9 @@ class ProSpectLoader(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="An SD1.x checkpoint, the family that these files are made for."),
                 io.Clip.Input("clip", tooltip="Its text encoder; it learns the word."),
-                _file("prospect_file", "embeddings.pt or embeddings_gs-<step>.pt, in models/embeddings."),
+                file_input(
+                    "prospect_file", "embeddings.pt or embeddings_gs-<step>.pt, in models/embeddings.", EMBEDDINGS
+                ),
                 io.String.Input("word", default="", tooltip=f"{_WORD}<name of the file>."),
             ],
             outputs=_outputs(),
@@ -46,11 +43,11 @@ class ProSpectLoader(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, prospect_file=None):
-        return valid("prospect_file", prospect_file, CONCEPT_KIND)
+        return valid("prospect_file", prospect_file, EMBEDDINGS)
 
     @classmethod
     def fingerprint_inputs(cls, prospect_file=None, **_):
-        return stamp([prospect_file], CONCEPT_KIND)
+        return stamp([prospect_file], EMBEDDINGS)
 
     @classmethod
     def execute(cls, model, clip, prospect_file, word) -> io.NodeOutput:
@@ -70,7 +67,7 @@ class NeTILoader(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="An SD1.x checkpoint, the family that these files are made for."),
                 io.Clip.Input("clip", tooltip="Its text encoder; it learns the word, and runs at every step."),
-                _file("mapper_file", "mapper-steps-N.pt or mapper-final.pt, in models/embeddings."),
+                file_input("mapper_file", "mapper-steps-N.pt or mapper-final.pt, in models/embeddings.", EMBEDDINGS),
                 io.Int.Input(
                     "truncation",
                     default=128,
@@ -85,11 +82,11 @@ class NeTILoader(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, mapper_file=None):
-        return valid("mapper_file", mapper_file, CONCEPT_KIND)
+        return valid("mapper_file", mapper_file, EMBEDDINGS)
 
     @classmethod
     def fingerprint_inputs(cls, mapper_file=None, **_):
-        return stamp([mapper_file], CONCEPT_KIND)
+        return stamp([mapper_file], EMBEDDINGS)
 
     @classmethod
     @schema.within_limits()

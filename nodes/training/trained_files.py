@@ -7,13 +7,12 @@ import comfy.sd
 import torch
 
 from ..files.lora_names import PART_NAMES
+from ..files.model_files import EMBEDDINGS, LORAS
 from ..files.new_files import in_folder
 from ..text_contexts.concept_words import Word
 from ..text_contexts.edlora import attach_edlora
-from ..text_contexts.edlora_file import EDLORA_KIND
 from ..text_contexts.taught_clip import taught_clip
 
-WORDS_KIND = "embeddings"
 # Under this name a file says in its metadata which training wrote it.
 TRAINED_BY = "training"
 # The names of a LoRA's parts in files of kohya's kind: of a family of two text encoders, and of one.
@@ -26,16 +25,16 @@ def files_of(learned, kind, stem):
     kind: "words", "LoRA" or "ED-LoRA"; stem: the name that the user entered, without an ending.
     """
     if kind == "ED-LoRA":
-        return {in_folder(EDLORA_KIND, f"{stem}.safetensors"): edlora_tensors(learned)}
+        return {in_folder(LORAS, f"{stem}.safetensors"): edlora_tensors(learned)}
     rows = {name: word_tensors(own) for name, own in learned.words.items()}
     found = {}
     if kind == "LoRA":
-        found[in_folder("loras", f"{stem}.safetensors")] = lora_tensors(learned)
+        found[in_folder(LORAS, f"{stem}.safetensors")] = lora_tensors(learned)
     if rows:
-        found[in_folder(WORDS_KIND, f"{stem}.safetensors")] = _in_order(list(rows.values()))
+        found[in_folder(EMBEDDINGS, f"{stem}.safetensors")] = _in_order(list(rows.values()))
     if len(rows) > 1:
         for part, tensors in zip(_apart(rows), rows.values(), strict=True):
-            found[in_folder(WORDS_KIND, f"{stem}_{part}.safetensors")] = tensors
+            found[in_folder(EMBEDDINGS, f"{stem}_{part}.safetensors")] = tensors
     return found
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..files.model_files import path_of
+from ..files.model_files import LORAS, path_of
 from ..files.safe_files import read_contents
 from ..files.told_kinds import KINDS, kind_of
 from ..host.families import CONTEXT_WIDTHS
@@ -12,7 +12,6 @@ from ..host.messages import input_error
 from ..text_contexts.concept_file import Vectors
 from ..text_contexts.taught_clip import own_word
 
-DELTA_KIND = "loras"
 _LDM = "model.diffusion_model."
 
 
@@ -33,7 +32,7 @@ def read_custom_diffusion(choice, names, shapes):
     names: {name of a weight or bias in diffusers: the host's key}; shapes: {key: its shape}. Raises ValueError for
     files of another kind or family.
     """
-    path = path_of(choice, DELTA_KIND)
+    path = path_of(choice, LORAS)
     contents = read_contents(path)
     file = path.name
     if kind_of(contents) != "Custom Diffusion":

@@ -2,13 +2,12 @@
 
 import re
 
-from ..files.model_files import path_of
+from ..files.model_files import LORAS, path_of
 from ..files.safe_files import read_tensors
 from ..files.told_kinds import KINDS, kind_of
 from ..host.families import CONTEXT_WIDTHS
 from ..host.messages import input_error
 
-KRONA_KIND = "loras"
 _KEY = re.compile(r"^(?:unet\.)?(.+?)(?:\.processor\.(to_q|to_k|to_v|to_out)_lora|\.lora_layer)\.(down|up)\.weight$")
 _TEXT = re.compile(r"^(?:text_encoder(?:_2)?|te\d?)[._]")
 
@@ -19,7 +18,7 @@ def read_krona(choice, shapes):
     shapes: {diffusers name of a layer: (outputs, inputs)} of the UNet. Raises ValueError for other files, and for
     factors that fit the layers no better than a LoRA's halves would.
     """
-    path = path_of(choice, KRONA_KIND)
+    path = path_of(choice, LORAS)
     tensors, _ = read_tensors(path)
     halves = _halves(tensors, path.name)
     if all(_is_lora(shapes.get(name), pair) for name, pair in halves.items()):

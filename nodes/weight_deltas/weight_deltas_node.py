@@ -3,18 +3,12 @@
 from comfy_api.latest import io
 
 from .. import schema
-from ..files.model_files import choices, file_names, stamp, valid
+from ..files.model_files import LORAS, stamp, valid
+from ..widgets import file_input
 from .custom_diffusion import attach_custom_diffusion
-from .custom_diffusion_file import DELTA_KIND
 from .krona import attach_krona
-from .krona_file import KRONA_KIND
 
 _CATEGORY = "personalization/words"
-
-
-def _file(name, tooltip):
-    files = choices(file_names(DELTA_KIND), DELTA_KIND)
-    return io.Combo.Input(name, options=files, default=files[0], tooltip=tooltip)
 
 
 class KronALoader(io.ComfyNode):
@@ -29,7 +23,7 @@ class KronALoader(io.ComfyNode):
             search_aliases=["KronA", "DiffuseKronA", "Kronecker adapter", "LoRA"],
             inputs=[
                 io.Model.Input("model", tooltip="The family that the file was trained on: SD1.5, SD2.1 or SDXL."),
-                _file("krona_file", "A pytorch_lora_weights.safetensors of DiffuseKronA, in models/loras."),
+                file_input("krona_file", "A pytorch_lora_weights.safetensors of DiffuseKronA, in models/loras.", LORAS),
                 io.Float.Input(
                     "strength",
                     default=1.0,
@@ -47,11 +41,11 @@ class KronALoader(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, krona_file=None):
-        return valid("krona_file", krona_file, KRONA_KIND)
+        return valid("krona_file", krona_file, LORAS)
 
     @classmethod
     def fingerprint_inputs(cls, krona_file=None, **_):
-        return stamp([krona_file], KRONA_KIND)
+        return stamp([krona_file], LORAS)
 
     @classmethod
     @schema.within_limits()
@@ -72,9 +66,10 @@ class CustomDiffusionLoader(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The checkpoint to change; LoRAs go before or after."),
                 io.Clip.Input("clip", tooltip="Its text encoder; it learns the words."),
-                _file(
+                file_input(
                     "delta_file",
                     "delta.bin, delta_epoch=*.ckpt, pytorch_custom_diffusion_weights.bin, in models/loras.",
+                    LORAS,
                 ),
                 io.Float.Input(
                     "strength",
@@ -105,11 +100,11 @@ class CustomDiffusionLoader(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, delta_file=None):
-        return valid("delta_file", delta_file, DELTA_KIND)
+        return valid("delta_file", delta_file, LORAS)
 
     @classmethod
     def fingerprint_inputs(cls, delta_file=None, **_):
-        return stamp([delta_file], DELTA_KIND)
+        return stamp([delta_file], LORAS)
 
     @classmethod
     @schema.within_limits()
