@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from einops import rearrange
 
 from .image_projection import ProjectionSizes, perceived, resampler_shapes, resampler_sizes
+from .named_weights import below, layer_norm, linear_shapes, matrix_shape, norm_shapes
 
 # What face recognition networks give.
 EMBEDDING = 512
 PERCEIVER = "perceiver_resampler."
-_EPS = 1e-5
 
 
 @dataclass(frozen=True)
@@ -39,21 +39,20 @@ def face_sizes(shapes, width):
     """
     if "proj.0.weight" not in shapes or "proj.2.weight" not in shapes or "norm.weight" not in shapes:
         return None
-    (rows, hidden), (_, embed) = (_matrix(shapes, f"proj.{number}.weight") for number in (2, 0))
+    (rows, hidden), (_, embed) = (matrix_shape(shapes, f"proj.{number}.weight") for number in (2, 0))
     if rows % width:
         raise ValueError(f"proj.2.weight has {rows} rows, which is not a multiple of the token width {width}")
     if embed != EMBEDDING:
         raise ValueError(f"proj.0.weight reads {embed} numbers, the embedding of a face has {EMBEDDING}")
-    found = _perceiver_sizes(_below(shapes, PERCEIVER), width)
+    found = _perceiver_sizes(below(shapes, PERCEIVER), width)
     return FaceSizes("faceid-plus" if found else "faceid", rows // width, width, hidden, found)
 
 
 def face_shapes(sizes):
     """{name: shape} of every tensor that the projection reads."""
     rows = sizes.tokens * sizes.width
-    shapes = {"proj.0.weight": (sizes.hidden, EMBEDDING), "proj.0.bias": (sizes.hidden,)}
-    shapes |= {"proj.2.weight": (rows, sizes.hidden), "proj.2.bias": (rows,)}
-    shapes |= {"norm.weight": (sizes.width,), "norm.bias": (sizes.width,)}
+    shapes = linear_shapes("proj.0", sizes.hidden, EMBEDDING) | linear_shapes("proj.2", rows, sizes.hidden)
+    shapes |= norm_shapes("norm", sizes.width)
     if sizes.perceiver:
         shapes |= {f"{PERCEIVER}{name}": shape for name, shape in resampler_shapes(sizes.perceiver).items()}
     return shapes
@@ -63,12 +62,12 @@ def face_tokens(embeddings, weights, width):
     """layernorm(W2 gelu(W0 e + b0) + b2) cut into T tokens: (m, T, D) float32 of embeddings (m, 512); D is `width`."""
     inner = F.gelu(F.linear(embeddings.float(), weights["proj.0.weight"].float(), weights["proj.0.bias"].float()))
     tokens = F.linear(inner, weights["proj.2.weight"].float(), weights["proj.2.bias"].float())
-    return _norm(rearrange(tokens, "m (t d) -> m t d", d=width), weights, "norm")
+    return layer_norm(rearrange(tokens, "m (t d) -> m t d", d=width), weights, "norm")
 
 
 def seen_tokens(tokens, hidden, weights):
     """What a face's tokens (m, T, D) gather from the hidden states (m, t, E) of its picture: (m, T, D) float32."""
-    return perceived(tokens, hidden.float(), _as_float(_below(weights, PERCEIVER)))
+    return perceived(tokens, hidden.float(), _as_float(below(weights, PERCEIVER)))
 
 
 def _perceiver_sizes(shapes, width):
@@ -85,19 +84,5 @@ def _perceiver_sizes(shapes, width):
     return sizes
 
 
-def _below(named, prefix):
-    return {name.removeprefix(prefix): value for name, value in named.items() if name.startswith(prefix)}
-
-
 def _as_float(weights):
     return {name: t.float() for name, t in weights.items()}
-
-
-def _norm(x, weights, name):
-    return F.layer_norm(x, x.shape[-1:], weights[f"{name}.weight"].float(), weights[f"{name}.bias"].float(), _EPS)
-
-
-def _matrix(shapes, name):
-    if len(shapes[name]) != 2:
-        raise ValueError(f"{name} has the shape {list(shapes[name])}, which is not a matrix")
-    return shapes[name]

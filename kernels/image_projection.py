@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 
+from .named_weights import layer_norm, linear_shapes, matrix_shape, norm_shapes
+
 # Width of a head in the Resampler; how many heads there are follows from the shapes.
 HEAD = 64
 # "full-face" keeps one token per patch and one for the class: ViT at 224 pixels and 14 x 14 patches.
 FULL_TOKENS = 257
-_EPS = 1e-5
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,14 @@ def projection_sizes(shapes, width):
     KeyError names a tensor that is missing for it, ValueError says what does not fit; None: no variant has such names.
     """
     if "proj.weight" in shapes:
-        rows, embed = _matrix(shapes, "proj.weight")
+        rows, embed = matrix_shape(shapes, "proj.weight")
         if rows % width:
             raise ValueError(f"proj.weight has {rows} rows, which is not a multiple of the token width {width}")
         return ProjectionSizes("base", rows // width, width, embed)
     if "latents" in shapes:
         return resampler_sizes(shapes, width)
     if "proj.3.weight" in shapes:
-        hidden, embed = _matrix(shapes, "proj.0.weight")
+        hidden, embed = matrix_shape(shapes, "proj.0.weight")
         return ProjectionSizes("full-face", FULL_TOKENS, width, embed, hidden=hidden)
     return None
 
@@ -54,11 +55,11 @@ def resampler_sizes(shapes, width):
 
     KeyError and ValueError as above.
     """
-    dim, embed = _matrix(shapes, "proj_in.weight")
-    inner = _matrix(shapes, "layers.0.0.to_q.weight")[0]
+    dim, embed = matrix_shape(shapes, "proj_in.weight")
+    inner = matrix_shape(shapes, "layers.0.0.to_q.weight")[0]
     if inner % HEAD:
         raise ValueError(f"layers.0.0.to_q.weight has {inner} rows, which is not a multiple of the head width {HEAD}")
-    hidden = _matrix(shapes, "layers.0.1.1.weight")[0]
+    hidden = matrix_shape(shapes, "layers.0.1.1.weight")[0]
     depth = len({name.split(".")[1] for name in shapes if name.startswith("layers.")})
     queries = shapes.get("latents", ())
     return ProjectionSizes("plus", queries[1] if len(queries) == 3 else 0, width, embed, dim, inner, hidden, depth)
@@ -67,22 +68,22 @@ def resampler_sizes(shapes, width):
 def projection_shapes(sizes):
     """{name: shape} of every tensor that the projection reads."""
     if sizes.variant == "base":
-        return _linear_shapes("proj", sizes.tokens * sizes.width, sizes.embed) | _norm_shapes("norm", sizes.width)
+        return linear_shapes("proj", sizes.tokens * sizes.width, sizes.embed) | norm_shapes("norm", sizes.width)
     if sizes.variant == "full-face":
-        shapes = _linear_shapes("proj.0", sizes.hidden, sizes.embed)
-        return shapes | _linear_shapes("proj.2", sizes.width, sizes.hidden) | _norm_shapes("proj.3", sizes.width)
+        shapes = linear_shapes("proj.0", sizes.hidden, sizes.embed)
+        return shapes | linear_shapes("proj.2", sizes.width, sizes.hidden) | norm_shapes("proj.3", sizes.width)
     return {"latents": (1, sizes.tokens, sizes.dim)} | resampler_shapes(sizes)
 
 
 def resampler_shapes(sizes):
     """The same of a Resampler whose queries are given to it."""
     dim = sizes.dim
-    shapes = _linear_shapes("proj_in", dim, sizes.embed)
-    shapes |= _linear_shapes("proj_out", sizes.width, dim) | _norm_shapes("norm_out", sizes.width)
+    shapes = linear_shapes("proj_in", dim, sizes.embed)
+    shapes |= linear_shapes("proj_out", sizes.width, dim) | norm_shapes("norm_out", sizes.width)
     for layer in range(sizes.depth):
         name = f"layers.{layer}"
         for norm in ("0.norm1", "0.norm2", "1.0"):
-            shapes |= _norm_shapes(f"{name}.{norm}", dim)
+            shapes |= norm_shapes(f"{name}.{norm}", dim)
         shapes[f"{name}.0.to_q.weight"] = (sizes.inner, dim)
         shapes[f"{name}.0.to_kv.weight"] = (2 * sizes.inner, dim)
         shapes[f"{name}.0.to_out.weight"] = (dim, sizes.inner)
@@ -107,13 +108,13 @@ def image_tokens(embeds, weights, sizes):
 def projected(embeds, weights, width):
     """layernorm(W e + b) with W e + b cut into T tokens: (m, T, D) of embeds (m, E); D is `width`."""
     tokens = rearrange(_linear(embeds, weights, "proj"), "m (t d) -> m t d", d=width)
-    return _norm(tokens, weights, "norm")
+    return layer_norm(tokens, weights, "norm")
 
 
 def transformed(hidden, weights):
     """layernorm(W2 gelu(W0 x + b0) + b2) of each token by itself: (m, t, D) of hidden states (m, t, E)."""
     inner = F.gelu(_linear(hidden, weights, "proj.0"))
-    return _norm(_linear(inner, weights, "proj.2"), weights, "proj.3")
+    return layer_norm(_linear(inner, weights, "proj.2"), weights, "proj.3")
 
 
 def resampled(hidden, weights):
@@ -130,16 +131,16 @@ def perceived(latents, hidden, weights):
     layer = 0
     while f"layers.{layer}.0.to_q.weight" in weights:
         latents = latents + _gathered(x, latents, weights, f"layers.{layer}.0")
-        inner = F.gelu(_linear(_norm(latents, weights, f"layers.{layer}.1.0"), weights, f"layers.{layer}.1.1"))
+        inner = F.gelu(_linear(layer_norm(latents, weights, f"layers.{layer}.1.0"), weights, f"layers.{layer}.1.1"))
         latents = latents + _linear(inner, weights, f"layers.{layer}.1.3")
         layer += 1
-    return _norm(_linear(latents, weights, "proj_out"), weights, "norm_out")
+    return layer_norm(_linear(latents, weights, "proj_out"), weights, "norm_out")
 
 
 def _gathered(x, latents, weights, name):
     """W_out softmax(q kT / sqrt(d)) v, q of norm2(l), k and v of both norm1(x) and norm2(l); l (m, T, dim)."""
-    latents = _norm(latents, weights, f"{name}.norm2")
-    both = torch.cat([_norm(x, weights, f"{name}.norm1"), latents], dim=1)
+    latents = layer_norm(latents, weights, f"{name}.norm2")
+    both = torch.cat([layer_norm(x, weights, f"{name}.norm1"), latents], dim=1)
     q = rearrange(_linear(latents, weights, f"{name}.to_q"), "m t (h d) -> m h t d", d=HEAD)
     k, v = rearrange(_linear(both, weights, f"{name}.to_kv"), "m t (two h d) -> two m h t d", two=2, d=HEAD)
     out = rearrange(F.scaled_dot_product_attention(q, k, v), "m h t d -> m t (h d)")
@@ -148,21 +149,3 @@ def _gathered(x, latents, weights, name):
 
 def _linear(x, weights, name):
     return F.linear(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
-
-
-def _norm(x, weights, name):
-    return F.layer_norm(x, x.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"], _EPS)
-
-
-def _matrix(shapes, name):
-    if len(shapes[name]) != 2:
-        raise ValueError(f"{name} has the shape {list(shapes[name])}, which is not a matrix")
-    return shapes[name]
-
-
-def _linear_shapes(name, out, inner):
-    return {f"{name}.weight": (out, inner), f"{name}.bias": (out,)}
-
-
-def _norm_shapes(name, width):
-    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}

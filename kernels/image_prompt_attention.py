@@ -4,8 +4,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 
-# Stands for the logarithm of 0: below every map, and still a number where all regions are empty.
-_NEVER = -1e30
+from .object_shares import NEVER
 
 
 def text_gate(text, vector):
@@ -70,7 +69,7 @@ def image_probabilities(q, k, *, heads, lengths=None, joint=False, log_regions=N
     if not joint:
         return _of_each(logits, lengths, lambda part: part.softmax(-1))
     if log_regions is not None:
-        logits = logits + _for_tokens(log_regions.mT[:, :, None].clamp(min=_NEVER), lengths)
+        logits = logits + _for_tokens(log_regions.mT[:, :, None].clamp(min=NEVER), lengths)
     return logits.softmax(-1)
 
 

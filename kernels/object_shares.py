@@ -5,7 +5,7 @@ import math
 import torch
 
 # Stands for the logarithm of 0: below every map, and still a number where all regions are empty.
-_NEVER = -1e30
+NEVER = -1e30
 
 
 def object_maps(q, phrase_k, counts, *, heads):
@@ -35,7 +35,7 @@ def merge_weights(log_maps, *, power=1.0, regions=None):
     log_shares = power * log_maps.float()
     if regions is None:
         return log_shares.softmax(1)
-    return (log_shares + regions.log().clamp(min=_NEVER)).softmax(1) * regions.amax(0)
+    return (log_shares + regions.log().clamp(min=NEVER)).softmax(1) * regions.amax(0)
 
 
 def object_shares(q, phrase_k, counts, *, heads, power=1.0, regions=None):
@@ -52,7 +52,7 @@ def object_shares(q, phrase_k, counts, *, heads, power=1.0, regions=None):
         sizes = torch.tensor([count for count in counts for _ in range(count)], device=q.device)
         found = found - sizes.log()[:, None, None]
     if regions is not None:
-        found = found + _of_tokens(regions.log().clamp(min=_NEVER), counts)[:, None]
+        found = found + _of_tokens(regions.log().clamp(min=NEVER), counts)[:, None]
     of_tokens = found.flatten(0, 1).softmax(0).unflatten(0, (heads, -1))
     if equal:
         shares = of_tokens.unflatten(1, (len(counts), -1)).sum((0, 2))

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 
 from .face_projection import FaceSizes, face_shapes, face_sizes, face_tokens, seen_tokens
 from .image_projection import ProjectionSizes, resampled, resampler_shapes, resampler_sizes
+from .named_weights import below, layer_norm, linear_shapes, norm_shapes
 
 GROUND, PLACES, BODY = "bg_embed", "pos_embed", "resample."
-_EPS = 1e-5
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def story_sizes(shapes, width):
     if face is None or face.perceiver is None:
         raise KeyError("proj.0.weight" if face is None else "perceiver_resampler.proj_in.weight")
     try:
-        body = resampler_sizes(_below(shapes, BODY), width)
+        body = resampler_sizes(below(shapes, BODY), width)
     except KeyError as error:
         raise KeyError(f"{BODY}{error.args[0]}") from error
     except ValueError as error:
@@ -62,8 +62,7 @@ def story_shapes(sizes):
     width, body = sizes.width, {"latents": (1, sizes.body.tokens, sizes.body.dim)} | resampler_shapes(sizes.body)
     shapes = face_shapes(sizes.face) | {f"{BODY}{name}": shape for name, shape in body.items()}
     shapes |= {GROUND: (1, sizes.ground, width), PLACES: (sizes.people, sizes.tokens, width)}
-    shapes |= {"proj_out.weight": (width, width), "proj_out.bias": (width,)}
-    return shapes | {"norm_out.weight": (width,), "norm_out.bias": (width,)}
+    return shapes | linear_shapes("proj_out", width, width) | norm_shapes("norm_out", width)
 
 
 def person_tokens(embeddings, face, body, weights, width):
@@ -73,7 +72,7 @@ def person_tokens(embeddings, face, body, weights, width):
     """
     named = face_tokens(embeddings, weights, width)
     named = named + seen_tokens(named, face, weights)
-    whole = resampled(body.float(), {name: t.float() for name, t in _below(weights, BODY).items()})
+    whole = resampled(body.float(), {name: t.float() for name, t in below(weights, BODY).items()})
     return torch.cat([named, whole], 1)
 
 
@@ -81,14 +80,9 @@ def placed_tokens(tokens, place, weights):
     """layernorm(W_out c + b_out) + c with c = tokens (m, T, D) + the embedding of a place."""
     placed = tokens + weights[PLACES][place].float()
     out = F.linear(placed, weights["proj_out.weight"].float(), weights["proj_out.bias"].float())
-    scale, shift = (weights[f"norm_out.{name}"].float() for name in ("weight", "bias"))
-    return F.layer_norm(out, out.shape[-1:], scale, shift, _EPS) + placed
+    return layer_norm(out, weights, "norm_out") + placed
 
 
 def ground_tokens(weights):
     """The tokens (T, D) float32 of the ground."""
     return weights[GROUND][0].float()
-
-
-def _below(named, prefix):
-    return {name.removeprefix(prefix): value for name, value in named.items() if name.startswith(prefix)}

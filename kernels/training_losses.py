@@ -3,6 +3,9 @@
 import torch
 import torch.nn.functional as F
 
+# How late noise around the subject falls to 0 (MagicTailor, arXiv 2410.13370).
+GAMMA = 32
+
 
 def masked_by_picture(out, target, masks):
     """mean over all elements of ((out - target) * m)^2 for each picture: (b,) float32.
@@ -37,13 +40,13 @@ def moved_average(average, learned, decay):
     return {name: decay * average[name] + (1 - decay) * tensor for name, tensor in learned.items()}
 
 
-def degraded(pixels, masks, noise, step, steps, alpha=0.5, gamma=32):
-    """Pictures that are noisy outside of their masks: p + w * noise there, w = alpha (1 - ((step + 1) / steps)^gamma).
+def degraded(pixels, masks, noise, step, steps, alpha=0.5):
+    """Pictures that are noisy outside of their masks: p + w * noise there, w = alpha (1 - ((step + 1) / steps)^GAMMA).
 
     pixels and noise (b, C, H, W), pixels in -1..1 as what comes back; masks (b, 1, H, W). Almost all of a training w is
     alpha; it falls to 0 in its last tenth.
     """
-    weight = alpha * (1 - ((step + 1) / steps) ** gamma)
+    weight = alpha * (1 - ((step + 1) / steps) ** GAMMA)
     noisy = (pixels + weight * noise).clamp(-1, 1)
     return pixels * masks + noisy * (1 - masks)
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ..named_weights import linear_shapes, norm_shapes
 from .prompts import TOKENS
 from .swin import WINDOW, count
 
@@ -42,38 +43,31 @@ def npnet_sizes(shapes):
 def npnet_shapes(sizes):
     """{name: shape} of every tensor that the network reads."""
     shapes = {"alpha": (1,), "beta": (1,)}
-    shapes |= _linear("embeeding.linear", 2 * CHANNELS, sizes.prompt * TOKENS)
-    shapes |= _linear("unet_embedding.upconv", CHANNELS, WINDOW, 1, 1)
-    shapes |= _linear("unet_embedding.downconv", 3, CHANNELS, 1, 1)
+    shapes |= linear_shapes("embeeding.linear", 2 * CHANNELS, sizes.prompt * TOKENS)
+    shapes |= linear_shapes("unet_embedding.upconv", CHANNELS, WINDOW, 1, 1)
+    shapes |= linear_shapes("unet_embedding.downconv", 3, CHANNELS, 1, 1)
     shapes |= {f"unet_embedding.swin.{name}": shape for name, shape in _swin(sizes).items()}
     side = 2 * sizes.side
     for mlp, hidden in (("mlp1", sizes.vectors), ("mlp2", sizes.vectors), ("mlp4", sizes.values)):
-        shapes |= _linear(f"unet_svd.{mlp}.0", hidden, side) | _linear(f"unet_svd.{mlp}.2", side, hidden)
-    shapes |= _linear("unet_svd.mlp3.0", side, side) | _linear("unet_svd.attention.proj", side, side)
+        shapes |= linear_shapes(f"unet_svd.{mlp}.0", hidden, side) | linear_shapes(f"unet_svd.{mlp}.2", side, hidden)
+    shapes |= linear_shapes("unet_svd.mlp3.0", side, side) | linear_shapes("unet_svd.attention.proj", side, side)
     shapes["unet_svd.attention.qkv.weight"] = (3 * side, side)
     return shapes
 
 
 def _swin(sizes):
-    shapes = _linear("patch_embed.proj", sizes.width, 3, PATCH, PATCH) | _norm("patch_embed.norm", sizes.width)
+    shapes = linear_shapes("patch_embed.proj", sizes.width, 3, PATCH, PATCH)
+    shapes |= norm_shapes("patch_embed.norm", sizes.width)
     width = sizes.width
     for stage, (depth, heads) in enumerate(zip(sizes.depths, sizes.heads, strict=True)):
         if stage > 0:
-            shapes |= _norm(f"layers.{stage}.downsample.norm", 4 * width)
+            shapes |= norm_shapes(f"layers.{stage}.downsample.norm", 4 * width)
             shapes[f"layers.{stage}.downsample.reduction.weight"] = (2 * width, 4 * width)
             width *= 2
         for block in range(depth):
             name = f"layers.{stage}.blocks.{block}"
-            shapes |= _norm(f"{name}.norm1", width) | _norm(f"{name}.norm2", width)
+            shapes |= norm_shapes(f"{name}.norm1", width) | norm_shapes(f"{name}.norm2", width)
             shapes[f"{name}.attn.relative_position_bias_table"] = ((2 * WINDOW - 1) ** 2, heads)
-            shapes |= _linear(f"{name}.attn.qkv", 3 * width, width) | _linear(f"{name}.attn.proj", width, width)
-            shapes |= _linear(f"{name}.mlp.fc1", 4 * width, width) | _linear(f"{name}.mlp.fc2", width, 4 * width)
-    return shapes | _norm("norm", width)
-
-
-def _linear(name, out, *inner):
-    return {f"{name}.weight": (out, *inner), f"{name}.bias": (out,)}
-
-
-def _norm(name, width):
-    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+            for layer, out, inner in (("attn.qkv", 3, 1), ("attn.proj", 1, 1), ("mlp.fc1", 4, 1), ("mlp.fc2", 1, 4)):
+                shapes |= linear_shapes(f"{name}.{layer}", out * width, inner * width)
+    return shapes | norm_shapes("norm", width)

@@ -17,9 +17,11 @@ from ..host.rows import COND, acting_prompt
 from ..host.text_rows import one_text, text_batch, text_rows, tokens_together
 from ..host.unet_inputs import compute_dtype, input_root, processed, unet_inputs
 from ..host.when import timestep_at, timestep_of
-from ..latent_guidance.latent_gradient import differentiable_options, gradient_fits, gradient_of
+from ..latent_guidance.latent_gradient import Guided, differentiable_options, gradient_fits, gradient_of
 from ..latent_guidance.step_bound import held_to_step
 from .guided_steps import GuidedSteps
+
+_GUIDED = Guided("layout guidance", "guidance_weight")
 
 
 class LayoutGuidance:
@@ -111,7 +113,7 @@ class LayoutGuidance:
             def loss_of(keys):
                 return layout_loss(keys.unflatten(0, (many, rows)), reference, factors, foreground)
 
-            return gradient_of(loss_of, seen.k, leaf)
+            return gradient_of(loss_of, seen.k, leaf, _GUIDED)
 
     def _options(self, step, batch, texts):
         rows = len(batch.context) // texts

@@ -1,15 +1,13 @@
 """The texts that stand in the widgets of the graph that is running."""
 
-import sys
-
 from comfy_execution.utils import get_executing_context
+
+from .messages import running_server
 
 
 def texts_of_graph():
     """Texts of its nodes that read text with a CLIP, then those of all others; [] where no server runs one."""
-    # where no server runs (a script, a test) its module must not be loaded
-    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
-    running, context = getattr(server, "prompt_queue", None), get_executing_context()
+    running, context = getattr(running_server(), "prompt_queue", None), get_executing_context()
     if running is None or context is None:
         return []
     # the queue's items: (number, id, graph, ...)

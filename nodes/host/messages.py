@@ -62,6 +62,11 @@ def log_info(message):
     logging.getLogger(__name__).info("%s", plain(message))
 
 
+def running_server():
+    """The host's server; None where none runs (a script, a test), whose module must not be loaded then."""
+    return getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+
+
 def _cut(text, most):
     if len(text) <= most:
         return text
@@ -70,10 +75,7 @@ def _cut(text, most):
 
 
 def _show(message, passing=False):
-    # where no server runs (a script, a test) there is no node to write on, and its module must not be loaded
-    prompt_server = getattr(sys.modules.get("server"), "PromptServer", None)
-    server = getattr(prompt_server, "instance", None)
-    context = get_executing_context()
+    server, context = running_server(), get_executing_context()
     if context is not None and server is not None:
         # two brackets would begin a link of the page's own
         text = re.sub(r"\[(?=\[)", "[ ", plain(message)).translate(_HTML)

@@ -5,13 +5,12 @@ As with sentences, nothing is shown where no server runs; a picture that cannot 
 
 import hashlib
 import io
-import sys
 from pathlib import Path
 
 import folder_paths
 from comfy_execution.utils import get_executing_context
 
-from .messages import log_info
+from .messages import log_info, running_server
 
 
 def running_node():
@@ -22,8 +21,7 @@ def running_node():
 
 def show_picture(picture, node):
     """Shows a PIL picture on a node of the graph that is running; it lasts until the page is loaded again."""
-    prompt_server = getattr(sys.modules.get("server"), "PromptServer", None)
-    server, context = getattr(prompt_server, "instance", None), get_executing_context()
+    server, context = running_server(), get_executing_context()
     if node is None or context is None or server is None:
         return
     name = _written(picture)

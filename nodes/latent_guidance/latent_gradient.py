@@ -49,7 +49,7 @@ class Guided:
     switch: str
 
 
-def gradient_of(loss_of, output, leaf, guided=Guided("layout guidance", "guidance_weight")):
+def gradient_of(loss_of, output, leaf, guided):
     """As `gradient_through`, of a loss on one tensor; ValueError as there."""
     return gradient_through(loss_of, [output], leaf, guided)
 

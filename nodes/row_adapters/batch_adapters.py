@@ -20,8 +20,8 @@ class RowAdapters:
     `models()` belongs into the sampled MODEL's additional models, so that the host loads the adapters with it.
     """
 
-    def __init__(self, base, deltas, dtype=None):
-        """deltas: one Deltas per path, empty ones allowed; dtype: the base's compute dtype if None.
+    def __init__(self, base, deltas):
+        """deltas: one Deltas per path, empty ones allowed.
 
         Raises ValueError for deltas that need a forward of their own: their rows would be wrong without a word.
         """
@@ -30,7 +30,7 @@ class RowAdapters:
                 raise ValueError(f"path {number} cannot share a batch: {', '.join(one.needs_own_forward)}")
         layers = layers_of_model(base)
         names = dict.fromkeys(name for one in deltas for name in one.parts)
-        dtype = dtype or fine(compute_dtype(base.model))
+        dtype = fine(compute_dtype(base.model))
         self.paths = len(deltas)
         self._layers = {
             name: LayerDeltas(layers[name], {i: one.parts.get(name, ()) for i, one in enumerate(deltas, 1)}, dtype)
@@ -38,10 +38,6 @@ class RowAdapters:
         }
         self._shared = shared_inputs(self._layers)
         self._patcher = adapters_patcher(base, self._layers)
-
-    def memory(self):
-        """Bytes of all adapters."""
-        return self._patcher.model_size()
 
     def models(self):
         """The host's handle on the adapters: a list for set_additional_models."""

@@ -5,7 +5,7 @@ import torch
 from support.compare import close, relative
 from support.golden_data import case
 
-from pack.kernels.training_losses import balanced_loss, context_loss, degraded, masked_by_picture, moved_average
+from pack.kernels.training_losses import GAMMA, balanced_loss, context_loss, degraded, masked_by_picture, moved_average
 
 
 def noise(*shape, seed=0):
@@ -56,7 +56,8 @@ def test_the_average_begins_as_a_copy():
 def test_pictures_are_degraded_outside_their_masks(step):
     golden, params = case("training/magic_tailor")
     picture, mask, drawn = (golden[f"degrade/{name}"] for name in ("pixels", "mask", "noise"))
-    found = degraded(picture, mask, drawn, step, params["total_steps"], params["alpha"], params["gamma"])
+    found = degraded(picture, mask, drawn, step, params["total_steps"], params["alpha"])
+    assert params["gamma"] == GAMMA
     assert relative(found, golden[f"degrade/step{step}"]) < 1e-6
 
 

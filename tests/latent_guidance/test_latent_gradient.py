@@ -9,11 +9,14 @@ from support.references import draw
 from pack.nodes.host.calls import clean_options
 from pack.nodes.latent_guidance.latent_gradient import (
     ACTIVATIONS,
+    Guided,
     differentiable_options,
     gradient_fits,
     gradient_of,
     gradient_through,
 )
+
+GUIDED = Guided("layout guidance", "guidance_weight")
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +30,7 @@ def taken(dtype, scale, weight=None):
     leaf = draw(4, 8).requires_grad_(True)
     weight = draw(8, 8, seed=1).to(dtype) if weight is None else weight
     output = leaf.to(dtype) @ weight
-    return gradient_of(lambda found: scale * found.square().sum(), output, leaf)
+    return gradient_of(lambda found: scale * found.square().sum(), output, leaf, GUIDED)
 
 
 def test_in_full_precision_it_is_autograds():
@@ -63,7 +66,7 @@ def test_values_that_are_no_numbers_at_every_scale_are_said():
     leaf = torch.ones(4, 8, requires_grad=True)
     output = leaf.half() @ weight
     with pytest.raises(ValueError, match="NaN or infinite values in float16; start ComfyUI with --fp32-unet"):
-        gradient_of(lambda found: found[:, 1:].sum(), output, leaf)
+        gradient_of(lambda found: found[:, 1:].sum(), output, leaf, GUIDED)
 
 
 @pytest.mark.parametrize("kind", ["sd15", "sdxl"])
@@ -106,10 +109,10 @@ def weighted(output):
 @pytest.mark.parametrize("times", [1, 2])
 def test_half_precision_that_overflows_is_scaled_down(times):
     """1000 * 1000 times the first scale is more than half precision holds; 256 times less is not."""
-    gradient = gradient_of(weighted, *reversed(steep(1000.0, times, 1e-4)))
+    gradient = gradient_of(weighted, *reversed(steep(1000.0, times, 1e-4)), GUIDED)
     torch.testing.assert_close(gradient, 1000.0**times * torch.arange(1.0, 5.0), rtol=2e-3, atol=0)
 
 
 def test_what_overflows_at_every_scale_is_refused():
     with pytest.raises(ValueError, match="NaN or infinite values in float16"):
-        gradient_of(weighted, *reversed(steep(1e4, 4, 0.0)))
+        gradient_of(weighted, *reversed(steep(1e4, 4, 0.0)), GUIDED)
