@@ -6,12 +6,12 @@ from threading import get_ident
 
 import comfy.model_management as mm
 import torch
-from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 
 from ...kernels.attention_map import head_mean_map
 from ...kernels.feature_fusion import fuse
 from ..host.attention import plain_attention
-from ..host.calls import as_written, block_of, grid_of, heads_of, module_of
+from ..host.blocks import residual_layers
+from ..host.calls import block_of, grid_of, heads_of, module_of
 from ..host.partial_pass import PassEnded
 
 
@@ -153,9 +153,7 @@ def rows_ending_at(unet, last, rows):
     behind = unet.output_blocks[last[1] + 1 :]
     handles = []
     try:
-        for layer in (
-            layer for block in behind for layer in map(as_written, as_written(block)) if isinstance(layer, ResBlock)
-        ):
+        for layer in residual_layers(behind):
             handles.append(layer.register_forward_pre_hook(cut_time))
         yield cut
     finally:

@@ -3,7 +3,7 @@
 import re
 
 from comfy.ldm.modules.attention import SpatialTransformer
-from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, UNetModel, Upsample
+from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, ResBlock, UNetModel, Upsample
 
 from .calls import as_written, live_unet
 from .messages import input_error
@@ -115,6 +115,28 @@ def block_layers(unet, name, number):
     """The layers of one block of a UNet ("input", "middle" or "output"), in order of execution."""
     layers = unet.middle_block if name == "middle" else getattr(unet, f"{name}_blocks")[number]
     return [as_written(layer) for layer in as_written(layers)]
+
+
+def holds_features(layer):
+    """Whether a layer is a ResNet or a transformer of a block, not one that changes the resolution."""
+    return isinstance(layer, ResBlock | SpatialTransformer)
+
+
+def residual_layers(blocks):
+    """The ResNets of blocks of a UNet, in order of execution."""
+    layers = (layer for block in blocks for layer in map(as_written, as_written(block)))
+    return [layer for layer in layers if isinstance(layer, ResBlock)]
+
+
+def residual_levels(unet, name):
+    """{(name, number): level} of the blocks of one way ("input" or "output") that hold a ResNet."""
+    found, level = {}, 0
+    for number in range(len(getattr(unet, f"{name}_blocks"))):
+        layers = block_layers(unet, name, number)
+        if any(isinstance(layer, ResBlock) for layer in layers):
+            found[name, number] = level
+        level += any(isinstance(layer, Downsample | Upsample) for layer in layers)
+    return found
 
 
 def _transformer(unet, block):

@@ -2,10 +2,7 @@
 
 from contextlib import contextmanager
 
-from comfy.ldm.modules.attention import SpatialTransformer
-from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, ResBlock, Upsample
-
-from ..host.blocks import block_layers
+from ..host.blocks import block_layers, holds_features, residual_levels
 
 # Variances below this count as it.
 LEAST = 1e-6
@@ -19,7 +16,7 @@ def places_of(unet, amount):
     """
     if amount <= 0:
         return ()
-    down, up = _levels(unet, "input", Downsample), _levels(unet, "output", Upsample)
+    down, up = residual_levels(unet, "input"), residual_levels(unet, "output")
     levels = 1 + max(down.values())
     middle = [("middle", 0)] if unet.middle_block is not None else []
     return (
@@ -27,17 +24,6 @@ def places_of(unet, amount):
         *middle,
         *(place for place, level in up.items() if amount >= 2 * level / levels),
     )
-
-
-def _levels(unet, name, change):
-    """{(name, number): level} of the blocks of one way that hold a ResBlock; a layer of class `change` ends a level."""
-    found, level = {}, 0
-    for number in range(len(getattr(unet, f"{name}_blocks"))):
-        layers = block_layers(unet, name, number)
-        if any(isinstance(layer, ResBlock) for layer in layers):
-            found[name, number] = level
-        level += any(isinstance(layer, change) for layer in layers)
-    return found
 
 
 def moments(output, share):
@@ -62,7 +48,7 @@ def watched(unet, place, look):
     """While it lasts, look(output) sees what a block makes, ahead of what changes its resolution; what it returns, if
     anything, takes the output's place.
     """
-    layer = [one for one in block_layers(unet, *place) if isinstance(one, ResBlock | SpatialTransformer)][-1]
+    layer = [one for one in block_layers(unet, *place) if holds_features(one)][-1]
     handle = layer.register_forward_hook(lambda module, args, output: look(output))
     try:
         yield

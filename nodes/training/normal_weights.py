@@ -11,10 +11,9 @@ from contextlib import contextmanager
 from functools import partial
 
 import torch
-from comfy.ldm.modules.attention import SpatialTransformer
-from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from torch.utils.checkpoint import checkpoint
 
+from ..host.blocks import holds_features
 from ..host.gradients import normal
 from ..host.packed_weights import is_packed, unpacking
 
@@ -89,7 +88,7 @@ def _copied(module, inputs):
 @contextmanager
 def checkpointed(unet, on=True):
     """Inside, the UNet's blocks keep their input alone and compute again what a way back needs."""
-    blocks = [block for block in unet.modules() if on and isinstance(block, ResBlock | SpatialTransformer)]
+    blocks = [block for block in unet.modules() if on and holds_features(block)]
     standing = [block.__dict__.get("forward") for block in blocks]
     for block in blocks:
         block.forward = partial(_again, block.forward)
