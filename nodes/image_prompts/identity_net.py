@@ -39,7 +39,11 @@ class IdentityMember:
     @property
     def passes(self):
         """How often the net sees each row of the batch."""
-        return 1 if self.together else len(self.tokens)
+        return 1 if self.together else len(self.shown(self.tokens))
+
+    def shown(self, several):
+        """Of one thing per person those of the people whom the net sees: not of strength 0, where each has a pass."""
+        return [one for one, strength in zip(several, self.strengths, strict=True) if self.together or strength]
 
     def joined_by(self, later):
         people = ("tokens", "empty", "faces", "strengths", "regions")

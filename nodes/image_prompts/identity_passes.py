@@ -20,6 +20,7 @@ class IdentityPasses:
         self.state = state
         shown = tuple(call.x.shape[-2:])
         self.whole = call.run.latent_size or shown
+        self.rows = [chunk.stop - chunk.start for chunk in call.chunks]
         # the part of the result that each chunk shows
         self.frames = [frame_shown(shown, options, chunk, call.run) for chunk in call.chunks]
 
@@ -32,55 +33,55 @@ class IdentityPasses:
             )
             return {}
         device, dtype, passes = self.net.load_device, self.member.dtype, self.member.passes
+        read = self._kept(self._context, device, dtype, tuple(chunk.role for chunk in self.call.chunks))
+        hint = self._kept(self._hint, device, dtype, tuple(self.frames))
         latent = x[:, : self.net.model.in_channels].to(device, dtype)
         given = {"timesteps": timesteps, "y": y}
         given = {name: None if t is None else _repeated(t.to(device, dtype), passes) for name, t in given.items()}
-        found = self.net.model(
-            x=_repeated(latent, passes), hint=self._hint(device, dtype), context=self._context(device, dtype), **given
-        )
+        found = self.net.model(x=_repeated(latent, passes), hint=hint, context=read, **given)
         return {name: [self._placed(residual).to(x) for residual in values] for name, values in found.items()}
 
-    def _context(self, device, dtype):
-        """The people's tokens as prompts: (rows, 16, D) for each pass, or of all people in one row behind another."""
-        sides = []
-        for chunk in self.call.chunks:
-            tokens = self.member.tokens if chunk.role == COND else self.member.empty
-            each = torch.cat(tokens)[None] if self.member.together else torch.stack(tokens)
-            sides.append(each[:, None].expand(-1, chunk.stop - chunk.start, -1, -1))
-        return torch.cat(sides, 1).flatten(0, 1).to(device, dtype)
-
-    def _hint(self, device, dtype):
-        """The keypoint pictures (rows, 3, H, W) for each pass; one row where all are equal."""
-        key = self.member, tuple(self.frames), device, dtype
+    def _kept(self, make, device, dtype, *of):
+        """What make() gives for such rows, on a device and in a dtype: once a run."""
+        key = make.__name__, self.member, tuple(self.rows), device, dtype, *of
         if key not in self.state:
-            self.state[key] = self._drawn().to(device, dtype)
+            self.state[key] = make().to(device, dtype)
         return self.state[key]
 
-    def _drawn(self):
+    def _context(self):
+        """The people's tokens as prompts: (rows, 16, D) for each pass, or of all people in one row behind another."""
+        sides = []
+        for chunk, rows in zip(self.call.chunks, self.rows, strict=True):
+            tokens = self.member.shown(self.member.tokens if chunk.role == COND else self.member.empty)
+            each = torch.cat(tokens)[None] if self.member.together else torch.stack(tokens)
+            sides.append(each[:, None].expand(-1, rows, -1, -1))
+        return torch.cat(sides, 1).flatten(0, 1)
+
+    def _hint(self):
+        """The keypoint pictures (rows, 3, H, W) for each pass; one row where all are equal."""
         size = pixels_of(self.whole)
-        faces = [face.at(size) for face in self.member.faces]
+        faces = [face.at(size) for face in self.member.shown(self.member.faces)]
         sheets = [keypoint_picture(each, size) for each in ([faces] if self.member.together else [[f] for f in faces])]
-        rows = []
+        found = []
         for sheet in sheets:
             shown = {frame: _cut(sheet, frame) for frame in dict.fromkeys(self.frames)}
             if len(sheets) == 1 and len(shown) == 1:
                 return next(iter(shown.values()))[None].float() / 255
-            for chunk, frame in zip(self.call.chunks, self.frames, strict=True):
-                rows += [shown[frame]] * (chunk.stop - chunk.start)
-        return torch.stack(rows).float() / 255
+            for rows, frame in zip(self.rows, self.frames, strict=True):
+                found += [shown[frame]] * rows
+        return torch.stack(found).float() / 255
 
     def _placed(self, residual):
         """The residuals (passes rows, c, h, w) of all people as one (rows, c, h, w), each in its region."""
         each = residual.unflatten(0, (self.member.passes, -1))
         grid = tuple(residual.shape[-2:])
-        factors = [self._factors(frame, grid).to(each) for frame in self.frames]
-        rows = [chunk.stop - chunk.start for chunk in self.call.chunks]
-        parts = each.split(rows, 1)
+        factors = [self._factors(frame, grid, each) for frame in self.frames]
+        parts = each.split(self.rows, 1)
         return torch.cat([(part * factor[:, None, None]).sum(0) for part, factor in zip(parts, factors, strict=True)])
 
-    def _factors(self, frame, grid):
+    def _factors(self, frame, grid, like):
         """s k_i R_i / max(1, sum of R) at a grid, (passes, h, w) or (passes, 1, 1); of one pass for all s k max R."""
-        key = "factors", self.member, frame, grid
+        key = "factors", self.member, frame, grid, like.device, like.dtype
         if key not in self.state:
             strengths = torch.tensor(self.member.strengths)[:, None, None]
             regions = torch.ones(len(strengths), 1, 1)
@@ -89,8 +90,8 @@ class IdentityPasses:
             if self.member.together:
                 found = strengths.mean(0, keepdim=True) * regions.amax(0, keepdim=True)
             else:
-                found = strengths * regions / regions.sum(0).clamp(min=1)
-            self.state[key] = self.member.strength * found
+                found = torch.stack(self.member.shown(strengths * regions / regions.sum(0).clamp(min=1)))
+            self.state[key] = (self.member.strength * found).to(like)
         return self.state[key]
 
 

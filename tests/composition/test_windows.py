@@ -7,6 +7,7 @@ import torch
 from composition.foreign import by_setter
 from support.compare import differ
 from support.concepts import conducted
+from support.identity import with_instantid
 from support.models import recording, sample, tiny_model
 from support.references import prompt, references, with_references
 from support.thorough import few_of
@@ -62,6 +63,14 @@ def test_masks_belong_to_frames(model, said):
     for parts in ([[0, 1, 2], [3]], [[0, 1], [2, 3]], [[3, 1], [0, 2]]):
         assert differ(picture(windows(parts, said)(ours)), wanted) < 1e-4
         assert torch.equal(latest_record(techniques_of(ours)[0]).end, record.end)
+
+
+def test_people_in_windows_of_several_lengths(monkeypatch):
+    """As the host makes them, which puts the first frame before each window but the first."""
+    ours = with_instantid(tiny_model("sdxl"), monkeypatch)
+    latent = (3, 4, 8, 8)
+    wanted = picture(ours, latent)
+    assert differ(picture(windows([[0, 1], [2]], of_the_host)(ours), latent), wanted) < 1e-4
 
 
 def test_frames_in_overlapping_windows_are_refined_once(model):

@@ -122,6 +122,18 @@ def test_each_person_in_the_own_region(sdxl, monkeypatch):
                 assert differ(parted[..., :3], a[..., :3]) < 1e-5 and differ(parted[..., 5:], b[..., 5:]) < 1e-5
 
 
+def test_a_person_of_strength_0_costs_no_pass(sdxl, watched, monkeypatch):
+    """And holds the own region all the same, so that the other one is as before."""
+    with_one, without = (two_people(strengths=[1.0, strength]) for strength in (1e-6, 0.0))
+    found = []
+    for chain, passes in ((with_one, 2), (without, 1)):
+        watched.calls.clear()
+        model = with_instantid(sdxl, monkeypatch, control_net=watched.net, references=chain)
+        found.append(residuals_of(model, monkeypatch)["middle"][0])
+        assert [len(call.x) for call in watched.calls] == [2 * passes]
+    assert differ(*found) < 1e-5
+
+
 def test_strengths_and_the_scale(sdxl, monkeypatch):
     net = identity_net()
     whole, half, weak = (
