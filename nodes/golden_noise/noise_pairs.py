@@ -39,13 +39,8 @@ def collect_pairs(model, positive, negative, folder, *, seeds, size, settings):
     latent = torch.zeros(
         1, model.model.latent_format.latent_channels, *(math.ceil(side / LATENT_STEP) for side in reversed(size))
     )
-    guidances = settings.guidance, settings.inverse_guidance
-    numbers = torch.tensor([*guidances, settings.steps, *latent.shape], dtype=torch.float64)
     words = digest(prompt).hex()
-    told = digest(numbers, *(c[0] for c in negative))
-    if rest := rest_digest(positive, negative):
-        told = values_digest([told, rest])
-    name = f"pair_{words}_{told.hex()[:8]}"
+    name = f"pair_{words}_{_beside(positive, negative, latent.shape, settings)}"
     write_tensors(folder / f"prompt_{words}.safetensors", {"prompt": taken_apart(prompt)[0].contiguous()})
     progress = comfy.utils.ProgressBar(len(seeds))
     for number in seeds:
@@ -65,6 +60,15 @@ def collect_pairs(model, positive, negative, folder, *, seeds, size, settings):
             write_tensors(path, {"noise": noise, "golden": golden})
         progress.update(1)
     return len(list(folder.glob(f"{name}_*.safetensors")))
+
+
+def _beside(positive, negative, shape, settings):
+    """What tells pairs of one prompt apart, but for their seeds."""
+    numbers = settings.guidance, settings.inverse_guidance, settings.steps, *shape
+    told = digest(torch.tensor(numbers, dtype=torch.float64), *(entry[0] for entry in negative))
+    if rest := rest_digest(positive, negative):
+        told = values_digest([told, rest])
+    return told.hex()[:8]
 
 
 def _prompt_to_keep(positive, negative):

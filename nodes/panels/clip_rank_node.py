@@ -62,7 +62,7 @@ class CLIPRank(io.ComfyNode):
     def execute(cls, clip_vision, images, text, by, clip=None, references=(), reference_images=None) -> io.NodeOutput:
         check_listed("by", by, RANKED_BY)
         lines = [line.strip() for line in text.splitlines() if line.strip()]
-        shown = [reference.image for reference in references if reference.strength]
+        shown = [reference.image for reference in references or () if reference.strength]
         if reference_images is not None:
             shown.append(reference_images)
         return io.NodeOutput(*ranked(clip_vision, images, lines, by, clip, shown))

@@ -13,7 +13,7 @@ from ..host.contexts import Contexts, FixedContexts
 from ..host.layered_prompts import LAYERS, PLAIN, contexts_of
 from ..host.messages import input_error
 from ..host.token_runs import PART_TOKENS, row_of_token, starts_of, tokens_between
-from .whole_words import whole
+from .whole_words import standing_alone
 
 ALIGNED = ("both", "keys", "values")
 SLOT = "{}"
@@ -136,7 +136,7 @@ def _check(concept, class_word, dummy):
 
 def _plain(prompt, concept, class_word):
     """The prompt with the class word in the place of the concept, which other words may hold: dog in dogma."""
-    return whole(concept).sub(lambda _: class_word, prompt)
+    return standing_alone(concept).sub(lambda _: class_word, prompt)
 
 
 def _splice(clip, base_clip, texts, lengths):

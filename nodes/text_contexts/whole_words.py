@@ -5,7 +5,7 @@ import re
 _NO_LETTER_BEFORE, _NO_LETTER_BEHIND = r"(?<![^\W\d_])", r"(?![^\W\d_])"
 
 
-def whole(phrase):
+def standing_alone(phrase):
     """A pattern that finds a phrase where no further letter stands at its letters, in capitals or not."""
     before = _NO_LETTER_BEFORE if phrase[0].isalpha() else ""
     behind = _NO_LETTER_BEHIND if phrase[-1].isalpha() else ""

@@ -2,7 +2,7 @@
 
 import re
 
-from .whole_words import is_ordinary, whole
+from .whole_words import is_ordinary, standing_alone
 
 # What an embedding carries beside its vector, in lists of tokens that other nodes may copy: its rows (S, L, D), the
 # rank of a word that pools, what makes it while sampling, the tokens that keys read in its place, and whose it is.
@@ -70,4 +70,4 @@ class WordTokenizer:
 
 def _pattern(name):
     """A name as a regular expression; one of letters alone is none within another word."""
-    return f"(?i:{whole(name).pattern})" if is_ordinary(name) else re.escape(name)
+    return f"(?i:{standing_alone(name).pattern})" if is_ordinary(name) else re.escape(name)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ..host.messages import warn_user
-from ..text_contexts.whole_words import whole
+from ..text_contexts.whole_words import standing_alone
 from .caption_templates import TEMPLATES
 
 # Where the words stand in a caption.
@@ -62,7 +62,7 @@ def _with_words(caption, words, word):
         return caption.replace(PLACE, words), False
     if word:
         # "sks cat" may stand there as it is
-        own, alone = whole(words), whole(word)
+        own, alone = standing_alone(words), standing_alone(word)
         made = words.join(alone.sub(lambda _: words, part) for part in own.split(caption))
         if own.search(made):
             return made, False
