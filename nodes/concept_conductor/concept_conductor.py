@@ -89,7 +89,7 @@ class Conductor(Technique):
         self.own = {path: OwnWeights(model, path.deltas) for path in self.paths if path.deltas.needs_own_forward}
         share_checkpoints(self.own.values(), model)
         self.shared = tuple(path for path in self.paths if path not in self.own)
-        self.adapters = RowAdapters(model, [path.deltas for path in self.shared])
+        self.adapters = RowAdapters(model, [path.deltas for path in self.shared], label="Concept Conductor")
 
     def joined_by(self, later):
         """Raises ValueError: all concepts belong to one."""

@@ -24,9 +24,9 @@ def check_concept(model, label, concept):
             "its family"
         )
     taught = technique_of(concept.model, LayerContexts.name)
-    labels = ", ".join(taught.labels) if taught is not None else ""
-    if labels and not technique_of(model, LayerContexts.name) and not contexts_of(*concept.positive[0]):
+    has_words = taught is not None and taught.labels
+    if has_words and not technique_of(model, LayerContexts.name) and not contexts_of(*concept.positive[0]):
         warn_user(
-            f"{label}: its model has the words of an {labels}, but its prompt contains none of them; write them into "
-            f"the prompt and encode it with the CLIP from Load {labels}, or there will be little likeness"
+            f"{label}: its prompt contains none of the words that its model has from {taught.loaders}; write them into "
+            "the prompt and encode it with the CLIP from there, or there will be little likeness"
         )

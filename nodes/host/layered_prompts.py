@@ -96,7 +96,7 @@ class LayeredContexts:
             if len(keys) not in (1, len(blocks)):
                 raise input_error(
                     f"a prompt has embeddings for {len(keys)} cross-attentions, this model has {len(blocks)}: "
-                    "encode it with the CLIP of an ED-LoRA made for this model"
+                    "encode it with the CLIP that belongs to this model"
                 )
 
     def __call__(self, n, context, value, options):

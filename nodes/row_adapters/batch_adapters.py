@@ -20,8 +20,8 @@ class RowAdapters:
     `models()` belongs into the sampled MODEL's additional models, so that the host loads the adapters with it.
     """
 
-    def __init__(self, base, deltas):
-        """deltas: one Deltas per path, empty ones allowed.
+    def __init__(self, base, deltas, label="adapters per row"):
+        """deltas: one Deltas per path, empty ones allowed; label: stands before messages.
 
         Raises ValueError for deltas that need a forward of their own: their rows would be wrong without a word.
         """
@@ -33,8 +33,8 @@ class RowAdapters:
         dtype = fine(compute_dtype(base.model))
         self.paths = len(deltas)
         self._layers = {
-            name: LayerDeltas(layers[name], {i: one.parts.get(name, ()) for i, one in enumerate(deltas, 1)}, dtype)
-            for name in names
+            name: LayerDeltas(layer, {i: one.parts.get(name, ()) for i, one in enumerate(deltas, 1)}, dtype, label)
+            for name, layer in ((name, layers[name]) for name in names)
         }
         self._shared = shared_inputs(self._layers)
         self._patcher = adapters_patcher(base, self._layers)

@@ -17,12 +17,13 @@ PADDING = 1.25
 class LayerDeltas:
     """What the paths add at one layer. `tensors` is a module, so that the host may move and copy it."""
 
-    def __init__(self, layer, parts_of_paths, dtype):
-        """layer: the UNet's; parts_of_paths: {path: (part, ...)}, see adapter_parts."""
+    def __init__(self, layer, parts_of_paths, dtype, label):
+        """layer: the UNet's; parts_of_paths: {path: (part, ...)}, see adapter_parts; label: stands before messages."""
         self.tensors = torch.nn.Module()
         self.paths = frozenset(path for path, parts in parts_of_paths.items() if parts)
         self._layer = LayerProducts(layer)
         self._dtype = dtype
+        self._label = label
         # (function of the layer, paths, names of its tensors), in the order in which they are added
         self._terms = []
         low_rank, others = defaultdict(list), []
@@ -74,8 +75,8 @@ class LayerDeltas:
             tiles, odd = divmod(x.shape[0], present.count)
             if odd or output.shape[0] != x.shape[0]:
                 tell(
-                    "Concept Conductor: another node changed the number of rows at some layers, so the concepts' LoRAs "
-                    "are left out there; bypass that node"
+                    f"{self._label}: another node changed the number of rows at some layers, so the LoRAs are left out "
+                    "there; bypass that node"
                 )
                 return
             x = x.to(output.dtype)

@@ -45,7 +45,7 @@ def attach_edlora(model, clip, choice, *, strength_model=0.7, strength_clip=0.7,
         warn_user(f"{edlora.name}: {', '.join(sorted(known))} already defined by an earlier ED-LoRA; replaced")
     clip = with_words(clip, [_word(name, rows, pooled) for name, rows in edlora.words.items()])
     if edlora.layers > 1:
-        model = attach(model, LayerContexts())
+        model = attach(model, LayerContexts(("ED-LoRA",)))
     return model, clip, " ".join(edlora.words)
 
 

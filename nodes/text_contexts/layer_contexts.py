@@ -15,9 +15,14 @@ class LayerContexts(Technique):
     order = 20
     reads_contexts = True
 
-    def __init__(self, labels=("ED-LoRA",)):
+    def __init__(self, labels):
         """labels: what messages call the files whose words need it; () for prompts that may have Contexts or not."""
         self.labels = labels
+
+    @property
+    def loaders(self):
+        """The nodes that loaded these files, in a sentence."""
+        return " and ".join(f"Load {label}" for label in self.labels)
 
     def joined_by(self, later):
         return LayerContexts(tuple(dict.fromkeys((*self.labels, *later.labels))))
@@ -27,10 +32,10 @@ class LayerContexts(Technique):
         texts = [(entry.get("cross_attn"), entry) for several in run.conds().values() for entry in several]
         taught = any(TAUGHT in entry for entry in prompts_of(run.conds()))
         if self.labels and not taught and all(contexts_of(*text) is None for text in texts):
-            labels = ", ".join(self.labels)
             run.tell(
-                f"{labels}: no prompt of this run has the words by layer or step, so the likeness is weaker; write the "
-                f"words into the prompt, and encode it by CLIP Text Encode with the CLIP from Load {labels}"
+                f"{', '.join(self.labels)}: no prompt of this run has the words by layer or step, so the likeness is "
+                "weaker; write the words into the prompt, and encode it by CLIP Text Encode with the CLIP from "
+                f"{self.loaders}"
             )
         patches = {}
         for patcher in models_of(*texts):

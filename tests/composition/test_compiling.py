@@ -81,7 +81,7 @@ def concepts(model):
 
 def layered(model):
     """A MODEL as Load ED-LoRA gives it, without the LoRA; `run` gives it a prompt per layer."""
-    return attach(model, LayerContexts())
+    return attach(model, LayerContexts(("ED-LoRA",)))
 
 
 def run(model):

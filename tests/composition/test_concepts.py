@@ -273,7 +273,7 @@ def test_what_a_concept_does_not_take_is_said(model, caplog):
 
 
 def test_an_ed_lora_without_its_words_is_said(model, caplog):
-    taught = attach(model, LayerContexts())
+    taught = attach(model, LayerContexts(("ED-LoRA",)))
     layers = torch.cat([prompt(model, seed)[0][0] for seed in range(16)])
 
     def chain(positive):
@@ -283,12 +283,12 @@ def test_an_ed_lora_without_its_words_is_said(model, caplog):
     conducted(taught, chain(prompt(model, 300)))
     assert not caplog.text
     conducted(model, chain(prompt(model, 300)))
-    assert "its model has the words of an ED-LoRA, but its prompt contains none of them" in caplog.text
+    assert "its prompt contains none of the words that its model has from Load ED-LoRA" in caplog.text
 
 
 def test_a_concept_without_a_negative_reads_the_samplers_own_at_each_layer(model):
     """As if the very same negative were connected to it."""
-    taught = attach(model, LayerContexts())
+    taught = attach(model, LayerContexts(("ED-LoRA",)))
     layers = draw(16, 7, 32, seed=9)
     negative = conditioning(layers[:1], **{LAYERS: layers, PLAIN: layers[:1]})
     chains = (random_concepts(model, 1, negative=[own]) for own in (None, negative))

@@ -308,7 +308,7 @@ def test_all_techniques_at_once(monkeypatch, folder, place):  # noqa: F811
                 own, mask, text = with_lora(model, file, 1.0), strip(number, 2), prompt(model, 300 + number)
                 (chain,) = execute(AddConcept, model=own, positive=text, mask=mask, concepts=chain)
             ours = with_set(with_lora(model, loras[0], 1.0), "tiny_resadapter_v2_sd1.5", alpha=0.3)[0]
-            ours = with_references(with_pictures(attach(ours, LayerContexts())))
+            ours = with_references(with_pictures(attach(ours, LayerContexts(("ED-LoRA",)))))
             net = net_from(small_weights(prompt=32), "small")
             (ours,) = execute(GoldenNoiseModel, model=ours, npnet=net, conditioning=layered)
             return conducted(ours, chain, layout=True, refine_start=0.0, refine_end=1.0, kmeans_restarts=2)

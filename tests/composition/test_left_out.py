@@ -93,7 +93,7 @@ def fewer_rows(executor, x, timesteps, context, y, control, options, **more):
 def test_layer_wise_prompts_that_are_left_out_are_said(model, said):
     layers = torch.cat([prompt(model, seed)[0][0] for seed in range(16)])
     text = [[layers[:1], {"personalization_layers": layers}]]
-    taught = attach(model, LayerContexts())
+    taught = attach(model, LayerContexts(("ED-LoRA",)))
     sample(taught, text, prompt(model, 200))
     assert not said
     unet = model.model.diffusion_model

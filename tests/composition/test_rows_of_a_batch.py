@@ -151,8 +151,8 @@ def layered(model, seed):
 def test_prompts_for_each_layer(model):
     """A batch keeps the layers of its first prompt; they are not those of the second."""
     first, second = texts(model)
-    row_by_row(attach(model, LayerContexts()), [layered(model, 1), first[1]], [second[0], second[1]], 4)
-    ours = with_references(attach(model, LayerContexts()), style_fidelity=0.5)
+    row_by_row(attach(model, LayerContexts(("ED-LoRA",))), [layered(model, 1), first[1]], [second[0], second[1]], 4)
+    ours = with_references(attach(model, LayerContexts(("ED-LoRA",))), style_fidelity=0.5)
     row_by_row(ours, [first[0], first[1]], [layered(model, 2), second[1]], 2)
 
 

@@ -48,7 +48,7 @@ def test_techniques_stand_in_their_order_however_they_are_named_and_joined():
 
 def test_no_two_techniques_have_one_place():
     model = tiny_model("sd15")
-    patched = attach(with_pictures(with_references(conducted(model))), LayerContexts())
+    patched = attach(with_pictures(with_references(conducted(model))), LayerContexts(("ED-LoRA",)))
     techniques = techniques_of(patched)
     assert [t.name for t in techniques] == ["concept_conductor", "layer_contexts", "mip_adapter", "mrsa"]
     assert len({t.order for t in techniques}) == len(techniques)

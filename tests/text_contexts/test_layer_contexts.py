@@ -65,7 +65,7 @@ def run(model, positive, negative, kind="sd15", batch=1, size=(8, 8), steps=4, *
 def check(kind, positive, negative, entries, **settings):
     """Our MODEL's latent = that of the bare one with keys and values swapped by hand; the bare one's own is another."""
     bare = tiny_model(kind, seed=1)
-    ours = run(attach(bare, LayerContexts()), positive, negative, kind, **settings)
+    ours = run(attach(bare, LayerContexts(("ED-LoRA",))), positive, negative, kind, **settings)
     with every_attention(bare.model.diffusion_model, by_row(*entries)):
         expected = run(bare, positive, negative, kind, **settings)
     assert same(ours, expected)
@@ -103,7 +103,7 @@ def test_two_stages_of_an_advanced_sampler():
         latent = nodes.KSamplerAdvanced().sample(model, "enable", *common, latent, 0, 3, "enable")[0]
         return nodes.KSamplerAdvanced().sample(model, "disable", *common, latent, 3, 10000, "disable")[0]["samples"]
 
-    ours = both(attach(bare, LayerContexts()))
+    ours = both(attach(bare, LayerContexts(("ED-LoRA",))))
     with every_attention(bare.model.diffusion_model, by_row(entry)):
         assert same(ours, both(bare))
 
@@ -149,6 +149,6 @@ def test_a_model_that_does_not_read_them_is_said(caplog):
     run(model, [entry], plain(), steps=1)
     assert caplog.text.count("only their plain text is read") == 1
     caplog.clear()
-    run(attach(model, LayerContexts()), [entry], plain(), steps=1)
+    run(attach(model, LayerContexts(("ED-LoRA",))), [entry], plain(), steps=1)
     run(model, plain(), plain(), steps=1)
     assert "plain text" not in caplog.text
