@@ -389,6 +389,15 @@ def test_the_map_in_readme_is_the_house(house):
     assert named - {"web"} == house.rooms
 
 
+def test_every_room_says_what_the_map_says_of_it(house):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for room, line in re.findall(r"^\| `nodes/(\w+)/` \| (.+) \|$", text, re.M):
+        if room in house.rooms:
+            tree = ast.parse((ROOT / "nodes" / room / "__init__.py").read_text(encoding="utf-8"))
+            said = " ".join(ast.get_docstring(tree).split())
+            assert said == f"{line[0].upper()}{line[1:]}.", room
+
+
 @pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda technique: technique.name)
 def test_each_technique_has_its_files(technique):
     assert [pattern for pattern in technique.files() if not list(ROOT.glob(pattern))] == []

@@ -17,7 +17,7 @@ from ..row_adapters.concept_deltas import concept_deltas
 class ConceptPath:
     """A set of weights with its prompts: one or several equal concepts. The base is no ConceptPath."""
 
-    deltas: object  # row_adapters.Deltas
+    deltas: object  # concept_deltas.Deltas
     positive: tuple  # (context (1, T, D), the dictionary of its other values)
     negative: tuple | None  # None: the base's own
     concepts: tuple  # numbers of the concepts that it serves, from 0
@@ -28,7 +28,7 @@ class ConceptPath:
 
 
 def paths_of(model, concepts):
-    """The Paths of a chain of concepts beyond the base MODEL: equal ones share one."""
+    """The ConceptPaths of a chain of concepts beyond the base MODEL: equal ones share one."""
     found = {}
     for number, concept in enumerate(concepts):
         deltas = concept_deltas(model, concept.model, concept.strength)

@@ -1,1 +1,1 @@
-"""Editing pictures that exist: subjects cut out and put back, or put in another one's place; holes painted anew."""
+"""Existing pictures: subjects cut out, replaced by VisCtrl and put back; holes repainted by PILOT."""

@@ -1,1 +1,1 @@
-"""Files: the host's model folders, safe reading, writing once, names in LoRA files, pictures of the pack."""
+"""Model folders, safe reading, writing new files, names in LoRA files, pictures of the pack."""

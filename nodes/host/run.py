@@ -127,7 +127,7 @@ class Call:
 
     @cached_property
     def timestep(self):
-        """The model's timestep of each row, a whole number: where prompts that vary while sampling are read."""
+        """The model's timestep, one whole number for all rows: where prompts that vary while sampling are read."""
         return timestep_of(self.moment.sigma, self.base.model_sampling)
 
 

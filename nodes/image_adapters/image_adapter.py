@@ -64,7 +64,7 @@ class Projection:
 
 @dataclass(frozen=True, eq=False)
 class ImageAdapter:
-    """One adapter on the CPU. `pairs` are in the order of the file: see `image_adapter_fit.check_fits`."""
+    """One adapter on the CPU. `pairs` are in the order of the file: see `adapter_fit.check_fits`."""
 
     name: str
     # "base", "plus" or "full-face" of pictures; "faceid", "faceid-plus", RESAMPLED_FACE or "storymaker" of people

@@ -1,1 +1,3 @@
-"""Image tokens at a cross-attention: MIP-Adapter, its words and its maps."""
+"""Image tokens at a cross-attention: MIP-Adapter, its words and its maps; FaceID; InstantID with its ControlNet;
+StoryMaker.
+"""

@@ -1,1 +1,1 @@
-"""A picture fitted, encoded, brought to noise, and kept."""
+"""A picture fitted, encoded, inverted to noise, and kept; inversion with guidance, and the way back."""

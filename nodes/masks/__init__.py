@@ -1,1 +1,1 @@
-"""Masks that need no painting: a box, the shape at a point of a picture."""
+"""Masks without painting: Box Mask, Layout Mask, Find Concepts."""

@@ -1,1 +1,1 @@
-"""Panels: pictures as tiles of one picture whose free tile an inpainting model fills; pictures ranked by CLIP."""
+"""Pictures as the tiles of one picture, and pictures ranked by CLIP."""

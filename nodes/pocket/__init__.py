@@ -1,1 +1,1 @@
-"""The pocket model: a small checkpoint that comes with the pack."""
+"""The pocket model and what was trained for it: code, weights and model card."""

@@ -1,1 +1,3 @@
-"""Self-attention that also looks at reference pictures: Multi-Reference Self-Attention."""
+"""Self-attention that also looks at reference pictures: Multi-Reference Self-Attention, DreamTuner, Reference Only,
+Reference Guidance, the attention of VisCtrl.
+"""

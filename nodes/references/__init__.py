@@ -1,1 +1,1 @@
-"""Pictures of subjects: the wire, Add Reference, its preview, and the pictures as a model will see them."""
+"""Add Reference and Preview References; the pictures of subjects as a model will see them."""

@@ -1,1 +1,1 @@
-"""Adapters per row of a batch, and concepts that need weights of their own."""
+"""Several LoRAs in one batch, each on its own rows; concepts that need weights of their own."""

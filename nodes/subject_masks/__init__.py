@@ -1,1 +1,1 @@
-"""One subject's masks in many pictures, from its mask in one of them (PerSAM)."""
+"""One subject's masks in many pictures: SAM files, PerSAM."""

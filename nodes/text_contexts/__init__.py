@@ -1,1 +1,3 @@
-"""Words in a CLIP, and prompts that say another thing at each layer, at each step, or to keys and to values."""
+"""New words in a CLIP, and prompts that differ by layer, by step, or for keys and values: ED-LoRA, learned words, Stage
+Prompts, ProSpect, NeTI, Perfusion, AlignIT.
+"""

@@ -1,1 +1,1 @@
-"""Training: what the pack's techniques read, made from pictures inside the graph."""
+"""Concepts learned from pictures inside the graph: words, LoRAs, ED-LoRAs, the things of one picture."""

@@ -55,7 +55,7 @@ class TrainedUNet:
     def predicted(self, mixed, timesteps, texts, sizes=None, maps=None):
         """What the model predicts (b, 4, h, w) float32 for x_t, with a TrainedText per row.
 
-        sizes (b, 6): of SDXL; maps: WordMaps that look on.
+        sizes (b, 6): of SDXL; maps: KeptMaps that look on.
         """
         like = torch.empty(0, dtype=compute_dtype(self.base), device=self.device)
         contexts = batched_contexts(texts, like)

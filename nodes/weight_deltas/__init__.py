@@ -1,1 +1,1 @@
-"""Weight files that the host's LoRA loaders misread: KronA, and keys and values of Custom Diffusion."""
+"""Weight files that the host misreads: KronA, Custom Diffusion."""
