@@ -268,13 +268,13 @@ HOST = [
         "nodes/host/contexts.py",
         "bisect_right(self.borders, timestep)",
         "bisect_right(self.borders, timestep + 1)",
-        "tests/text_contexts/test_layer_contexts.py -k plain_context",
+        "tests/text_contexts/test_context_router.py -k plain_context",
     ),
     (
         "nodes/host/contexts.py",
         "return self.keys, self.borders, self.values",
         "return self.keys, self.values",
-        "tests/text_contexts/test_layer_contexts.py -k told_apart",
+        "tests/text_contexts/test_context_router.py -k told_apart",
     ),
     ("nodes/host/rows.py", "if _role(name) == role and entry", "if entry", "tests/host/test_rows.py"),
     (
@@ -587,7 +587,7 @@ ON_DEVICES = [
         f"{DEVICES} -k controlnet and cards",
     ),
     (
-        "nodes/text_contexts/layer_contexts.py",
+        "nodes/text_contexts/context_router.py",
         "self.name, dict, call.base",
         "self.name, dict",
         f"{DEVICES} -k all_techniques and cards",
@@ -729,7 +729,7 @@ TEXTS_AND_WEIGHTS = [
         "tests/text_contexts/test_concept_words.py -k keys_read",
     ),
     (
-        "nodes/text_contexts/layer_contexts.py",
+        "nodes/text_contexts/context_router.py",
         "key = chunk.uuid, chunk.role",
         "key = chunk.role",
         f"{EDLORA} -k combined or both_sides",

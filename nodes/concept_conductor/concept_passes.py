@@ -108,7 +108,7 @@ class ConductedCall:
         batch = text_batch(texts, self.layers.levels)
         clean = repeated_sides(without_patches(options), many)
         clean = with_patches(clean, {f"{kind}_output_patch": fusion.store(kind, paths) for kind in ("attn1", "attn2")})
-        clean = batch.read_by(clean, self.call.timestep)
+        clean = batch.read_by(clean, self.call.whole_timestep)
         clean, catcher = self._with_map(clean, paths)
         inputs = x.repeat(many, 1, 1, 1), timesteps.repeat(many), batch.context, batch.y
         control = concept_control(self.call, control, x, batch, many, options)
@@ -132,7 +132,7 @@ class ConductedCall:
                 alone = text_batch(texts, self.layers.levels)
                 concepts = concept_control(self.call, control, x, alone, len(paths), options)
                 control = joined_control(control, concepts, self.rows, len(paths) * self.rows)
-            options = batch.read_by(repeated_sides(options, many), self.call.timestep)
+            options = batch.read_by(repeated_sides(options, many), self.call.whole_timestep)
             path_of_rows = self.conducting.path_of_rows((None, *paths), self.rows)
             with (
                 rows_ending_at(self.unet, self.layers.last, self.rows) as cut,

@@ -6,7 +6,7 @@ from ..host.messages import warn_user
 from ..host.prompt_extras import say_unused
 from ..host.unet_inputs import check_prompt
 from ..row_adapters.concept_deltas import loaded_nothing
-from ..text_contexts.layer_contexts import LayerContexts
+from ..text_contexts.context_router import ContextRouter
 
 INSTEAD = "a concept uses only the text of its prompt; a ControlNet on the main prompt acts on all concepts"
 
@@ -23,9 +23,9 @@ def check_concept(model, label, concept):
             f"{label} has no LoRA: nothing of the file that was loaded for it fits this checkpoint; choose a LoRA of "
             "its family"
         )
-    taught = technique_of(concept.model, LayerContexts.name)
+    taught = technique_of(concept.model, ContextRouter.name)
     has_words = taught is not None and taught.labels
-    if has_words and not technique_of(model, LayerContexts.name) and not contexts_of(*concept.positive[0]):
+    if has_words and not technique_of(model, ContextRouter.name) and not contexts_of(*concept.positive[0]):
         warn_user(
             f"{label}: its prompt contains none of the words that its model has from {taught.loaders}; write them into "
             "the prompt and encode it with the CLIP from there, or there will be little likeness"

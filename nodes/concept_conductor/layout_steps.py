@@ -16,7 +16,7 @@ from ..host.partial_pass import run_to
 from ..host.rows import COND, acting_prompt
 from ..host.text_rows import one_text, text_batch, text_rows, tokens_together
 from ..host.unet_inputs import compute_dtype, input_root, processed, unet_inputs
-from ..host.when import timestep_at, timestep_of
+from ..host.when import unet_timestep, whole_timestep
 from ..latent_guidance.latent_gradient import Guided, differentiable_options, gradient_fits, gradient_of
 from ..latent_guidance.step_bound import held_to_step
 from .guided_steps import GuidedSteps
@@ -118,7 +118,7 @@ class LayoutGuidance:
     def _options(self, step, batch, texts):
         rows = len(batch.context) // texts
         clean = clean_options(step.moment.sigma, step.x.device, texts, rows, step.run.schedule({}))
-        return batch.read_by(differentiable_options(clean), timestep_of(step.moment.sigma, step.base.model_sampling))
+        return batch.read_by(differentiable_options(clean), whole_timestep(step.moment.sigma, step.base.model_sampling))
 
     def _foreground(self, grid, device):
         """How many of the user's masks cover each token of a grid: (1, n), or None where all tokens count once."""
@@ -141,7 +141,7 @@ class LayoutGuidance:
         sampling, device = step.base.model_sampling, step.x.device
         sigma = torch.full((1,), step.moment.sigma, device=device)
         timestep = sampling.timestep(sigma).float()
-        number = timestep_at(step.moment.sigma, sampling)
+        number = unet_timestep(step.moment.sigma, sampling)
         # models that are trained by logarithms of noise have no whole numbers
         named = int(number) if number.is_integer() else number
         latent = self.conducting.layout_latent(step.moment.step, named)

@@ -14,7 +14,7 @@ from ..host.rows import acting_prompt
 from ..host.technique import Technique
 from ..host.token_runs import row_of_token, tokens_in
 from ..host.unet_inputs import input_root
-from ..host.when import timestep_of
+from ..host.when import whole_timestep
 from ..latent_guidance.latent_gradient import OF_ALL_LAYERS, bytes_kept
 from ..latent_guidance.step_entries import StepEntries
 from .hole import Hole, of_rows
@@ -80,7 +80,7 @@ class Pilot(Technique):
             return None
         progress = step.run.progress(step.base.model_sampling)
         number += progress.before
-        if timestep_of(step.moment.sigma, step.base.model_sampling) < 1000 * (1 - self.settings.gamma):
+        if whole_timestep(step.moment.sigma, step.base.model_sampling) < 1000 * (1 - self.settings.gamma):
             return self._blended(step, number)
         interval = self.settings.interval or max(1, progress.total // 10)
         entry = acting_prompt(step.run.conds(), step.moment.sigma)

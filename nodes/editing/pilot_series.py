@@ -17,7 +17,7 @@ from ..host.hooked_weights import hook_as
 from ..host.packed_weights import unpacking
 from ..host.text_rows import text_batch, text_rows
 from ..host.unet_inputs import Inputs, compute_dtype, input_root, processed
-from ..host.when import timestep_at, timestep_of
+from ..host.when import unet_timestep, whole_timestep
 from ..latent_guidance.latent_gradient import (
     OF_ALL_LAYERS,
     Guided,
@@ -69,7 +69,7 @@ class Series:
         self.step, self.scene, self.settings = step, scene, settings
         self.sampling = step.base.model_sampling
         self.sigma = torch.full((1,), step.moment.sigma, device=step.x.device)
-        self.timestep = timestep_of(step.moment.sigma, self.sampling)
+        self.timestep = whole_timestep(step.moment.sigma, self.sampling)
         self.rate = settings.rate(self.timestep, first)
         self.entry = entry
 
@@ -102,7 +102,7 @@ class Series:
         inputs = _of_images(processed(self.entry), len(self.step.x), images)
         like = torch.empty(0, device=z.device, dtype=dtype)
         batch = text_batch([text_rows(inputs, rows, like)], attention_blocks(unet))
-        timesteps = torch.full((rows,), timestep_at(self.step.moment.sigma, self.sampling), device=z.device)
+        timesteps = torch.full((rows,), unet_timestep(self.step.moment.sigma, self.sampling), device=z.device)
         clean = clean_options(self.step.moment.sigma, z.device, 1, rows, self.step.run.schedule({}))
         options = batch.read_by(differentiable_options(clean), self.timestep)
         more = inputs.behind(z.to(dtype), channels_of(base))

@@ -78,7 +78,7 @@ def _changed(layers, plain, head):
     return layers + (head - plain)
 
 
-class LayeredContexts:
+class ContextPatch:
     """An attn2_patch for one call of the UNet: puts a layer's contexts in the place of some rows' plain ones."""
 
     def __init__(self, rows, blocks, batch, timestep, tell=log_warning):

@@ -11,7 +11,7 @@ from .calls import schedule_of, sigmas_of
 from .messages import warn_user
 from .progress import progress_of
 from .rows import chunks_of
-from .when import Moment, moment_of, timestep_of
+from .when import Moment, moment_of, whole_timestep
 
 # Where the model that runs stands in the transformer options of its own call.
 RUNNING = "personalization_model"
@@ -126,9 +126,9 @@ class Call:
     chunks: tuple
 
     @cached_property
-    def timestep(self):
+    def whole_timestep(self):
         """The model's timestep, one whole number for all rows: where prompts that vary while sampling are read."""
-        return timestep_of(self.moment.sigma, self.base.model_sampling)
+        return whole_timestep(self.moment.sigma, self.base.model_sampling)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from .blocks import attention_blocks
 from .calls import with_patches
 from .content_keys import digest
 from .contexts import Contexts
-from .layered_prompts import LayeredContexts
+from .layered_prompts import ContextPatch
 from .paired_rows import PairedValues, contexts_taken_apart, taken_apart
 from .rows import entry_of
 
@@ -71,7 +71,7 @@ class TextBatch:
         Raises ValueError for layer-wise texts of another number of layers.
         """
         if self.layered:
-            reader = LayeredContexts(self.layered, self.blocks, len(self.context), timestep)
+            reader = ContextPatch(self.layered, self.blocks, len(self.context), timestep)
             options = with_patches(options, {"attn2_patch": reader})
         if self.paired:
             options = with_patches(options, {"attn2_patch": PairedValues(self.paired)})

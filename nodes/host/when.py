@@ -74,7 +74,7 @@ def percent_of(sigma, model_sampling):
     return high
 
 
-def timestep_of(sigma, model_sampling):
+def whole_timestep(sigma, model_sampling):
     """The model's timestep at a noise level, a whole number also where the model reads something else."""
     model_sampling = in_main_memory(model_sampling)
     timestep = model_sampling.timestep(torch.tensor([sigma]).to(model_sampling.sigma_max))
@@ -83,7 +83,7 @@ def timestep_of(sigma, model_sampling):
     return round(999 * (1 - percent_of(sigma, model_sampling)))
 
 
-def timestep_at(sigma, model_sampling):
+def unet_timestep(sigma, model_sampling):
     """What the host gives the UNet as the timestep at a noise level, a number."""
     return float(in_main_memory(model_sampling).timestep(torch.tensor([sigma])).float()[0])
 

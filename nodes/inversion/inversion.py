@@ -8,7 +8,7 @@ import torch
 from ..host.calls import bare_forward, channels_of, clean_options, live_unet, noise_levels
 from ..host.text_rows import one_text
 from ..host.unet_inputs import compute_dtype, input_root, unet_inputs
-from ..host.when import timestep_of
+from ..host.when import whole_timestep
 
 
 def levels_of(sampling, steps, schedule):
@@ -51,7 +51,7 @@ def inverted(base, latent, text, levels):
         timestep = sampling.timestep(sigma).float()
         z = x / input_root(sampling, before)
         rows = inputs.beside(z, channels_of(base), latent).to(dtype)
-        options = batch.read_by(clean_options(level, device, schedule=levels[::-1]), timestep_of(level, sampling))
+        options = batch.read_by(clean_options(level, device, schedule=levels[::-1]), whole_timestep(level, sampling))
         out = bare_forward(base)(rows, timestep, batch.context, batch.y, None, options).float()
         x = x + (level - before) * _noise(sampling, out, z, sigma)
         before = level

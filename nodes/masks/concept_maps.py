@@ -15,7 +15,7 @@ from ..host.compiled import uncompiled
 from ..host.layered_prompts import models_of
 from ..host.text_rows import one_text
 from ..host.unet_inputs import compute_dtype, unet_inputs
-from ..host.when import timestep_at, timestep_of
+from ..host.when import unet_timestep, whole_timestep
 from ..inversion.inversion import level_at
 
 # The token of the empty prompt that says where things are: behind the start token its end.
@@ -81,8 +81,8 @@ def concept_maps(model, latent, text, grid):
         batch = one_text(inputs, live_unet(base), like)
         maps = ConceptMaps(attention_blocks(live_unet(base)), grid)
         level = level_at(base.model_sampling, 0)
-        timestep = torch.full((1,), timestep_at(level, base.model_sampling), device=device)
-        options = batch.read_by(clean_options(level, device), timestep_of(level, base.model_sampling))
+        timestep = torch.full((1,), unet_timestep(level, base.model_sampling), device=device)
+        options = batch.read_by(clean_options(level, device), whole_timestep(level, base.model_sampling))
         options = maps.watching(options)
         picture = inputs.beside(latent.to(device), channels_of(base), latent.to(device)).to(like)
         bare_forward(base)(picture, timestep, batch.context, batch.y, None, options)

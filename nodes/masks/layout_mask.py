@@ -19,7 +19,7 @@ from ..host.messages import input_error
 from ..host.partial_pass import run_to
 from ..host.text_rows import one_text
 from ..host.unet_inputs import check_prompt, compute_dtype, unet_inputs
-from ..host.when import timestep_at, timestep_of
+from ..host.when import unet_timestep, whole_timestep
 from ..inversion.inversion import inverted, level_at
 from ..inversion.inversion_cache import key_of
 from ..inversion.layout_picture import LayoutPicture
@@ -85,9 +85,9 @@ def _map(base, block, latent, text, levels):
     inputs = unet_inputs(base, *text, latent.cpu())
     batch = one_text(inputs, live_unet(base), like)
     sampling = base.model_sampling
-    timestep = torch.full((1,), timestep_at(levels[-1], sampling), device=device)
+    timestep = torch.full((1,), unet_timestep(levels[-1], sampling), device=device)
     options = clean_options(levels[-1], device, schedule=levels[::-1])
-    options = batch.read_by(options, timestep_of(levels[-1], sampling))
+    options = batch.read_by(options, whole_timestep(levels[-1], sampling))
     noisy = inputs.beside(noisy, channels_of(base), latent).to(like)
     seen = run_to(block, bare_forward(base), (noisy, timestep, batch.context, batch.y), options)
     return head_mean_map(seen.q, seen.k, seen.heads)[0].cpu(), seen.grid

@@ -15,12 +15,12 @@ from ..host.frames import tell_of_stretch
 from ..host.rows import COND
 from ..host.seeded import seeded_noise
 from ..host.technique import Technique
-from ..host.when import Window, in_main_memory, timestep_at, timestep_of
+from ..host.when import Window, in_main_memory, unet_timestep, whole_timestep
 from ..inversion.inversion import level_at
 from ..inversion.inversion_cache import REFERENCE_FILES
 from ..inversion.kept_inversions import inversion_of
+from .entry_reader import EntryReader
 from .kept_steps import tell_of_kept
-from .noise_level import NoiseLevel
 from .reference_branch import JOINT, ReferenceBranch, Segment
 from .reference_pass import Wanted
 
@@ -83,9 +83,9 @@ class ReferenceMember:
         sampling = in_main_memory(call.base.model_sampling)
         level = shifted_level(sampling, call.moment.sigma, shift)
         if self.noise == "inverted":
-            x = self.reference_inversion(call, row).at(timestep_at(level, sampling))
+            x = self.reference_inversion(call, row).at(unet_timestep(level, sampling))
         else:
-            step = 0 if self.noise == "fixed" else timestep_of(call.moment.step_sigma, sampling)
+            step = 0 if self.noise == "fixed" else whole_timestep(call.moment.step_sigma, sampling)
             noise = reference_noise(self.seed, self.first + row.index, step, row.latent)
             sigma = torch.tensor([level])
             x = sampling.calculate_input(sigma, sampling.noise_scaling(sigma, noise, row.latent))
@@ -109,7 +109,7 @@ def shifted_level(sampling, sigma, shift):
     if not shift:
         return sigma
     sampling = in_main_memory(sampling)
-    timestep = timestep_of(sigma, sampling)
+    timestep = whole_timestep(sigma, sampling)
     return sigma * level_at(sampling, min(max(timestep + shift, 0), 999)) / level_at(sampling, timestep)
 
 
@@ -142,31 +142,31 @@ class ReferenceAttention(Technique):
         tell_of_stretch(run, self.label, "a region", regions)
 
     def plan(self, call):
-        segments, level = {}, self.level(call)
+        segments, reader = {}, self.reader(call)
         for member, chunk, rows, entries in self.read(call):
             for row, entry in zip(member.rows, entries, strict=True):
-                for block, segment in _segments(level, member, row, entry):
+                for block, segment in _segments(reader, member, row, entry):
                     segments.setdefault(block, {}).setdefault(chunk, {}).setdefault(rows, []).append(segment)
-        return {("attn1", block): ReferenceBranch(self.label, of, call, level) for block, of in segments.items()}
+        return {("attn1", block): ReferenceBranch(self.label, of, call, reader) for block, of in segments.items()}
 
-    def level(self, call):
-        """The NoiseLevel of a call's model."""
-        return call.run.state(self.name, NoiseLevel, call.base)
+    def reader(self, call):
+        """The EntryReader of a call's model."""
+        return call.run.state(self.name, EntryReader, call.base)
 
     def read(self, call):
         """(member, chunk, rows of the chunk, what they read: one Entry per reference of the member) of one call."""
-        level = self.level(call)
-        level.enter(call.moment.sigma)
+        reader = self.reader(call)
+        reader.enter(call.moment.sigma)
         asking = [
             (number, member, chunk)
             for number, member in enumerate(self.members)
             if member.window.holds(call.moment, call.base.model_sampling)
             for chunk in filter(member.reads, call.chunks)
         ]
-        return level.read(call, asking)
+        return reader.read(call, asking)
 
     def finished(self, run, latents):
-        tell_of_kept(run, self.label, [level.kept for level in run.states(self.name)], self.cache_bytes)
+        tell_of_kept(run, self.label, [reader.kept for reader in run.states(self.name)], self.cache_bytes)
 
 
 class MRSA(ReferenceAttention):
@@ -177,10 +177,10 @@ class MRSA(ReferenceAttention):
     order = 40
 
 
-def _segments(level, member, row, entry):
+def _segments(reader, member, row, entry):
     """(block, Segment) for each block at which a reference's mask keeps a token."""
     for block in member.blocks:
         k, _, grid = entry.form(block)
         if len(k):
-            bias = row.level(grid), level.bias(row, grid, k.device)
+            bias = row.uniform_bias(grid), reader.bias(row, grid, k.device)
             yield block, Segment(row, entry, block, *bias, member.style_fidelity, member.joining)

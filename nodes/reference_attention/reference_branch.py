@@ -28,7 +28,7 @@ class Segment:
     row: ReferenceRow
     entry: Entry
     block: tuple
-    level: float | None  # the bias where all tokens have the same, else None
+    uniform_bias: float | None  # the bias where all tokens have the same, else None
     bias: torch.Tensor  # (m,), float32, added to the logit
     style_fidelity: float
     joining: str = JOINT
@@ -52,16 +52,16 @@ class Segment:
 class ReferenceBranch(Branch):
     """Self-attention with references at one block, of the technique that is called `label`.
 
-    segments: {chunk: {rows of the batch: [Segment, ...]}}, what these rows may look at; level: their NoiseLevel.
+    segments: {chunk: {rows of the batch: [Segment, ...]}}, what these rows may look at; reader: their EntryReader.
     """
 
-    def __init__(self, label, segments, call, level):
+    def __init__(self, label, segments, call, reader):
         self.label = label
         self.segments = segments = {chunk: disjoint(by_rows) for chunk, by_rows in segments.items()}
-        self.base, self.run, self.level = call.base, call.run, level
+        self.base, self.run, self.reader = call.base, call.run, reader
         # a grey mask gives each token a bias of its own, which takes channels
         one_group = all(len(by_rows) == 1 for by_rows in segments.values())
-        self.merges = one_group and all(segment.level is not None for segment in self._segments())
+        self.merges = one_group and all(segment.uniform_bias is not None for segment in self._segments())
 
     def __call__(self, q, k, v, options, chunk, plain):
         by_rows = self.segments.get(chunk)
@@ -131,12 +131,12 @@ class ReferenceBranch(Branch):
         alike = defaultdict(list)
         for segment in segments:
             region = segment.region if frame is not None else None
-            alike[segment.level, id(region)].append(segment)
+            alike[segment.uniform_bias, id(region)].append(segment)
         groups = []
         for (bias, _), some in alike.items():
             region = None
             if frame is not None and some[0].region is not None:
-                region = self.level.region(some[0].row, grid_of(options), frame, q.device)
+                region = self.reader.region(some[0].row, grid_of(options), frame, q.device)
             groups.append((*(_together([getattr(one, name) for one in some]) for name in ("k", "v")), bias, region))
         own, lse = plain.with_lse()
         own = plain.changeable() if last else own
@@ -149,8 +149,8 @@ class ReferenceBranch(Branch):
         """The regions of segments as the kernel takes them; None where none has one, or none is known here."""
         if frame is None or all(segment.region is None for segment in segments):
             return None
-        at_query = torch.stack([self.level.region(segment.row, grid, frame, device) for segment in segments], 1)
-        return at_query, self.level.segments_of_tokens(tuple(len(segment.k) for segment in segments), device)
+        at_query = torch.stack([self.reader.region(segment.row, grid, frame, device) for segment in segments], 1)
+        return at_query, self.reader.segments_of_tokens(tuple(len(segment.k) for segment in segments), device)
 
     def _has_regions(self):
         return any(segment.region is not None for segment in self._segments())

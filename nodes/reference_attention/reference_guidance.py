@@ -13,7 +13,7 @@ from ..host.other_lists import OtherLists
 from ..host.rows import Listed, Reading
 from ..host.seeded import seeded_noise
 from ..host.technique import Technique
-from ..host.when import timestep_of
+from ..host.when import whole_timestep
 from .mrsa import ReferenceAttention
 
 MODES = INTERLEAVED, THREE_TERMS = ("interleaved", "three terms")
@@ -84,7 +84,7 @@ class ReferenceGuidance(Technique):
             return None
         if self.settings.mode == THREE_TERMS:
             return self._three_terms(lists, conds, run)
-        return self._interleaved(lists, conds, timestep_of(moment().step_sigma, sampling))
+        return self._interleaved(lists, conds, whole_timestep(moment().step_sigma, sampling))
 
     def _interleaved(self, lists, conds, timestep):
         scale, shift = self.settings.scale, self.settings.time_shift

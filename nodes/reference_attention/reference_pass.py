@@ -90,7 +90,7 @@ def _one_pass(call, x, texts, wanted, rows):
 
         return look
 
-    clean = batch.read_by(_options_of(call, x, count), call.timestep)
+    clean = batch.read_by(_options_of(call, x, count), call.whole_timestep)
     clean = with_replacements(clean, {("attn1", block): catching(block) for block in wanted.blocks})
     timesteps = call.timesteps[:1].expand(count * frames)
     with may_end_early(), ExitStack() as watching:

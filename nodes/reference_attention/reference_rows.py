@@ -28,9 +28,9 @@ class ReferenceRow:
     text: tuple | None  # (context, values) of its own prompt, if it has one
     bias: float  # added to the logit of its tokens
     bilinear: bool = False  # how its mask comes to a grid; else by nearest, or by area where it is grey
-    # {grid: what `kept`, `level` and `share` answer}: found once
+    # {grid: what `kept`, `uniform_bias` and `share` answer}: found once
     _kept: dict = field(default_factory=dict, repr=False)
-    _levels: dict = field(default_factory=dict, repr=False)
+    _uniform: dict = field(default_factory=dict, repr=False)
     _shares: dict = field(default_factory=dict, repr=False)
 
     @property
@@ -45,13 +45,13 @@ class ReferenceRow:
             self._kept[grid] = index, self.bias + log_mask
         return self._kept[grid]
 
-    def level(self, grid):
+    def uniform_bias(self, grid):
         """The bias of its kept tokens where all have the same, a number; None behind a grey mask."""
-        if grid not in self._levels:
+        if grid not in self._uniform:
             bias = self.kept(grid)[1]
             one = len(bias) and bool((bias == bias[0]).all())
-            self._levels[grid] = float(bias[0]) if one else None
-        return self._levels[grid]
+            self._uniform[grid] = float(bias[0]) if one else None
+        return self._uniform[grid]
 
     def share(self, grid):
         """How much of each cell of an (h, w) grid the mask covers, (h, w) in 0..1; of nothing, all alike."""

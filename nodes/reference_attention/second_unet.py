@@ -79,7 +79,7 @@ def _hidden(other, call, x, texts, wanted, rows):
         return n, context, value
 
     options = clean_options(call.moment.sigma, x.device, len(rows), 1, call.run.schedule({}))
-    options = with_patches(batch.read_by(options, call.timestep), {"attn1_patch": catch})
+    options = with_patches(batch.read_by(options, call.whole_timestep), {"attn1_patch": catch})
     dtype = compute_dtype(base)
     context, y = (None if t is None else t.to(dtype) for t in (batch.context, batch.y))
     with may_end_early():

@@ -19,7 +19,7 @@ from ..host.packed_weights import check_unpackable, unpacked
 from ..host.rows import COND, entry_of
 from ..host.technique import Branch, Technique
 from .alignit import OF_BASE
-from .layer_contexts import LayerContexts
+from .context_router import ContextRouter
 
 _LABEL = "AlignIT"
 
@@ -36,7 +36,7 @@ def attach_alignit(model, base_model):
     if mine != theirs:
         raise input_error("model and base_model are of different families; connect the checkpoint without the concept")
     check_unpackable([cross_attention(base, block).to_k for block in attention_blocks(base)], _LABEL)
-    return attach(attach(model, LayerContexts(())), AlignIT(base_model))
+    return attach(attach(model, ContextRouter(())), AlignIT(base_model))
 
 
 def _shapes(unet):
@@ -82,13 +82,13 @@ class AlignIT(Technique):
                 # once: the host repeats a shorter prompt beside a longer one
                 contexts = FixedContexts(call.context[chunk.start, : entry["cross_attn"].shape[1]][None])
             contexts, marks = contexts.to(call.context), entry[OF_BASE]
-            rows = torch.zeros(contexts.at(call.timestep)[0].shape[1], dtype=torch.bool)
+            rows = torch.zeros(contexts.at(call.whole_timestep)[0].shape[1], dtype=torch.bool)
             rows[: len(marks.rows)] = marks.rows[: len(rows)].to(rows.device)
             known = contexts, replace(marks, rows=rows.to(call.context.device))
             held["text", chunk.uuid] = known
         contexts, marks = known
-        key = (chunk.uuid,) if isinstance(contexts, FixedContexts) else (chunk.uuid, call.timestep)
-        return key, contexts.at(call.timestep), marks
+        key = (chunk.uuid,) if isinstance(contexts, FixedContexts) else (chunk.uuid, call.whole_timestep)
+        return key, contexts.at(call.whole_timestep), marks
 
     def projected(self, held, key, rows, place):
         """(T, d): rows (T, D) through the base MODEL's projection at a place, computed once for each text."""

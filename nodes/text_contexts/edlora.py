@@ -12,9 +12,9 @@ from ..host.families import family_of
 from ..host.messages import input_error, warn_user
 from ..host.weight_patching import with_weight_patches
 from .concept_words import POOLED, Word, with_words, words_of
+from .context_router import ContextRouter
 from .edlora_file import read_edlora
 from .edlora_lora import lora_weights
-from .layer_contexts import LayerContexts
 
 # Of SD1.x and SDXL, in the order of a word's rows.
 _ENCODERS = ("l", "g")
@@ -45,7 +45,7 @@ def attach_edlora(model, clip, choice, *, strength_model=0.7, strength_clip=0.7,
         warn_user(f"{edlora.name}: {', '.join(sorted(known))} already defined by an earlier ED-LoRA; replaced")
     clip = with_words(clip, [_word(name, rows, pooled) for name, rows in edlora.words.items()])
     if edlora.layers > 1:
-        model = attach(model, LayerContexts(("ED-LoRA",)))
+        model = attach(model, ContextRouter(("ED-LoRA",)))
     return model, clip, " ".join(edlora.words)
 
 

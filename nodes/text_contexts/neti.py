@@ -15,7 +15,7 @@ from ..host.contexts import FIRST_TIMESTEP
 from ..host.families import family_of
 from ..host.messages import input_error
 from .concept_words import Word, encoders_of
-from .layer_contexts import LayerContexts
+from .context_router import ContextRouter
 from .mistaken_words import not_the_kind
 from .taught_clip import entered_word, own_word, taught_clip, width_of
 
@@ -72,7 +72,7 @@ def attach_neti(model, clip, choice, truncation=HIDDEN, word=""):
     name = entered_word(word, path.name) or own_word(own if isinstance(own, str) else "", path.stem)
     plain = _plain(path, own, maker)
     words = [Word(name, {"l": plain.reshape(1, -1)}, maker=maker)]
-    return attach(model, LayerContexts((_KIND,))), taught_clip(clip, words, path.name), name
+    return attach(model, ContextRouter((_KIND,))), taught_clip(clip, words, path.name), name
 
 
 def _part(contents, *names):

@@ -15,7 +15,7 @@ from ..host.families import family_of
 from ..host.messages import input_error
 from .concept_file import Vectors
 from .concept_words import Word
-from .layer_contexts import LayerContexts
+from .context_router import ContextRouter
 from .perfusion_edit import GatedConcept, Perfusion
 from .perfusion_file import read_perfusion
 from .taught_clip import entered_word, file_word, placed, taught_clip
@@ -57,7 +57,7 @@ def attach_perfusion(model, clip, choice, gate=Gate(), *, word="", key_lock="loc
     if gate.strength:
         concepts = tuple(GatedConcept(edits, file.metric, *gate) for edits in file.edits)
         if keys_as:
-            model = attach(model, LayerContexts(("Perfusion",)))
+            model = attach(model, ContextRouter(("Perfusion",)))
         model = attach(model, Perfusion(concepts))
     return model, taught_clip(clip, words, file.name), " ".join(names)
 

@@ -12,7 +12,7 @@ from ..host.clip_text import check_clip
 from ..host.messages import input_error
 from .concept_file import Vectors
 from .concept_words import Word
-from .layer_contexts import LayerContexts
+from .context_router import ContextRouter
 from .mistaken_words import not_the_kind
 from .readings import WORD_STAGES
 from .taught_clip import entered_word, file_word, placed, taught_clip
@@ -42,7 +42,7 @@ def attach_prospect(model, clip, choice, word=""):
         # (tokens, stages, layers): placed by the width of the rows
         tables = placed(clip, [Vectors(table)], own, path.name)
         words.append(Word(own, {encoder: found[None, :, None] for encoder, found in tables.items()}))
-    return attach(model, LayerContexts((_KIND,))), taught_clip(clip, words, path.name), name
+    return attach(model, ContextRouter((_KIND,))), taught_clip(clip, words, path.name), name
 
 
 def _fixed(name, rows):

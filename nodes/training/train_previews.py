@@ -7,7 +7,7 @@ from ..host.attach import attach
 from ..host.latents import LATENT_STEP
 from ..host.panels import as_picture
 from ..text_contexts.concept_words import with_words
-from ..text_contexts.layer_contexts import LayerContexts
+from ..text_contexts.context_router import ContextRouter
 
 _STEPS, _CFG, _SAMPLER, _SCHEDULER = 20, 5.0, "euler", "normal"
 
@@ -17,7 +17,7 @@ def preview_of(model, clip, vae, learned, prompt, side, seed):
     if learned.words:
         clip = with_words(clip, learned.as_words(every=True))
     if learned.layers:
-        model = attach(model, LayerContexts(()))
+        model = attach(model, ContextRouter(()))
     with torch.no_grad():
         positive, negative = (clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in (prompt, ""))
         latent = torch.zeros(1, 4, side // LATENT_STEP, side // LATENT_STEP)

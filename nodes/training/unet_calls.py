@@ -9,7 +9,7 @@ from ..host.calls import clean_options, forward_of, noise_levels, with_attention
 from ..host.compiled import uncompiled
 from ..host.contexts import FixedContexts
 from ..host.latents import pixels_of
-from ..host.layered_prompts import LayeredContexts
+from ..host.layered_prompts import ContextPatch
 from ..host.messages import input_error
 from ..host.unet_inputs import compute_dtype
 from .trained_texts import batched_contexts
@@ -63,7 +63,7 @@ class TrainedUNet:
         options = with_attention_override(clean_options(0.0, self.device, rows=len(mixed)), _exact)
         if contexts.shape[1] > 1:
             rows = [([row], FixedContexts(one)) for row, one in enumerate(contexts)]
-            layered = LayeredContexts(rows, self.blocks, len(mixed), 0.0)
+            layered = ContextPatch(rows, self.blocks, len(mixed), 0.0)
             options = with_patches(options, {"attn2_patch": layered})
         if maps is not None:
             options = maps.watching(options)

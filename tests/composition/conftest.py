@@ -4,7 +4,7 @@ import pytest
 
 from pack.nodes.host import messages
 from pack.nodes.masks import shape_maps
-from pack.nodes.reference_attention import noise_level
+from pack.nodes.reference_attention import entry_reader
 
 
 @pytest.fixture(autouse=True)
@@ -16,14 +16,14 @@ def _no_map_is_kept(monkeypatch):
 @pytest.fixture
 def keys(monkeypatch):
     """What reference passes catch, one {block: (k, v, grid)} per reference and pass."""
-    caught, real = [], noise_level.caught
+    caught, real = [], entry_reader.caught
 
     def spy(*args):
         entries = real(*args)
         caught.extend(entries)
         return entries
 
-    monkeypatch.setattr(noise_level, "caught", spy)
+    monkeypatch.setattr(entry_reader, "caught", spy)
     return caught
 
 

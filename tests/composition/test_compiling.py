@@ -15,7 +15,7 @@ from pack.nodes.host.attach import attach
 from pack.nodes.host.compiled import uncompiled
 from pack.nodes.host.layered_prompts import LAYERS, PLAIN
 from pack.nodes.masks.layout_mask_node import LayoutMask
-from pack.nodes.text_contexts.layer_contexts import LayerContexts
+from pack.nodes.text_contexts.context_router import ContextRouter
 
 nodes_torch_compile = pytest.importorskip("comfy_extras.nodes_torch_compile")
 
@@ -81,7 +81,7 @@ def concepts(model):
 
 def layered(model):
     """A MODEL as Load ED-LoRA gives it, without the LoRA; `run` gives it a prompt per layer."""
-    return attach(model, LayerContexts(("ED-LoRA",)))
+    return attach(model, ContextRouter(("ED-LoRA",)))
 
 
 def run(model):

@@ -18,7 +18,7 @@ from nodes import ConditioningSetArea, ControlNetApplyAdvanced
 from pack.nodes.concept_conductor.concepts_node import AddConcept
 from pack.nodes.host.attach import attach
 from pack.nodes.host.layered_prompts import LAYERS, PLAIN
-from pack.nodes.text_contexts.layer_contexts import LayerContexts
+from pack.nodes.text_contexts.context_router import ContextRouter
 
 # The host patches weights in single precision.
 PATCHED = 1e-5
@@ -273,7 +273,7 @@ def test_what_a_concept_does_not_take_is_said(model, caplog):
 
 
 def test_an_ed_lora_without_its_words_is_said(model, caplog):
-    taught = attach(model, LayerContexts(("ED-LoRA",)))
+    taught = attach(model, ContextRouter(("ED-LoRA",)))
     layers = torch.cat([prompt(model, seed)[0][0] for seed in range(16)])
 
     def chain(positive):
@@ -288,7 +288,7 @@ def test_an_ed_lora_without_its_words_is_said(model, caplog):
 
 def test_a_concept_without_a_negative_reads_the_samplers_own_at_each_layer(model):
     """As if the very same negative were connected to it."""
-    taught = attach(model, LayerContexts(("ED-LoRA",)))
+    taught = attach(model, ContextRouter(("ED-LoRA",)))
     layers = draw(16, 7, 32, seed=9)
     negative = conditioning(layers[:1], **{LAYERS: layers, PLAIN: layers[:1]})
     chains = (random_concepts(model, 1, negative=[own]) for own in (None, negative))

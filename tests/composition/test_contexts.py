@@ -16,7 +16,7 @@ from pack.nodes.host.layered_prompts import LAYERS, PLAIN
 from pack.nodes.image_prompts.phrases import phrases_of
 from pack.nodes.inversion.inversion import inverted, levels_of
 from pack.nodes.text_contexts.concept_words import Word, with_words
-from pack.nodes.text_contexts.layer_contexts import LayerContexts
+from pack.nodes.text_contexts.context_router import ContextRouter
 
 BORDERS = tuple(range(100, 1000, 100))
 # One step from here: the timestep is that of this noise level.
@@ -133,7 +133,7 @@ def test_logarithms_as_timesteps_are_read_as_the_places_of_others(model_type):
     taken = {"layout_positive": text(layout), "layout_image": torch.rand(1, 64, 64, 3), "vae": PixelVAE()}
     taken |= {"guidance_weight": 0.01, "guidance_end": 1.0, "inversion_steps": 0}
     guided = conducted(model, random_concepts(model, 1, positive=[text(concept)]), **taken)
-    referring = with_references(attach(model, LayerContexts(())), references(1), clip=TextClip(model, text(row)))
+    referring = with_references(attach(model, ContextRouter(())), references(1), clip=TextClip(model, text(row)))
     sigmas = torch.cat([levels, torch.zeros(1)])
     for one in (guided, referring):
         sample(one, text(mine), prompt(model, 200), sigmas=sigmas)

@@ -38,7 +38,7 @@ from pack.nodes.golden_noise.npnet_file import net_from
 from pack.nodes.host.attach import attach, techniques_of
 from pack.nodes.host.bank import bank_of
 from pack.nodes.host.run_records import latest_record
-from pack.nodes.text_contexts.layer_contexts import LayerContexts
+from pack.nodes.text_contexts.context_router import ContextRouter
 
 pytestmark = with_engine
 
@@ -308,7 +308,7 @@ def test_all_techniques_at_once(monkeypatch, folder, place):  # noqa: F811
                 own, mask, text = with_lora(model, file, 1.0), strip(number, 2), prompt(model, 300 + number)
                 (chain,) = execute(AddConcept, model=own, positive=text, mask=mask, concepts=chain)
             ours = with_set(with_lora(model, loras[0], 1.0), "tiny_resadapter_v2_sd1.5", alpha=0.3)[0]
-            ours = with_references(with_pictures(attach(ours, LayerContexts(("ED-LoRA",)))))
+            ours = with_references(with_pictures(attach(ours, ContextRouter(("ED-LoRA",)))))
             net = net_from(small_weights(prompt=32), "small")
             (ours,) = execute(GoldenNoiseModel, model=ours, npnet=net, conditioning=layered)
             return conducted(ours, chain, layout=True, refine_start=0.0, refine_end=1.0, kmeans_restarts=2)

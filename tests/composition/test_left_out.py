@@ -14,7 +14,7 @@ from support.references import PixelVAE, half_mask, picture, prompt, references,
 from nodes import ConditioningSetAreaStrength
 from pack.nodes.host.attach import attach
 from pack.nodes.inversion.layout_picture import picture_of
-from pack.nodes.text_contexts.layer_contexts import LayerContexts
+from pack.nodes.text_contexts.context_router import ContextRouter
 
 MRSA, MIP, CONDUCTOR = "Multi-Reference Self-Attention", "MIP-Adapter", "Concept Conductor"
 
@@ -93,7 +93,7 @@ def fewer_rows(executor, x, timesteps, context, y, control, options, **more):
 def test_layer_wise_prompts_that_are_left_out_are_said(model, said):
     layers = torch.cat([prompt(model, seed)[0][0] for seed in range(16)])
     text = [[layers[:1], {"personalization_layers": layers}]]
-    taught = attach(model, LayerContexts(("ED-LoRA",)))
+    taught = attach(model, ContextRouter(("ED-LoRA",)))
     sample(taught, text, prompt(model, 200))
     assert not said
     unet = model.model.diffusion_model

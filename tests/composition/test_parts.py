@@ -89,11 +89,11 @@ def test_references_have_the_noise_of_the_whole_run(model, part, scheduler):
 
 def test_the_bank_serves_another_number_of_steps(model, monkeypatch):
     """Where two schedules meet at a noise level, its references are known."""
-    from pack.nodes.reference_attention import noise_level
+    from pack.nodes.reference_attention import entry_reader
 
     passes = []
-    real = noise_level.caught
-    monkeypatch.setattr(noise_level, "caught", lambda *args: (passes.append(1), real(*args))[1])
+    real = entry_reader.caught
+    monkeypatch.setattr(entry_reader, "caught", lambda *args: (passes.append(1), real(*args))[1])
     patched = with_references(tiny_model("sd15"))
     sampling = patched.get_model_object("model_sampling")
     eight, four = (comfy.samplers.calculate_sigmas(sampling, "sgm_uniform", steps).tolist() for steps in (8, 4))

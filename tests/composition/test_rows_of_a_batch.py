@@ -12,8 +12,8 @@ from support.thorough import few_of
 
 from pack.nodes.host.attach import attach
 from pack.nodes.host.layered_prompts import LAYERS, PLAIN
-from pack.nodes.reference_attention import noise_level
-from pack.nodes.text_contexts.layer_contexts import LayerContexts
+from pack.nodes.reference_attention import entry_reader
+from pack.nodes.text_contexts.context_router import ContextRouter
 
 # A row alone differs from itself in a batch by rounding, which the tiny UNets amplify.
 ALONE = 4e-3
@@ -102,13 +102,13 @@ def test_references_of_two_nodes(model):
 
 
 def test_equal_texts_share_one_pass(model, monkeypatch):
-    seen, real = [], noise_level.caught
+    seen, real = [], entry_reader.caught
 
     def watched(call, x, *rest):
         seen.append(len(x))
         return real(call, x, *rest)
 
-    monkeypatch.setattr(noise_level, "caught", watched)
+    monkeypatch.setattr(entry_reader, "caught", watched)
     positives, negatives = texts(model)
     patched = with_references(model, references(3), style_fidelity=0.5, cache_mb=0)
     sample(patched, batch_of(*positives), batch_of(*negatives), latent=(4, 4, 8, 8), steps=1)
@@ -151,8 +151,8 @@ def layered(model, seed):
 def test_prompts_for_each_layer(model):
     """A batch keeps the layers of its first prompt; they are not those of the second."""
     first, second = texts(model)
-    row_by_row(attach(model, LayerContexts(("ED-LoRA",))), [layered(model, 1), first[1]], [second[0], second[1]], 4)
-    ours = with_references(attach(model, LayerContexts(("ED-LoRA",))), style_fidelity=0.5)
+    row_by_row(attach(model, ContextRouter(("ED-LoRA",))), [layered(model, 1), first[1]], [second[0], second[1]], 4)
+    ours = with_references(attach(model, ContextRouter(("ED-LoRA",))), style_fidelity=0.5)
     row_by_row(ours, [first[0], first[1]], [layered(model, 2), second[1]], 2)
 
 

@@ -13,7 +13,7 @@ from composition.scene import Scene, random, same, unlike
 from support.thorough import few_of
 
 from pack.nodes.host.run import Run
-from pack.nodes.reference_attention import mrsa, noise_level
+from pack.nodes.reference_attention import entry_reader, mrsa
 
 THREE_STEPS = (5.0, 2.0, 1.0, 0.0)
 
@@ -23,7 +23,7 @@ def open_runs():
     return [
         one
         for one in gc.get_objects()
-        if isinstance(one, noise_level.NoiseLevel) or isinstance(one, Run) and one.guider
+        if isinstance(one, entry_reader.EntryReader) or isinstance(one, Run) and one.guider
     ]
 
 

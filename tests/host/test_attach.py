@@ -14,7 +14,7 @@ from support.references import prompt, with_references
 from pack.nodes.host.attach import attach, techniques_of
 from pack.nodes.host.run import Run
 from pack.nodes.host.technique import Technique
-from pack.nodes.text_contexts.layer_contexts import LayerContexts
+from pack.nodes.text_contexts.context_router import ContextRouter
 
 
 def named(name, order, log=None):
@@ -48,7 +48,7 @@ def test_techniques_stand_in_their_order_however_they_are_named_and_joined():
 
 def test_no_two_techniques_have_one_place():
     model = tiny_model("sd15")
-    patched = attach(with_pictures(with_references(conducted(model))), LayerContexts(("ED-LoRA",)))
+    patched = attach(with_pictures(with_references(conducted(model))), ContextRouter(("ED-LoRA",)))
     techniques = techniques_of(patched)
     assert [t.name for t in techniques] == ["concept_conductor", "layer_contexts", "mip_adapter", "mrsa"]
     assert len({t.order for t in techniques}) == len(techniques)

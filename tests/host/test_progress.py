@@ -5,7 +5,7 @@ import pytest
 from support.models import tiny_model
 
 from pack.nodes.host.progress import progress_of
-from pack.nodes.host.when import percent_of, timestep_of
+from pack.nodes.host.when import percent_of, whole_timestep
 
 SCHEDULERS = ("normal", "karras", "exponential", "sgm_uniform", "simple")
 
@@ -28,11 +28,11 @@ def test_percents_are_the_hosts(sampling):
 
 def test_timesteps_are_whole_numbers(sampling):
     for timestep in (0, 1, 500, 998, 999):
-        assert timestep_of(float(sampling.sigmas[timestep]), sampling) == timestep
+        assert whole_timestep(float(sampling.sigmas[timestep]), sampling) == timestep
     import comfy.model_sampling
 
     continuous = comfy.model_sampling.ModelSamplingContinuousEDM()
-    assert [timestep_of(sigma, continuous) for sigma in (120.0, 0.002)] == [999, 0]
+    assert [whole_timestep(sigma, continuous) for sigma in (120.0, 0.002)] == [999, 0]
 
 
 @pytest.mark.parametrize("scheduler", [*SCHEDULERS, "ddim_uniform", "beta"])

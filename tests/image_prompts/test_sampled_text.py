@@ -27,7 +27,7 @@ from pack.nodes.host.blocks import attention_blocks, cross_attention
 from pack.nodes.host.layered_prompts import LAYERS
 from pack.nodes.image_prompts import image_run, sampled_text
 from pack.nodes.text_contexts.concept_words import Word, with_words
-from pack.nodes.text_contexts.layer_contexts import LayerContexts
+from pack.nodes.text_contexts.context_router import ContextRouter
 
 PROMPT = "a fox and a cat on the beach"
 LONG = PROMPT + ", sun" * 60
@@ -178,7 +178,7 @@ def test_the_words_keys_are_those_of_each_layer(model, kind, clip, monkeypatch):
     assert layered.shape[0] == layers
     for reads in (True, False):
         found.clear()
-        patched = with_pictures(attach(model, LayerContexts(())) if reads else model, **inputs)
+        patched = with_pictures(attach(model, ContextRouter(())) if reads else model, **inputs)
         sample(patched, positive, pooled(encoded(clip, "")), steps=1)
         ((unet, _, keys),) = [one for one in found if one[1] is not None]
         for layer, (block, made) in enumerate(keys.items()):

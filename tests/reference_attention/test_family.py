@@ -11,7 +11,7 @@ from support.thorough import few_of
 
 from pack.nodes.host import messages
 from pack.nodes.host.attach import techniques_of
-from pack.nodes.reference_attention import mrsa, noise_level, reference_guidance, reference_pass
+from pack.nodes.reference_attention import entry_reader, mrsa, reference_guidance, reference_pass
 from pack.nodes.reference_attention.block_outputs import places_of
 
 
@@ -248,8 +248,8 @@ def test_a_unet_of_one_block_per_level():
 
 
 def test_a_further_picture_runs_no_reference(model, monkeypatch):
-    passes, real = [], noise_level.caught
-    monkeypatch.setattr(noise_level, "caught", lambda *args: (passes.append(1), real(*args))[1])
+    passes, real = [], entry_reader.caught
+    monkeypatch.setattr(entry_reader, "caught", lambda *args: (passes.append(1), real(*args))[1])
     for node in NODES.values():
         patched = node(model, reference_seed=77)
         first = picture(patched, steps=3)
@@ -318,7 +318,7 @@ def test_references_read_the_text_of_their_own_side_beside_area_prompts(model, w
         return sample(NODES[what](model, **own), *texts, latent=(1, 4, 8, 8), steps=2)
 
     found = made()
-    monkeypatch.setattr(noise_level.NoiseLevel, "_kept_key", lambda self, what, text: noise_level._digest(text()))
+    monkeypatch.setattr(entry_reader.EntryReader, "_kept_key", lambda self, what, text: entry_reader._digest(text()))
     assert torch.equal(found, made())
 
 

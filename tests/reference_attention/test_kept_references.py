@@ -9,7 +9,7 @@ from support.references import half_mask, picture, references, with_references
 from support.streams import streaming
 
 from pack.nodes.host.bank import bank_of
-from pack.nodes.reference_attention import noise_level
+from pack.nodes.reference_attention import entry_reader
 
 STEPS = 2
 # of all on the way up of SD1.5
@@ -41,8 +41,8 @@ def test_a_hit_makes_no_text(monkeypatch):
     model = tiny_model("sd15")
     ours = with_references(model, style_fidelity=0.5)
     picture(ours)
-    made, real = [], noise_level.text_rows
-    monkeypatch.setattr(noise_level, "text_rows", lambda *args: made.append(args[-1]) or real(*args))
+    made, real = [], entry_reader.text_rows
+    monkeypatch.setattr(entry_reader, "text_rows", lambda *args: made.append(args[-1]) or real(*args))
     picture(ours, seed=1)
     # hashed once in a run, in main memory
     assert len(made) == 2 and not any(like.numel() for like in made)

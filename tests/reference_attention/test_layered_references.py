@@ -8,7 +8,7 @@ from support.references import TinyClip, draw, prompt, references, width_of, wit
 
 from pack.nodes.host.blocks import attention_blocks
 from pack.nodes.host.layered_prompts import LAYERS, PLAIN
-from pack.nodes.reference_attention import noise_level
+from pack.nodes.reference_attention import entry_reader
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_each_layer_of_the_reference_pass_reads_its_own_context(model, monkeypat
     """Recorded at the UNet itself: the text keys of layer l are those of row l."""
     layers, seen = contexts(model), {}
     patched = with_references(model, references(1), clip=LayeredClip(model, layers), cache_mb=0)
-    real, hooks = noise_level.caught, []
+    real, hooks = entry_reader.caught, []
 
     def watched(*args):
         for number, block in enumerate(attention_blocks(model.model.diffusion_model)):
@@ -59,7 +59,7 @@ def test_each_layer_of_the_reference_pass_reads_its_own_context(model, monkeypat
             for hook in hooks:
                 hook.remove()
 
-    monkeypatch.setattr(noise_level, "caught", watched)
+    monkeypatch.setattr(entry_reader, "caught", watched)
     picture(patched, steps=1)
     # nothing is computed behind the last block that is needed
     assert len(seen) > 3

@@ -10,7 +10,7 @@ from support.models import execute, recording, sample, tiny_model
 from support.references import PixelVAE, TinyClip, draw, half_mask, picture, prompt, references, with_references
 from support.thorough import few_of
 
-from pack.nodes.reference_attention import mrsa, noise_level
+from pack.nodes.reference_attention import entry_reader, mrsa
 from pack.nodes.references.references_node import AddReference
 
 
@@ -297,8 +297,8 @@ def test_reference_noise():
 def test_the_sampler_seed_does_not_change_the_references(model, monkeypatch):
     """A second picture with another seed finds all keys and values in the bank."""
     passes = []
-    real = noise_level.caught
-    monkeypatch.setattr(noise_level, "caught", lambda *args: (passes.append(1), real(*args))[1])
+    real = entry_reader.caught
+    monkeypatch.setattr(entry_reader, "caught", lambda *args: (passes.append(1), real(*args))[1])
     patched = with_references(tiny_model("sd15"))
     first = picture(patched, seed=1)
     assert len(passes) == 3
@@ -323,13 +323,13 @@ def test_sd2_unet():
 def test_inpainting_unet_sees_the_reference_as_unmasked(monkeypatch):
     model = tiny_model("sd15", in_channels=9, seed=4)
     seen = []
-    real = noise_level.caught
+    real = entry_reader.caught
 
     def look(call, x, *rest):
         seen.append(x)
         return real(call, x, *rest)
 
-    monkeypatch.setattr(noise_level, "caught", look)
+    monkeypatch.setattr(entry_reader, "caught", look)
     vae = PixelVAE()
     chain = references(1)
     patched = with_references(model, chain, vae=vae)

@@ -10,7 +10,7 @@ from support.references import picture, prompt, references, with_references
 
 from pack.nodes.host import messages
 from pack.nodes.inversion import inversion_cache, kept_inversions
-from pack.nodes.reference_attention import noise_level
+from pack.nodes.reference_attention import entry_reader
 from pack.nodes.reference_attention.reference_branch import strongest
 
 
@@ -73,8 +73,8 @@ def test_a_second_unet_is_loaded_with_the_model_and_stays_as_it_was(model):
 
 
 def test_with_the_prompt_as_its_text_a_reference_reads_each_rows_own(model, monkeypatch):
-    read, real = [], noise_level.caught
-    monkeypatch.setattr(noise_level, "caught", lambda *args: (read.extend(args[2]), real(*args))[1])
+    read, real = [], entry_reader.caught
+    monkeypatch.setattr(entry_reader, "caught", lambda *args: (read.extend(args[2]), real(*args))[1])
     picture(with_references(model, references(1), reference_prompt="target", style_fidelity=0.0), steps=1)
     wanted = [prompt(model, seed)[0][0] for seed in (200, 100)]
     assert len(read) == 2 and all(any(torch.equal(text.context, one) for text in read) for one in wanted)
@@ -83,8 +83,8 @@ def test_with_the_prompt_as_its_text_a_reference_reads_each_rows_own(model, monk
 def test_an_inverted_reference_is_at_each_step_on_its_own_path(model, monkeypatch, tmp_path):
     monkeypatch.setattr(inversion_cache, "folder", lambda kind: tmp_path / kind)
     made, runs = [], []
-    real, invert = noise_level.caught, kept_inversions.inverted
-    monkeypatch.setattr(noise_level, "caught", lambda *args: (made.append(args[1].clone()), real(*args))[1])
+    real, invert = entry_reader.caught, kept_inversions.inverted
+    monkeypatch.setattr(entry_reader, "caught", lambda *args: (made.append(args[1].clone()), real(*args))[1])
 
     def inverted(base, latent, text, levels):
         runs.append((latent, text, invert(base, latent, text, levels)))
@@ -116,9 +116,9 @@ def test_an_inverted_reference_is_kept_on_disk(model, monkeypatch, tmp_path):
 
 def test_an_inverted_reference_is_read_at_the_shifted_level(model, monkeypatch, tmp_path):
     monkeypatch.setattr(inversion_cache, "folder", lambda kind: tmp_path / kind)
-    paths, read, invert, real = [], [], kept_inversions.inverted, noise_level.caught
+    paths, read, invert, real = [], [], kept_inversions.inverted, entry_reader.caught
     monkeypatch.setattr(kept_inversions, "inverted", lambda *args: (paths.append(invert(*args)), paths[-1])[1])
-    monkeypatch.setattr(noise_level, "caught", lambda *args: (read.append(args[1].clone()), real(*args))[1])
+    monkeypatch.setattr(entry_reader, "caught", lambda *args: (read.append(args[1].clone()), real(*args))[1])
     patched = with_references(model, references(1), reference_noise="inverted", cache_mb=0)
     # of ten steps 100 timesteps are one; a shift of 1 is nearer to the step itself
     for time_shift, nearest in ((0, range(10)), (1, range(10)), (100, [0, *range(9)])):

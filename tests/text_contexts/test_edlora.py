@@ -19,8 +19,8 @@ from pack.nodes.host.attach import attach
 from pack.nodes.host.layered_prompts import LAYERS, PLAIN, contexts_of
 from pack.nodes.reference_attention.mrsa_node import MultiReferenceSelfAttention
 from pack.nodes.references.references_node import AddReference
+from pack.nodes.text_contexts.context_router import ContextRouter
 from pack.nodes.text_contexts.edlora_node import EDLoRALoader
-from pack.nodes.text_contexts.layer_contexts import LayerContexts
 
 WIDTH = {"sd15": 32, "sdxl": 48}
 SIGMAS = torch.tensor([5.0, 1.0, 0.0])
@@ -85,7 +85,7 @@ def run(model, positive, negative, kind="sd15", batch=1, size=(8, 8), **settings
 def check(kind, positive, negative, entries, **settings):
     """Our MODEL's latent = that of the bare one with the contexts swapped by hand; the bare one's own is another."""
     bare = tiny_model(kind, seed=1)
-    ours = run(attach(bare, LayerContexts(("ED-LoRA",))), positive, negative, kind, **settings)
+    ours = run(attach(bare, ContextRouter(("ED-LoRA",))), positive, negative, kind, **settings)
     with every_block(bare.model.diffusion_model, by_row(*entries)):
         expected = run(bare, positive, negative, kind, **settings)
     assert same(ours, expected)
@@ -101,7 +101,7 @@ def test_positive(kind, batch):
 
 
 def test_layer_wise_and_plain_prompts_share_a_batch():
-    model, recorder = recording(attach(tiny_model(), LayerContexts(("ED-LoRA",))))
+    model, recorder = recording(attach(tiny_model(), ContextRouter(("ED-LoRA",))))
     run(model, layered(), plain())
     assert [len(call.x) for call in recorder.calls] == [2, 2]
 
@@ -173,14 +173,14 @@ def test_what_nodes_do_to_the_plain_context():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision(dtype):
     (entry,) = layered()
-    exact = run(attach(tiny_model(seed=1), LayerContexts(("ED-LoRA",))), [entry], plain())
-    ours = run(attach(tiny_model(seed=1, dtype=dtype), LayerContexts(("ED-LoRA",))), [entry], plain())
+    exact = run(attach(tiny_model(seed=1), ContextRouter(("ED-LoRA",))), [entry], plain())
+    ours = run(attach(tiny_model(seed=1, dtype=dtype), ContextRouter(("ED-LoRA",))), [entry], plain())
     assert (ours - exact).norm() / exact.norm() < (0.01 if dtype == torch.float16 else 0.1)
 
 
 def test_ordinary_prompts_are_the_hosts_to_the_last_bit():
     bare = tiny_model()
-    ours = attach(bare, LayerContexts(("ED-LoRA",)))
+    ours = attach(bare, ContextRouter(("ED-LoRA",)))
     assert torch.equal(run(ours, plain(), plain(seed=2)), run(bare, plain(), plain(seed=2)))
 
 
@@ -188,14 +188,14 @@ def test_contexts_of_one_layer_are_for_all():
     context = random(1, 7, 32, seed=4)
     one = conditioning(torch.zeros_like(context), **{LAYERS: context})
     bare = tiny_model(seed=1)
-    ours = run(attach(bare, LayerContexts(("ED-LoRA",))), one, plain())
+    ours = run(attach(bare, ContextRouter(("ED-LoRA",))), one, plain())
     assert same(ours, run(bare, conditioning(context), plain()))
 
 
 def test_contexts_for_another_model():
     wrong = conditioning(random(1, 7, 32), **{LAYERS: random(28, 7, 32)})
     with pytest.raises(ValueError, match="has embeddings for 28 cross-attentions, this model has 16: encode it with"):
-        run(attach(tiny_model(), LayerContexts(("ED-LoRA",))), wrong, plain())
+        run(attach(tiny_model(), ContextRouter(("ED-LoRA",))), wrong, plain())
 
 
 def scaled(n, context, value, options):
@@ -225,9 +225,9 @@ def test_beside_patches_of_other_packs():
             return model
 
         both = (
-            attach(patched(model), LayerContexts(("ED-LoRA",)))
+            attach(patched(model), ContextRouter(("ED-LoRA",)))
             if order
-            else patched(attach(model, LayerContexts(("ED-LoRA",))))
+            else patched(attach(model, ContextRouter(("ED-LoRA",))))
         )
         ours = run(both, [entry], plain())
         assert all(torch.equal(context, value) for _, _, context, value in store)
@@ -246,7 +246,7 @@ def test_beside_patches_of_other_packs():
 def test_beside_guidance_that_calls_the_unet_itself(guided):
     (entry,) = layered()
     bare = guided(tiny_model(seed=1))
-    ours = run(guided(attach(tiny_model(seed=1), LayerContexts(("ED-LoRA",)))), [entry], plain(), size=(16, 16))
+    ours = run(guided(attach(tiny_model(seed=1), ContextRouter(("ED-LoRA",)))), [entry], plain(), size=(16, 16))
     with every_block(bare.model.diffusion_model, by_row(entry)):
         assert same(ours, run(bare, [entry], plain(), size=(16, 16)))
 
@@ -269,21 +269,21 @@ def test_beside_mrsa(loras):  # noqa: F811
         return execute(MultiReferenceSelfAttention, model=model, references=references, **inputs)[0]
 
     base = tiny_model(seed=1)
-    ours = run(referring(attach(base, LayerContexts(("ED-LoRA",)))), [entry], plain())
-    turned = run(attach(referring(base), LayerContexts(("ED-LoRA",))), [entry], plain())
+    ours = run(referring(attach(base, ContextRouter(("ED-LoRA",)))), [entry], plain())
+    turned = run(attach(referring(base), ContextRouter(("ED-LoRA",))), [entry], plain())
     bare = referring(base)
     with every_block(base.model.diffusion_model, by_row(entry)):
         expected = run(bare, [entry], plain())
     assert torch.equal(ours, turned) and same(ours, expected)
     assert unlike(ours, run(bare, [entry], plain())) and unlike(
-        ours, run(attach(base, LayerContexts(("ED-LoRA",))), [entry], plain())
+        ours, run(attach(base, ContextRouter(("ED-LoRA",))), [entry], plain())
     )
 
 
 def test_interrupt_leaves_nothing():
     (entry,) = layered()
     bare = tiny_model()
-    ours = attach(bare, LayerContexts(("ED-LoRA",)))
+    ours = attach(bare, ContextRouter(("ED-LoRA",)))
     expected = run(ours, [entry], plain())
     stopping = ours.clone()
 

@@ -16,7 +16,7 @@ from pack.nodes.host.attach import attach
 from pack.nodes.host.content_keys import digest
 from pack.nodes.host.layered_prompts import LAYERS, PLAIN
 from pack.nodes.text_contexts.concept_words import Word, with_words
-from pack.nodes.text_contexts.layer_contexts import LayerContexts
+from pack.nodes.text_contexts.context_router import ContextRouter
 
 PROMPT = "a <dog> on the beach"
 TEXTS = {
@@ -172,7 +172,7 @@ def test_in_a_sampler():
     assert torch.equal(positive[0][1][LAYERS].at(500.0)[0], expected_at[500.0][0])
     encoded(clip, "something else")
 
-    model, recorder = recording(attach(bare, LayerContexts(("ED-LoRA",))))
+    model, recorder = recording(attach(bare, ContextRouter(("ED-LoRA",))))
     maker.asked.clear()
     ours = run(model, positive, negative)
     assert [len(call.x) for call in recorder.calls] == [2, 2, 2] and len(set(maker.asked)) == 3
@@ -191,7 +191,7 @@ def test_in_a_sampler():
 
 
 def test_two_clips_with_other_patches_in_one_run_are_refused():
-    clip, model = tiny_clip(), attach(tiny_model(), LayerContexts(("ED-LoRA",)))
+    clip, model = tiny_clip(), attach(tiny_model(), ContextRouter(("ED-LoRA",)))
     other = clip.clone()
     key = "clip_l.transformer.text_model.encoder.layers.0.self_attn.q_proj.weight"
     other.add_patches({key: ("diff", (torch.ones(32, 32),))}, 1.0)
@@ -205,7 +205,7 @@ def test_two_clips_with_other_patches_in_one_run_are_refused():
 
 def test_what_other_nodes_do_is_done_when_it_is_made():
     known = taught(tiny_clip(), Made())
-    model = attach(tiny_model(), LayerContexts(("ED-LoRA",)))
+    model = attach(tiny_model(), ContextRouter(("ED-LoRA",)))
     one, other = encoded(known, PROMPT), encoded(known, "a cat")
     (average,) = nodes.ConditioningAverage().addWeighted(one, other, 0.7)
     (joined,) = nodes.ConditioningConcat().concat(one, other)
@@ -220,7 +220,7 @@ def test_what_other_nodes_do_is_done_when_it_is_made():
     zeroed = nodes.ConditioningZeroOut().zero_out(one)[0]
     assert not zeroed[0][1][LAYERS].at(10.0)[0].eq(0).all()
     bare = tiny_model()
-    assert same(run(attach(bare, LayerContexts(("ED-LoRA",))), zeroed, other), run(bare, zeroed, other))
+    assert same(run(attach(bare, ContextRouter(("ED-LoRA",))), zeroed, other), run(bare, zeroed, other))
 
 
 def test_threads_take_turns():
@@ -266,7 +266,7 @@ def test_contents_tell_makers_tokens_and_patches_apart():
 
 
 def test_many_runs_keep_nothing():
-    known, model = taught(tiny_clip(), Made()), attach(tiny_model(), LayerContexts(("ED-LoRA",)))
+    known, model = taught(tiny_clip(), Made()), attach(tiny_model(), ContextRouter(("ED-LoRA",)))
     positive, negative = texts(known)
     for seed in range(5):
         run(model, positive, negative, seed=seed)

@@ -11,7 +11,7 @@ from ..host.flat_entries import Entry
 from ..host.layered_prompts import contexts_of, rows_of_first_text
 from ..host.rows import entry_of
 from ..host.text_rows import reads_one_text, rows_by_text, rows_of_call, text_rows
-from ..host.when import timestep_at
+from ..host.when import unet_timestep
 from .kept_steps import KeptSteps
 from .reference_pass import caught, frames_of
 from .run_tensors import RunTensors
@@ -36,7 +36,7 @@ class _Missing:
     asker: int  # those of one asker run together
 
 
-class NoiseLevel(RunTensors):
+class EntryReader(RunTensors):
     """Keys and values of the references at the noise level that a run is at."""
 
     def __init__(self):
@@ -145,7 +145,7 @@ def _names(call, missing, inputs):
     keeping = {key: one for key, one in missing.items() if one.member.cache_bytes}
     if not keeping:
         return {}
-    timestep = timestep_at(call.moment.sigma, call.base.model_sampling)
+    timestep = unet_timestep(call.moment.sigma, call.base.model_sampling)
     common = weights_key(call.base.current_patcher), frames_of(call), timestep, call.x.dtype
     return {
         key: (

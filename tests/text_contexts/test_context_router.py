@@ -13,7 +13,7 @@ from pack.nodes.host.attach import attach
 from pack.nodes.host.content_keys import digest
 from pack.nodes.host.contexts import FixedContexts, StagedContexts
 from pack.nodes.host.layered_prompts import LAYERS, PLAIN, contexts_of
-from pack.nodes.text_contexts.layer_contexts import LayerContexts
+from pack.nodes.text_contexts.context_router import ContextRouter
 
 WIDTH, COUNT = {"sd15": 32, "sdxl": 48}, {"sd15": 16, "sdxl": 28}
 BORDERS = tuple(range(100, 1000, 100))
@@ -65,7 +65,7 @@ def run(model, positive, negative, kind="sd15", batch=1, size=(8, 8), steps=4, *
 def check(kind, positive, negative, entries, **settings):
     """Our MODEL's latent = that of the bare one with keys and values swapped by hand; the bare one's own is another."""
     bare = tiny_model(kind, seed=1)
-    ours = run(attach(bare, LayerContexts(("ED-LoRA",))), positive, negative, kind, **settings)
+    ours = run(attach(bare, ContextRouter(("ED-LoRA",))), positive, negative, kind, **settings)
     with every_attention(bare.model.diffusion_model, by_row(*entries)):
         expected = run(bare, positive, negative, kind, **settings)
     assert same(ours, expected)
@@ -103,7 +103,7 @@ def test_two_stages_of_an_advanced_sampler():
         latent = nodes.KSamplerAdvanced().sample(model, "enable", *common, latent, 0, 3, "enable")[0]
         return nodes.KSamplerAdvanced().sample(model, "disable", *common, latent, 3, 10000, "disable")[0]["samples"]
 
-    ours = both(attach(bare, LayerContexts(("ED-LoRA",))))
+    ours = both(attach(bare, ContextRouter(("ED-LoRA",))))
     with every_attention(bare.model.diffusion_model, by_row(entry)):
         assert same(ours, both(bare))
 
@@ -149,6 +149,6 @@ def test_a_model_that_does_not_read_them_is_said(caplog):
     run(model, [entry], plain(), steps=1)
     assert caplog.text.count("only their plain text is read") == 1
     caplog.clear()
-    run(attach(model, LayerContexts(("ED-LoRA",))), [entry], plain(), steps=1)
+    run(attach(model, ContextRouter(("ED-LoRA",))), [entry], plain(), steps=1)
     run(model, plain(), plain(), steps=1)
     assert "plain text" not in caplog.text

@@ -2,13 +2,13 @@
 
 from ..host.blocks import attention_blocks
 from ..host.calls import live_unet
-from ..host.layered_prompts import TAUGHT, LayeredContexts, contexts_of, models_of, rows_of_first_text
+from ..host.layered_prompts import TAUGHT, ContextPatch, contexts_of, models_of, rows_of_first_text
 from ..host.rows import entry_of, prompts_of
 from ..host.technique import Technique
 from .made_contexts import differently_patched
 
 
-class LayerContexts(Technique):
+class ContextRouter(Technique):
     """Brings the Contexts of whatever conditioning is sampled to the layers of the UNet."""
 
     name = "layer_contexts"
@@ -25,7 +25,7 @@ class LayerContexts(Technique):
         return " and ".join(f"Load {label}" for label in self.labels)
 
     def joined_by(self, later):
-        return LayerContexts(tuple(dict.fromkeys((*self.labels, *later.labels))))
+        return ContextRouter(tuple(dict.fromkeys((*self.labels, *later.labels))))
 
     def begin(self, run):
         """Raises ValueError for prompts that want different weights of one text encoder."""
@@ -58,5 +58,5 @@ class LayerContexts(Technique):
                 rows.append((chunk.rows if every else [chunk.start + row for row in mine], contexts))
         if not rows:
             return {}
-        blocks, timestep = attention_blocks(live_unet(call.base)), call.timestep
-        return {"attn2_patch": LayeredContexts(rows, blocks, call.x.shape[0], timestep, call.run.tell)}
+        blocks, timestep = attention_blocks(live_unet(call.base)), call.whole_timestep
+        return {"attn2_patch": ContextPatch(rows, blocks, call.x.shape[0], timestep, call.run.tell)}
