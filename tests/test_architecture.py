@@ -84,10 +84,10 @@ def rule_rooms(house):
 def rule_floors(house):
     """2. `comfy_api` only where sockets are; a node file imports neither ComfyUI's insides nor kernels nor layers."""
     for file in house.product:
-        graph = file.name.endswith(("_node.py", "_wire.py")) or file.room is None
+        graph = file.name.endswith(("_node.py", "_wire.py", "_widgets.py")) or file.room is None
         roots = {module.split(".")[0] for module in file.imports}
         if "comfy_api" in roots and not graph:
-            yield f"{file.path}: sockets belong into a node file or a wire"
+            yield f"{file.path}: sockets belong into a node file, a wire or its widgets"
         if file.name.endswith("_node.py") and (roots & {"comfy", "torch"} or "kernels" in file.imported_rooms):
             yield f"{file.path}: a node file computes nothing"
         if file.room == "kernels" and roots & HOST:

@@ -31,8 +31,6 @@ from .concepts_wire import concept_label
 from .conductor_layers import layers_of
 from .conductor_run import Conducting
 
-NAME = "concept_conductor"
-
 
 def attach_conductor(model, concepts, settings, layout=None):
     """The MODEL with the concepts in it; the MODEL itself where there are none.
@@ -78,7 +76,7 @@ class MaskRecord:
 class Conductor(Technique):
     """The technique of one MODEL."""
 
-    name = NAME
+    name = "concept_conductor"
     order = 10
 
     def __init__(self, model, concepts, settings, layers, layout):

@@ -10,7 +10,7 @@ from ..image_adapters.image_adapter_wire import ImageAdapterSocket
 from ..references.references_wire import References
 from ..widgets import window_inputs
 from .faceid import FaceIDSettings, attach_faceid
-from .merge_wire import merge_inputs
+from .merge_widgets import merge_inputs
 
 
 class FaceID(io.ComfyNode):

@@ -16,7 +16,7 @@ from .sampled_text import tell_of_another_text
 class ImagePrompts(Technique):
     """All image prompts of one MODEL. Nodes of equal settings share one merge; others add to it."""
 
-    name = "mip_adapter"
+    name = "image_prompts"
     order = 30
 
     def __init__(self, members):

@@ -9,7 +9,7 @@ from ..image_adapters.image_adapter_wire import ImageAdapterSocket
 from ..references.references_wire import References
 from ..widgets import window_inputs
 from .instantid import PASSES, VIEWS, InstantIDInputs, InstantIDSettings, attach_instantid
-from .merge_wire import merge_inputs
+from .merge_widgets import merge_inputs
 
 
 class InstantID(io.ComfyNode):

@@ -9,7 +9,7 @@ from ..references.references_wire import References
 from ..widgets import window_inputs
 from .image_technique import maps_over
 from .image_words import PHRASE_SOURCES
-from .merge_wire import merge_inputs
+from .merge_widgets import merge_inputs
 from .mip_adapter import MIPSettings, attach_mip_adapter
 
 

@@ -7,8 +7,8 @@ from ..host.choices import check_listed
 from ..host.when import Window
 from ..widgets import window_inputs
 from .dreamtuner import attach_dreamtuner
-from .reference_inputs_wire import DRAWN, noise_inputs, text_input
 from .reference_settings import ReferenceSettings
+from .reference_widgets import DRAWN, noise_inputs, text_input
 
 
 class DreamTuner(io.ComfyNode):

@@ -8,7 +8,7 @@ from ..host.when import Window
 from ..widgets import window_inputs
 from .mrsa import NOISES
 from .mrsa_settings import MRSASettings, attach_mrsa
-from .reference_inputs_wire import noise_inputs, text_input
+from .reference_widgets import noise_inputs, text_input
 
 
 class MultiReferenceSelfAttention(io.ComfyNode):

@@ -6,9 +6,9 @@ from .. import schema
 from ..host.choices import check_listed
 from ..host.when import Window
 from ..widgets import window_inputs
-from .reference_inputs_wire import DRAWN, noise_inputs
 from .reference_only import attach_reference_only
 from .reference_settings import ReferenceSettings
+from .reference_widgets import DRAWN, noise_inputs
 
 
 class ReferenceOnlyNode(io.ComfyNode):

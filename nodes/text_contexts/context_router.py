@@ -11,7 +11,7 @@ from .made_contexts import differently_patched
 class ContextRouter(Technique):
     """Brings the Contexts of whatever conditioning is sampled to the layers of the UNet."""
 
-    name = "layer_contexts"
+    name = "context_router"
     order = 20
     reads_contexts = True
 

@@ -53,7 +53,7 @@ def train_concept(model, clip, vae, pictures, request, class_pictures=None):
     identity = identity_of(request, settings, names, side, pictures, class_pictures, (bare, text, vae))
     state = TrainedState(stem, trainer, identity)
     done = state.read()
-    files = files_of(trainer.parts, settings.kind, stem)
+    files = files_of(trainer.learned, settings.kind, stem)
     state.check_files(files)
     scene = isinstance(pictures, TrainingScene)
     references = references_of(text, settings, names, classes)
@@ -62,13 +62,13 @@ def train_concept(model, clip, vae, pictures, request, class_pictures=None):
 
     def preview():
         prompt = request.preview_prompt.replace("{}", said)
-        return preview_of(bare, text, vae, trainer.parts, prompt, side, request.seed)
+        return preview_of(bare, text, vae, trainer.learned, prompt, side, request.seed)
 
     loop = TrainLoop(trainer, load, batches, state, vae_encode=encoder_of(bare, vae), preview=preview)
     done = loop.run(done, steps, request.save_every, request.preview_every)
-    files = files_of(trainer.parts, settings.kind, stem)
-    _write(files, trainer.parts, settings, family_of(model), request, state, done)
-    model, clip = with_trained(model, clip, trainer.parts, settings.kind, files)
+    files = files_of(trainer.learned, settings.kind, stem)
+    _write(files, trainer.learned, settings, family_of(model), request, state, done)
+    model, clip = with_trained(model, clip, trainer.learned, settings.kind, files)
     more = f" (done before; {steps} were asked for)" if done > steps else ""
     report = f"{_names(files)}{started_anew(state.file)}, {done} steps{more}, {len(sources)} pictures{loop.losses()}"
     return TrainedConcept(model, clip, said, torch.cat(loop.previews), plain(f"{report}{state.file.where()}"))

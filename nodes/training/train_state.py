@@ -23,7 +23,7 @@ class TrainedState:
         self.trainer = trainer
         path = Path(folder_paths.get_output_directory()) / _FOLDER / f"{stem}.training"
         with torch.inference_mode(False):
-            tensors = {**trainer.learned, **self._beside(trainer)}
+            tensors = {**trainer.tensors(), **self._beside(trainer)}
         self.file = TrainingState(path, tensors, trainer.optimizer.adam, identity)
         self.mark = f"{stem}/{digest(*[text_bytes(text) for text in identity.values()]).hex()}"
 
@@ -33,7 +33,7 @@ class TrainedState:
         # good steps, and in how many steps only words learn
         self._flags, self._average = torch.zeros(5, dtype=torch.float64), {}
         if trainer.losses.noise == "balance":
-            self._average = {name: torch.zeros_like(t.detach()) for name, t in trainer.parts.lora_tensors().items()}
+            self._average = {name: torch.zeros_like(t.detach()) for name, t in trainer.learned.lora_tensors().items()}
         return {"flags": self._flags, **{f"average/{name}": t for name, t in self._average.items()}}
 
     def read(self):

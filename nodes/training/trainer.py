@@ -24,7 +24,7 @@ class Trainer:
         TrainOptimizer of the learned tensors; checkpoint: less memory for more time.
         """
         self.unet, self.clip, self.losses, self.optimizer = unet, clip, losses, optimizer
-        self.parts, self.checkpoint = learned, checkpoint
+        self.learned, self.checkpoint = learned, checkpoint
         self.hooks = LoraHooks(layers, learned.lora)
         self.texts = TrainedTexts(clip, learned, text_lora=any(part != "unet" for part in learned.lora))
         self.starts = {name: rows.detach().clone() for name, rows in learned.word_tensors().items()}
@@ -32,10 +32,9 @@ class Trainer:
         self.average = None
         self._entered = ExitStack()
 
-    @property
-    def learned(self):
+    def tensors(self):
         """{name: tensor} of all that learns."""
-        return self.parts.tensors()
+        return self.learned.tensors()
 
     @property
     def balanced(self):
@@ -93,20 +92,20 @@ class Trainer:
         out = self.unet.predicted(mixed, timesteps, texts, batch.sizes, maps)
         average = self._by_average(mixed, timesteps, texts, batch)
         own = len(batch.latents)
-        parts = noise_loss(self.losses, out[:own], target[:own], batch, self.balanced, average)
+        losses = noise_loss(self.losses, out[:own], target[:own], batch, self.balanced, average)
         if maps is not None:
             found_maps = maps.close()
-            parts["attention"] = attention_loss(self.losses, found_maps, batch, quarter_grid(mixed.shape[-2:]))
+            losses["attention"] = attention_loss(self.losses, found_maps, batch, quarter_grid(mixed.shape[-2:]))
         if len(out) > own:
-            parts["prior"] = self.losses.prior_weight * (out[own:] - target[own:]).square().mean()
-        parts |= self._of_words(batch, found)
+            losses["prior"] = self.losses.prior_weight * (out[own:] - target[own:]).square().mean()
+        losses |= self._of_words(batch, found)
         terms = [
-            parts[name] for name in ("noise", "attention", "prior", "pull", "context") if parts.get(name) is not None
+            losses[name] for name in ("noise", "attention", "prior", "pull", "context") if losses.get(name) is not None
         ]
         loss = sum(terms)
         self.optimizer.backward(loss)
-        parts = {f"loss_{name}": part.detach() for name, part in parts.items() if part is not None}
-        return {"loss": loss.detach(), **parts}
+        losses = {f"loss_{name}": part.detach() for name, part in losses.items() if part is not None}
+        return {"loss": loss.detach(), **losses}
 
     def update(self):
         """The optimiser's step on the gradients that were added up; returns their norm before it was limited."""
@@ -114,7 +113,7 @@ class Trainer:
         norm = self.optimizer.step()
         if balanced:
             with torch.no_grad():
-                self.average = moved_average(self.average, self.parts.lora_tensors(), _KEPT)
+                self.average = moved_average(self.average, self.learned.lora_tensors(), _KEPT)
         return norm
 
     def _maps(self, batch, texts):
@@ -129,7 +128,7 @@ class Trainer:
             return None
         self.hooks.instead = {
             (part, name): [self.average[f"{part}.{name}.lora_{side}.weight"] for side in ("down", "up")]
-            for part, several in self.parts.lora.items()
+            for part, several in self.learned.lora.items()
             for name in several
         }
         own = slice(len(batch.latents))
@@ -141,12 +140,12 @@ class Trainer:
             self.hooks.instead = {}
 
     def _of_words(self, batch, texts):
-        parts, rows = {}, self.parts.word_tensors()
+        losses, rows = {}, self.learned.word_tensors()
         if self.losses.pull and rows:
-            parts["pull"] = self.losses.pull * loss_of_pull(list(rows.values()), [self.starts[name] for name in rows])
+            losses["pull"] = self.losses.pull * loss_of_pull(list(rows.values()), [self.starts[name] for name in rows])
         if self.losses.context and batch.reference:
             prompt, plain, word = batch.reference
             own, other = texts[prompt], texts[plain]
             loss = context_loss(own.contexts[0], other.contexts[0].detach(), own.places[word])
-            parts["context"] = self.losses.context * loss
-        return parts
+            losses["context"] = self.losses.context * loss
+        return losses

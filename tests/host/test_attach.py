@@ -50,7 +50,7 @@ def test_no_two_techniques_have_one_place():
     model = tiny_model("sd15")
     patched = attach(with_pictures(with_references(conducted(model))), ContextRouter(("ED-LoRA",)))
     techniques = techniques_of(patched)
-    assert [t.name for t in techniques] == ["concept_conductor", "layer_contexts", "mip_adapter", "mrsa"]
+    assert [t.name for t in techniques] == ["concept_conductor", "context_router", "image_prompts", "mrsa"]
     assert len({t.order for t in techniques}) == len(techniques)
 
 

@@ -52,7 +52,7 @@ def near(found, expected, limit):
 def moved(trainer, golden, name, key, limit):
     """The whole change of a learned tensor is the golden one."""
     start = golden.get(f"init/{key}", golden.get(f"lora/{key}"))
-    near(trainer.learned[name] - start.float(), golden[f"final/{key}"] - start.float(), limit)
+    near(trainer.tensors()[name] - start.float(), golden[f"final/{key}"] - start.float(), limit)
 
 
 def near_loss(parts, golden, step, names):
@@ -65,11 +65,11 @@ def near_loss(parts, golden, step, names):
 
 def near_lora(trainer, golden, step, limit):
     """Gradients of the LoRA's factors that a golden step stores, and the norms of all."""
-    for name, factor in trainer.parts.lora_tensors().items():
+    for name, factor in trainer.learned.lora_tensors().items():
         key = f"step{step}/grad/{name}"
         if key in golden:
             near(factor.grad, golden[key], limit)
-    for part in trainer.parts.lora:
+    for part in trainer.learned.lora:
         key = f"step{step}/grad/{part}/norms"
         if key in golden:
             near(norms_of(trainer, part), golden[key], limit)
@@ -77,7 +77,7 @@ def near_lora(trainer, golden, step, limit):
 
 def moved_lora(trainer, golden, limit):
     """The whole change of those of the LoRA's factors that the golden case stores."""
-    stored = [name for name in trainer.parts.lora_tensors() if f"final/{name}" in golden]
+    stored = [name for name in trainer.learned.lora_tensors() if f"final/{name}" in golden]
     assert len(stored) > 8
     for name in stored:
         moved(trainer, golden, name, name, limit)
@@ -85,5 +85,5 @@ def moved_lora(trainer, golden, limit):
 
 def norms_of(trainer, part="unet"):
     """(modules in alphabetical order, 2): the norms of the gradients of a LoRA's down and up."""
-    lora = trainer.parts.lora[part]
+    lora = trainer.learned.lora[part]
     return torch.tensor([[factor.grad.norm() for factor in lora[module]] for module in sorted(lora)])

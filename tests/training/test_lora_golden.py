@@ -89,7 +89,7 @@ def test_edlora(name, checkpoint):
             near_loss(parts, golden, step, names)
             if step == 0:
                 for word in words:
-                    near(trainer.learned[f"words.l.{word}"].grad, golden[f"step0/grad/{word}"], 1e-4)
+                    near(trainer.tensors()[f"words.l.{word}"].grad, golden[f"step0/grad/{word}"], 1e-4)
             near_lora(trainer, golden, step, 1e-4)
             trainer.update()
     assert trainer.optimizer.stopped == params["stopped"]

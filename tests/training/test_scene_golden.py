@@ -37,7 +37,7 @@ def test_a_scene(name, checkpoint):
             near_loss(parts, golden, step, names)
             for word in words:
                 expected = golden[f"step{step}/grad/{word}"]
-                found = trainer.learned[f"words.l.{word}"].grad
+                found = trainer.tensors()[f"words.l.{word}"].grad
                 assert (found is None) == (not expected.any())
                 if found is not None:
                     near(found, expected, 1e-4)
@@ -76,7 +76,7 @@ def test_things_with_parts():
             if step >= params["warm_up"]:
                 near(parts["loss_of_concept"], golden[f"step{step}/loss_of_concept"], 1e-5)
             for word in words:
-                near(trainer.learned[f"words.l.{word}"].grad, golden[f"step{step}/grad/{word}"], 1e-4)
+                near(trainer.tensors()[f"words.l.{word}"].grad, golden[f"step{step}/grad/{word}"], 1e-4)
             near_lora(trainer, golden, step, 1e-4)
             norm = trainer.update()
             near(norm[None], golden[f"step{step}/grad_norm"][None], 1e-4)

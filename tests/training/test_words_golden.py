@@ -34,7 +34,7 @@ def test_words(name, checkpoint):
             parts = trainer.step(batch_of(golden, params, step))
             names = {"loss": "loss", "loss_noise": "loss_noise"}
             near_loss(parts, golden, step, names)
-            near(trainer.learned[f"words.l.{word}"].grad, golden[f"step{step}/grad/{word}"], 1e-4)
+            near(trainer.tensors()[f"words.l.{word}"].grad, golden[f"step{step}/grad/{word}"], 1e-4)
             trainer.update()
     moved(trainer, golden, f"words.l.{word}", word, 2e-3)
     assert not torch.is_grad_enabled() or torch.is_inference_mode_enabled()
