@@ -24,53 +24,49 @@ LISTED = {
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """All that decides a training beside its pictures.
+    """All that decides a training beside its pictures."""
 
-    words: how many a subject has, 0 for a LoRA without a word of its own; by_batch: lr_words counts per picture of a
-    batch; per_picture: steps count per picture; noise, maps: see LossSettings; clip_words: see OptimizerSettings.
-    """
-
-    words: int = 1
-    start: str = "class word"
-    vectors: int = 1
-    layers: str = "one"
+    words: int = 1  # how many a subject has; 0: a LoRA without a word of its own
+    start: str = "class word"  # where the rows of a word begin
+    vectors: int = 1  # tokens that a word takes in a prompt
+    layers: str = "one"  # rows of a word: one for all cross-attentions, one each, or one per transformer ("tied")
     steps: int = 500
-    per_picture: bool = False
+    per_picture: bool = False  # whether steps count per picture
     lr_words: float = 0.0
-    by_batch: bool = False
-    lr_unet: float = 0.0
-    lr_text: float = 0.0
-    words_first: int = 0
-    lr_words_first: float = 0.0
-    schedule: str = "constant"
-    batch_size: int = 1
-    accumulate: int = 1
-    rank: int = 4
-    targets: str = "attention"
-    lora_start: str = "normal"
-    noise: str = "area"
-    maps: str = ""
-    prior_weight: float = 0.0
-    mask_loss: str = "none"
-    attention_weight: float = 0.0
-    full_identity: bool = False
-    pull: float = 0.0
-    norm_limit: float = 0.0
-    keep_norm: bool = False
-    context: float = 0.0
-    context_prompts: str = ""
-    degrade: float = 0.0
-    balance: bool = False
-    noise_offset: float = 0.0
-    placement: str = "crop"
-    placements: int = 16
-    flip: bool = True
-    t_min: int = 0
-    t_max: int = 999
-    clip_norm: float = 1.0
-    clip_words: bool = True
-    checkpoint: str = "auto"
-    cache_mb: int = 1024
+    by_batch: bool = False  # whether lr_words counts per picture of a batch
+    lr_unet: float = 0.0  # of the LoRA in the UNet; 0: there is none
+    lr_text: float = 0.0  # of the LoRA in the text encoders; 0: there is none
+    words_first: int = 0  # steps in which only the words learn
+    lr_words_first: float = 0.0  # of the words in those steps; 0: lr_words
+    schedule: str = "constant"  # how learning rates fall
+    batch_size: int = 1  # pictures per step
+    accumulate: int = 1  # batches per step
+    rank: int = 4  # of the LoRA
+    targets: str = "attention"  # which layers of the UNet the LoRA changes
+    lora_start: str = "normal"  # how the first factors of a LoRA are drawn
+    noise: str = "area"  # how a mask counts in the loss, see LossSettings
+    maps: str = ""  # which attention maps are compared with masks, see LossSettings
+    prior_weight: float = 0.0  # of the loss on class pictures; 0: there are none
+    mask_loss: str = "none"  # what the loss looks at
+    attention_weight: float = 0.0  # how strongly the words' attention keeps to the masks
+    full_identity: bool = False  # of an ED-LoRA: the second word fills its mask
+    pull: float = 0.0  # how strongly words are held to where they began
+    norm_limit: float | None = 0.0  # words stop at this norm; 0: never; None: at one that is measured from the CLIP
+    keep_norm: bool = False  # whether words keep the norm that they began with
+    context: float = 0.0  # how strongly the rest of a prompt stays as it was
+    context_prompts: str = ""  # prompts with {} for that, one a line
+    degrade: float = 0.0  # noise around the subject
+    balance: bool = False  # whether of several concepts the one that lags learns
+    noise_offset: float = 0.0  # of noise that is the same at all cells of a channel
+    placement: str = "crop"  # how a picture is put on the square
+    placements: int = 16  # places of a picture
+    flip: bool = True  # whether half of them are mirrored
+    t_min: int = 0  # the lowest timestep that is learned
+    t_max: int = 999  # the highest
+    clip_norm: float = 1.0  # the largest norm of the gradients; 0: any
+    clip_words: bool = True  # whether that norm counts the words, too, see OptimizerSettings
+    checkpoint: str = "auto"  # whether parts are computed again instead of kept
+    cache_mb: int = 1024  # main memory for places of pictures
 
     @property
     def kind(self):
@@ -83,9 +79,15 @@ class TrainingSettings:
         """The LossSettings of it."""
         noise = "balance" if self.balance else self.noise
         return LossSettings(
-            noise, self.prior_weight, self.maps, self.attention_weight, self.full_identity, self.pull, self.context,
-            self.words_first,
-        )  # fmt: skip
+            noise=noise,
+            prior_weight=self.prior_weight,
+            maps=self.maps,
+            attention_weight=self.attention_weight,
+            full_identity=self.full_identity,
+            pull=self.pull,
+            context=self.context,
+            warm_up=self.words_first,
+        )
 
     def pace(self, steps):
         """The OptimizerSettings of a training of so many steps."""
@@ -124,7 +126,7 @@ METHODS = {
     "ED-LoRA": TrainingSettings(
         words=2, layers="tied", steps=500, per_picture=True, lr_words=1e-3, lr_unet=1e-4, lr_text=1e-5, batch_size=4,
         schedule="linear", lora_start="uniform", maps="levels", attention_weight=0.01, mask_loss="region",
-        norm_limit=-1.0, noise_offset=0.01, placement="human", flip=False,
+        norm_limit=None, noise_offset=0.01, placement="human", flip=False,
     ),
     "scene": TrainingSettings(
         steps=800, lr_words=1e-4, words_first=400, lr_words_first=5e-4, lr_unet=1e-4, rank=16, noise="picture",
@@ -156,7 +158,7 @@ def settings_of(method, changes, steps=0, family=""):
         value = getattr(made, field.name)
         if field.name in LISTED:
             check_listed(field.name, value, LISTED[field.name])
-        elif isinstance(value, float) and not (math.isfinite(value) and (value >= 0 or field.name == "norm_limit")):
+        elif isinstance(value, float) and not (math.isfinite(value) and value >= 0):
             raise input_error(f"{field.name} is {value}; enter a number of 0 or more")
     if made.t_min > made.t_max:
         raise input_error(f"t_min is {made.t_min}, t_max {made.t_max}; enter a t_min that is not above t_max")

@@ -78,6 +78,9 @@ def identity_of(request, settings, names, side, pictures, class_pictures, networ
     Raises ValueError for weights that cannot be read.
     """
     decides = asdict(settings) | {"seed": request.seed, "side": side, "words": names, "method": request.method}
+    if settings.norm_limit is None:
+        # as states on disk have it
+        decides["norm_limit"] = -1.0
     if settings.schedule == "constant":
         decides.pop("steps")
     if "words_first" not in request.options:

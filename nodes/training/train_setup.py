@@ -35,7 +35,7 @@ def prepared(model, clip, names, classes, settings, pictures, side, seed):
     check_width(model, context_width(clip))
     unet = live_unet(base)
     learned, layers = fresh_learned(model, unet, clip, names, classes, settings, seed)
-    if settings.norm_limit < 0:
+    if settings.norm_limit is None:
         settings = replace(settings, norm_limit=norm_to_stop_at(clip))
     pace = settings.pace(settings.length(pictures))
     optimizer = TrainOptimizer(learned, pace, half=compute_dtype(base) == torch.float16)
