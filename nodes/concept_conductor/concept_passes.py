@@ -63,7 +63,7 @@ class ConductedCall:
         pictures = pictures_shown(self.call, options, self.conducting.latents)
         if pictures is None and (self.looked_at is not None or self.conducting.masks.current.shape[1] > 1):
             run.tell(
-                "Concept Conductor: another node samples parts of the batch, and nobody can tell which pictures, so "
+                "Concept Conductor: another node samples parts of the batch without saying which pictures they are, so "
                 "the masks do not adapt there; bypass that node, or sample all pictures at once"
             )
         return MasksOfCall(self.conducting.masks, pictures, frame), pictures

@@ -66,7 +66,10 @@ class Pilot(Technique):
         state = run.state(self.name, _State)
         if not state.entries.follow(run):
             state.off = True
-            run.tell("PILOT moves no latent with this sampler, which works on copies; choose another, such as euler")
+            run.tell(
+                "PILOT has no effect with this sampler, because it evaluates copies of the latent; use another, "
+                "such as euler"
+            )
 
     def shift(self, step):
         """The series' move, or what puts the noised picture around the hole; None at a sampler's trials."""

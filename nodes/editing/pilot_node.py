@@ -58,10 +58,10 @@ class PILOT(io.ComfyNode):
                     tooltip="Share of sampling with series; after it the noised picture is blended around the hole. 1: "
                     "no blending.",
                 ),
-                _number("coef", 150.0, 10000.0, 1.0, "How strongly words are pulled into the hole; 0: not."),
+                _number("coef", 150.0, 10000.0, 1.0, "How strongly words are pulled into the hole; 0: not at all."),
                 _number("lr", 0.025, 1.0, 0.001, "Length of a gradient step. Too high: noise."),
-                _number("lr_first", 0.007, 1.0, 0.001, "The same at the first step of sampling."),
-                _number("momentum", 0.7, 1.0, 0.01, "Share of a move that the next one keeps."),
+                _number("lr_first", 0.007, 1.0, 0.001, "Length of a gradient step at the first step of sampling."),
+                _number("momentum", 0.7, 1.0, 0.01, "Share of each move that the next one keeps."),
                 io.Int.Input(
                     "seed",
                     default=0,

@@ -66,8 +66,8 @@ def _answer(ask, analysis, kind):
     # whatever a foreign network runs into
     except Exception as error:
         raise input_error(
-            f"the {kind} network of {analysis.name} failed on a picture ({type(error).__name__}), so it is none of "
-            "insightface's kind, or damaged; download its file again or choose another pack"
+            f"the {kind} network of {analysis.name} failed on a picture ({type(error).__name__}), so it is not one of "
+            "insightface's networks, or it is damaged; download its file again or choose another pack"
         ) from error
 
 

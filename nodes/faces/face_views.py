@@ -43,8 +43,8 @@ def _view(analysis, image, mask, label):
         inside = [face for face in faces if _shown(face, image, mask)]
         if not inside:
             raise input_error(
-                f"{label}: the centre of no face lies in its mask ({len(faces)} in the picture); paint the person's "
-                "face white too"
+                f"{label}: no face of its picture has its centre inside the mask ({len(faces)} found); paint the "
+                "person's face white too"
             )
         faces = inside
     if len(faces) > 1:
@@ -73,7 +73,7 @@ def _tell_of_weak(face, image, label):
     side = min(right - left, bottom - top)
     cut = left < -1 or top < -1 or right > width or bottom > height
     if side < LEAST_SIDE or cut:
-        how = "is cut by the edge" if cut else f"is {side:.0f} pixels large"
+        how = "is cut by the edge" if cut else f"is only {side:.0f} pixels wide"
         warn_user(f"{label}: its face {how}, so the likeness will be weak; use a picture with more of it")
 
 

@@ -67,7 +67,7 @@ class FaceReferences(io.ComfyNode):
             display_name="Add Faces",
             category="personalization/faces",
             description="Turns a picture of one or several people into references: one per face, each with its word, a "
-            "crop around the face, and as region the place of the face in the picture.",
+            "crop around the face, and the place of the face in the picture as its region.",
             search_aliases=["group photo", "face crop", "several people", "faces to references"],
             inputs=[
                 FaceAnalysisSocket.Input("face_analysis", tooltip="From Load Face Analysis."),
@@ -109,12 +109,14 @@ class FaceReferences(io.ComfyNode):
                     "alone, 1 head and shoulders.",
                     **schema.ADVANCED,
                 ),
-                References.Input("references", optional=True, tooltip="Further references, from before."),
+                References.Input(
+                    "references", optional=True, tooltip="Further references, from the node before this one."
+                ),
             ],
             outputs=[
                 References.Output(display_name="references", tooltip="All references so far, these faces last."),
                 io.Image.Output(display_name="crops", tooltip="The crops of these faces, in the order of the chain."),
-                io.Int.Output(display_name="count", tooltip="How many faces these are."),
+                io.Int.Output(display_name="count", tooltip="The number of these faces."),
             ],
         )
 

@@ -180,7 +180,9 @@ def _one_step(weights, optimizer, batch, step):
     optimizer.zero_grad(set_to_none=True)
     loss = _loss(weights, batch)
     if not math.isfinite(found := loss.item()):
-        raise input_error(f"the loss at step {step} is not a number; lower learning_rate and choose another file_name")
+        raise input_error(
+            f"the loss at step {step} is NaN or infinite; lower learning_rate and choose another file_name"
+        )
     loss.backward()
     optimizer.step()
     return found

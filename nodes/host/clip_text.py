@@ -22,8 +22,8 @@ def encoded_once(clip, text):
     several = clip.encode_from_tokens_scheduled(tokenized(clip, text))
     if len(several) > 1:
         raise input_error(
-            f"this clip has hooks with keyframes, so it encodes a text {len(several)} times, and one is needed here; "
-            "connect a clip without keyframes"
+            f"this clip has hooks with keyframes, so it encodes a text {len(several)} times, but it must encode it "
+            "once here; connect a clip without keyframes"
         )
     return several[0]
 

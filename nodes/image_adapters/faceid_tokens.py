@@ -27,8 +27,8 @@ def version_of(adapter, choice):
     if _FIRST.search(name):
         return 1
     warn_user(
-        f"{adapter.name}: FaceID plus files of version 1 and 2 look alike, and this name does not tell; it is read as "
-        "version 2, choose version 1 if the likeness is poor"
+        f"{adapter.name}: FaceID plus files of versions 1 and 2 look alike, and the name of this one does not say "
+        "which it is; it is read as version 2; choose version 1 if the likeness is poor"
     )
     return 2
 

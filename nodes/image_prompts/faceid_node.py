@@ -45,8 +45,8 @@ class FaceID(io.ComfyNode):
                     min=0.0,
                     max=5.0,
                     step=0.05,
-                    tooltip="How much a plus v2 file takes from the look of the face beside who it is; up to 2 for "
-                    "more likeness. Other files ignore it.",
+                    tooltip="How much a plus v2 file takes from the look of the face, in addition to who it is; up to "
+                    "2 for more likeness. Other files ignore it.",
                     **schema.ADVANCED,
                 ),
                 io.Float.Input(
@@ -62,8 +62,7 @@ class FaceID(io.ComfyNode):
                     "version",
                     options=list(VERSIONS),
                     default=VERSIONS[0],
-                    tooltip="Of plus files, which cannot be told apart by their contents. auto: by the name of the "
-                    "file.",
+                    tooltip="The version of a plus file, which its contents do not show. auto: from the file's name.",
                     **schema.ADVANCED,
                 ),
                 *merge_inputs(

@@ -55,8 +55,8 @@ class InstantID(io.ComfyNode):
                     "views",
                     options=list(VIEWS),
                     default=VIEWS[0],
-                    tooltip="What several pictures of one person in a batch become. average: one face. joint: all are "
-                    "read side by side, as the published code can.",
+                    tooltip="How several pictures of one person in a batch are read. average: as one face. joint: all "
+                    "side by side, an option of the published code.",
                     **schema.ADVANCED,
                 ),
                 io.Combo.Input(
@@ -64,7 +64,7 @@ class InstantID(io.ComfyNode):
                     options=list(PASSES),
                     default=PASSES[0],
                     tooltip="per person: IdentityNet sees each face alone, 44 % of a step for each. together: all "
-                    "faces in one pass, cheaper, and people mix more.",
+                    "faces in one pass: cheaper, but people mix more.",
                     **schema.ADVANCED,
                 ),
                 io.Float.Input(

@@ -88,7 +88,7 @@ def body_crop(view):
     picture = as_bytes(view.image)
     if view.mask is None:
         warn_user(
-            f"{view.label}: it has no mask of the person, so the ground of its picture counts as a part of the body; "
+            f"{view.label}: it has no mask of the person, so the background of its picture counts as part of the body; "
             "connect a mask that is white on the person"
         )
         return _squashed(picture)

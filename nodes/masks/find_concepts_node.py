@@ -26,8 +26,8 @@ class FindConcepts(io.ComfyNode):
                     default=10,
                     min=1,
                     max=1000,
-                    tooltip="Pieces that the picture is cut into at least before pieces that are alike and touch are "
-                    "joined. More finds smaller things, fewer takes things together.",
+                    tooltip="Minimum number of pieces before similar, touching pieces are merged. More finds smaller "
+                    "things, fewer takes things together.",
                 ),
                 io.Int.Input(
                     "max_side",

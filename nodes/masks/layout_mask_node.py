@@ -41,7 +41,7 @@ class LayoutMask(io.ComfyNode):
                     "connected",
                     default=True,
                     optional=True,
-                    tooltip="Only the part that is connected with the point: of two dogs the one that is pointed at. "
+                    tooltip="Only the part that is connected to the point: of two dogs, the one that is pointed at. "
                     "Off: all of the shape, wherever it shows, as published.",
                 ),
             ],

@@ -21,7 +21,7 @@ def ranked(clip_vision, images, lines, by, clip=None, references=None):
     """
     images = checked_images(images, "images")
     if by != "references" and not lines:
-        raise input_error(f"text is empty; write what the pictures shall show, to rank them by {by}")
+        raise input_error(f"text is empty; write what the pictures should show, to rank them by {by}")
     if by != "references" and clip is None:
         raise input_error(f"clip is not connected; connect the CLIP that belongs to clip_vision, to rank by {by}")
     if by != "text" and not references:

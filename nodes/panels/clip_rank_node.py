@@ -21,16 +21,16 @@ class CLIPRank(io.ComfyNode):
             inputs=[
                 io.ClipVision.Input(
                     "clip_vision",
-                    tooltip="ViT-bigG for SDXL's CLIP, ViT-H for SD2.x's, ViT-L for a clip_l file. Vectors of "
-                    "another CLIP of the same width give scores without meaning, which nobody can tell.",
+                    tooltip="ViT-bigG for SDXL's CLIP, ViT-H for SD2.x's, ViT-L for a clip_l file. An encoder that "
+                    "belongs to another CLIP but has the same width gives meaningless scores, without a warning.",
                 ),
                 io.Image.Input("images", tooltip="The pictures to sort."),
                 io.String.Input(
                     "text",
                     default="",
                     multiline=True,
-                    tooltip="What the pictures should show. Several lines, by text: each picks the three pictures "
-                    "most like it, none twice.",
+                    tooltip="What the pictures should show. With several lines and by text, each line picks the three "
+                    "pictures most like it, none twice.",
                 ),
                 io.Combo.Input(
                     "by",

@@ -51,7 +51,7 @@ class ReferenceGuidance(Technique):
         self.settings = settings
 
     def joined_by(self, later):
-        warn_user(f"{self.label} stands on this model twice; the last one acts")
+        warn_user(f"this model has {self.label} twice, and only the last one acts")
         return later
 
     def extra_rows(self, noise_shape):
@@ -77,7 +77,7 @@ class ReferenceGuidance(Technique):
             # what some node runs beside a step
             return None
         if lists[0].name != POSITIVE or (conds[1] is not None and lists[1].name != NEGATIVE) or len(lists) > 2:
-            run.tell(f"{self.label}: this guider asks for more than a positive and a negative prompt: left out")
+            run.tell(f"{self.label}: left out, because this guider uses more than a positive and a negative prompt")
             return None
         sampling = run.guider.inner_model.model_sampling
         if not _read(run, moment(), sampling):
@@ -104,7 +104,7 @@ class ReferenceGuidance(Technique):
         # a sampler of cfg 1 asks for no negative
         negative = conds[1] or run.conds().get(NEGATIVE)
         if negative is None:
-            run.tell(f"{self.label}: {THREE_TERMS} needs a negative prompt, and this guider has none: left out")
+            run.tell(f"{self.label}: left out, because {THREE_TERMS} needs a negative prompt and this guider has none")
             return None
 
         def fold(made):

@@ -49,7 +49,7 @@ class ReferenceGuidanceNode(io.ComfyNode):
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
                     control_after_generate=False,
-                    tooltip="interleaved: which of the steps these are.",
+                    tooltip="interleaved: decides which steps are guided by the references.",
                 ),
                 io.Int.Input(
                     "time_shift",

@@ -123,7 +123,7 @@ def _without_constant(mask, label):
     marks = [bool(one.min() < one.max()) for one in mask]
     if not all(marks):
         warn_user(
-            f"{label}: its mask has one value everywhere, as that of a picture without transparency or one painted "
+            f"{label}: its mask has one value everywhere, like that of a picture without transparency or one painted "
             "black all over, so it marks no subject; the whole picture is used"
         )
     return [one if marked else None for one, marked in zip(mask, marks, strict=True)]

@@ -57,8 +57,8 @@ def _collisions(model, norms):
     if replaced:
         yield (
             f"{len(replaced)} norms of this model were already replaced, by a model merge or another ResAdapter: the "
-            "LoRAs add up, the norms of this node win. Behind a merge that is right, since before it the set would "
-            "only act by its checkpoint's share; of two ResAdapters remove one"
+            "LoRAs add up, the norms of this node win. After a merge that is right, since before it the set would act "
+            "only with its checkpoint's share; of two ResAdapters, remove one"
         )
     if added_to:
         yield f"an earlier LoRA changes {len(added_to)} of these norms and is overridden there: put ResAdapter first"

@@ -106,7 +106,10 @@ def _refined(picture, points, labels, mask, earlier, label):
 
 
 def _told(picture, mask, label):
-    warn_user(f"{label}: SAM's mask came out empty in between; the mask before it is used. Does it show the subject?")
+    warn_user(
+        f"{label}: one refinement step gave an empty mask, so the previous mask is used; check that the picture "
+        "shows the subject"
+    )
     return picture.whole(mask[0][None])[0, 0], mask[1]
 
 

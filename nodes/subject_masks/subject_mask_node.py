@@ -25,8 +25,8 @@ class SubjectMask(io.ComfyNode):
                 io.Boolean.Input(
                     "fit",
                     default=False,
-                    tooltip="PerSAM-F: learns from the reference which of SAM's masks (part, thing, "
-                    "group) is meant. For subjects of which only a part is found, or too much.",
+                    tooltip="PerSAM-F: learns from the reference which of SAM's masks (part, thing, group) is meant. "
+                    "Try it where only a part of the subject is found, or too much.",
                 ),
             ],
             outputs=[

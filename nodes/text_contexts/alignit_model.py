@@ -59,7 +59,10 @@ class AlignIT(Technique):
     def begin(self, run):
         entries = [entry for several in run.conds().values() for entry in several]
         if not any(OF_BASE in entry for entry in entries):
-            run.tell("AlignIT: no prompt of this run is from AlignIT, so the model does nothing; connect AlignIT's")
+            run.tell(
+                "no prompt in this run comes from the AlignIT node, so AlignIT Model does nothing; connect that "
+                "node's conditioning"
+            )
 
     def plan(self, call):
         held = call.run.state(self.name, dict, call.base)

@@ -65,8 +65,8 @@ class AlignModel(io.ComfyNode):
             node_id="PersonalizationAlignITModel",
             display_name="AlignIT Model",
             category=_CATEGORY,
-            description="For concepts with weights (LoRA, Custom Diffusion, DreamBooth): the tokens that AlignIT marks "
-            "as the base model's pass the base model's keys and values.",
+            description="For concepts with weights (LoRA, Custom Diffusion, DreamBooth): keys and values of the tokens "
+            "that AlignIT marks are computed with the base model's weights.",
             search_aliases=["AlignIT", "prompt alignment"],
             inputs=[
                 io.Model.Input("model", tooltip="The customised model, which is sampled."),

@@ -138,7 +138,7 @@ class _Reading:
         if not names:
             warn_user(
                 f"{self.file} does not say what its words are called, so they are {', '.join(self.words)}; put the "
-                "trainer's added_tokens.json beside it, or into a folder tokenizer beside it, for their own names"
+                "trainer's added_tokens.json beside it, or into a folder named tokenizer beside it, for their own names"
             )
 
     def _word(self, name, *vectors):

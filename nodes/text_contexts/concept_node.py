@@ -44,7 +44,7 @@ class ConceptLoader(io.ComfyNode):
                     options=list(reversed(POOLED)),
                     default=POOLED[1],
                     tooltip="SDXL only: where the prompt's summary is read. eos: at the end, as trainers of A1111 and "
-                    "kohya do; concept: at the last word, as files of diffusers trainers want.",
+                    "kohya do; concept: at the last word, as files from diffusers trainers expect.",
                     **schema.ADVANCED,
                 ),
             ],

@@ -41,8 +41,8 @@ class PerfusionLoader(io.ComfyNode):
                     min=0.0,
                     max=1.5,
                     step=0.01,
-                    tooltip="How much a token must be the concept to count: lower for more likeness (0.6 to 0.75 with "
-                    "local lock, 0.4 to 0.6 with global).",
+                    tooltip="How close to the concept a token must be to count: lower for more likeness (0.6 to 0.75 "
+                    "with local lock, 0.4 to 0.6 with global).",
                 ),
                 io.Float.Input(
                     "tau",
@@ -50,7 +50,7 @@ class PerfusionLoader(io.ComfyNode):
                     min=0.01,
                     max=1.0,
                     step=0.01,
-                    tooltip="How gradually it begins to count: small is a sharp border.",
+                    tooltip="How gradually it begins to count; small values give a sharp border.",
                 ),
                 io.Combo.Input(
                     "key_lock",

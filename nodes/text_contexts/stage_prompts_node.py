@@ -23,7 +23,7 @@ class StagePrompts(io.ComfyNode):
             node_id="PersonalizationStagePrompts",
             display_name="Stage Prompts",
             category="personalization/words",
-            description="Says another thing in each tenth of sampling: early stages decide the layout, middle ones "
+            description="Gives each tenth of sampling a text of its own: early stages decide the layout, middle ones "
             "what there is, late ones material and style. Works with any model and sampler.",
             search_aliases=["ProSpect", "prompt schedule", "prompt editing", "timestep prompts"],
             inputs=[
@@ -32,7 +32,7 @@ class StagePrompts(io.ComfyNode):
                     "prompt",
                     default="",
                     multiline=True,
-                    tooltip="The main prompt: the text of every stage that says nothing of its own.",
+                    tooltip="The main prompt: the text of every stage that has none of its own.",
                 ),
                 *(stage(number) for number in range(1, WORD_STAGES + 1)),
             ],

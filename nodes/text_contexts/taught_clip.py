@@ -50,7 +50,7 @@ def own_word(own, stem, before=0):
 def entered_word(word, file):
     """A word as the user entered it, "" for none; ValueError for one of spaces alone, or that the host misreads."""
     if word and not word.strip():
-        raise input_error(f"{file}: word holds spaces alone; enter a name such as <cat>, or leave it empty")
+        raise input_error(f"{file}: word consists of spaces only; enter a name such as <cat>, or leave it empty")
     check_entered(word, file)
     return word.strip()
 
@@ -82,7 +82,7 @@ def placed(clip, vectors, name, file):
     """
     widths = {encoder: width_of(clip, encoder) for encoder in encoders_of(clip)}
     if not widths:
-        raise input_error("this clip is none of SD1.x, SD2.x or SDXL; connect the CLIP of such a checkpoint")
+        raise input_error("this clip is not of SD1.x, SD2.x or SDXL; connect the CLIP of such a checkpoint")
     rows = {}
     for one in vectors:
         width = one.rows.shape[1]

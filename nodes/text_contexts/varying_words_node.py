@@ -27,7 +27,7 @@ class ProSpectLoader(io.ComfyNode):
             node_id="PersonalizationProSpectLoader",
             display_name="Load ProSpect",
             category=_CATEGORY,
-            description="Teaches the CLIP a word that means another thing in each tenth of sampling, so that layout, "
+            description="Teaches the CLIP a word that means something else in each tenth of sampling, so that layout, "
             "content, or material and style of one picture can be taken apart.",
             search_aliases=["ProSpect", "prompt spectrum", "style transfer", "stages"],
             inputs=[

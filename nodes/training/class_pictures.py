@@ -49,7 +49,7 @@ def class_pictures(model, positive, negative, prompt, folder, seeds, settings):
     check_prompt(model, positive, "positive")
     check_prompt(model, negative, "negative")
     if not prompt.strip():
-        raise input_error("prompt is empty; write into it what positive says, such as: a photo of a cat")
+        raise input_error("prompt is empty; enter the text of positive, such as: a photo of a cat")
     path = output_folder(folder)
     make_folder(path)
     clear_leftovers(path)

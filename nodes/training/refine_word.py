@@ -85,7 +85,7 @@ def _refined(clip, learned, pair, settings, pull):
                 curve.add(step, last)
                 progress.update_absolute(step + 1, settings.steps)
             if not all(bool(torch.isfinite(one).all()) for one in rows):
-                raise input_error(f"the word is not a number any more at step {step}; lower learning_rate")
+                raise input_error(f"the word became NaN or infinite at step {step}; lower learning_rate")
     curve.show()
     return first, last
 

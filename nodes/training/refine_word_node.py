@@ -16,7 +16,8 @@ class RefineWord(io.ComfyNode):
             display_name="Refine Word",
             category="personalization/training",
             description="Moves a learned word so that the rest of one prompt reads as it does with the class word "
-            "(CoRe): for a subject that lets the prompt's other words vanish. Seconds, without pictures or model.",
+            "(CoRe): for a subject that makes the prompt's other words vanish. Takes seconds, without pictures or a "
+            "model.",
             search_aliases=["CoRe", "textual inversion", "prompt following", "overfitting", "embedding"],
             inputs=[
                 io.Clip.Input("clip", tooltip="A CLIP that knows the word: from Train Concept or Load Concept Words."),
@@ -44,7 +45,8 @@ class RefineWord(io.ComfyNode):
             ],
             outputs=[
                 io.Clip.Output(display_name="clip", tooltip="The same CLIP with the word refined."),
-                io.String.Output(display_name="report", tooltip="How far the rest of the prompt is off, and was."),
+                io.String.Output(display_name="report", tooltip="How far the rest of the prompt is off now, and was "
+                "before."),
             ],
         )  # fmt: skip
 

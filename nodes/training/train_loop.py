@@ -107,8 +107,8 @@ class TrainLoop:
             batches.batch_size = (batches.batch_size + 1) // 2
             optimizer.accumulate *= 2
         warn_user(
-            "out of memory: the training goes on with checkpoint on and half the batch, twice as often, which takes "
-            "more time"
+            "out of memory: the training continues with checkpointing, half the batch size and twice the accumulation "
+            "steps (slower)"
         )
 
     def _needed(self):
@@ -118,8 +118,8 @@ class TrainLoop:
     def _check(self, step):
         if not torch.isfinite(self._waiting[-1]):
             raise input_error(
-                f"the loss at step {step} is not a number; lower the learning rate and choose another file_name (the "
-                "last good state stays)"
+                f"the loss at step {step} is NaN or infinite; lower the learning rate and choose another file_name "
+                "(the last good state stays)"
             )
 
     def _wait(self, done):
@@ -127,7 +127,7 @@ class TrainLoop:
         for step, loss in enumerate(torch.stack(waited).tolist() if waited else (), done - len(waited)):
             if not math.isfinite(loss):
                 raise input_error(
-                    f"the loss at step {step} is not a number; lower the learning rate (the last good state stays)"
+                    f"the loss at step {step} is NaN or infinite; lower the learning rate (the last good state stays)"
                 )
             if self.running is None:
                 self.first = self.running = loss

@@ -23,9 +23,9 @@ class TrainConcept(io.ComfyNode):
             search_aliases=["train lora", "textual inversion", "dreambooth", "break-a-scene", "magictailor", "ed-lora"],
             is_output_node=True,
             inputs=[
-                io.Model.Input("model", tooltip="SD1.5, SD2.x or SDXL. It stays as it is."),
-                io.Clip.Input("clip", tooltip="The checkpoint's own; words that it knows may stand in captions."),
-                io.Vae.Input("vae", tooltip="The checkpoint's own, to encode the pictures."),
+                io.Model.Input("model", tooltip="An SD1.5, SD2.x or SDXL checkpoint; it stays as it is."),
+                io.Clip.Input("clip", tooltip="The checkpoint's own CLIP; words that it knows may stand in captions."),
+                io.Vae.Input("vae", tooltip="The checkpoint's own VAE; it encodes the pictures."),
                 TrainingPicturesSocket.Input("pictures", tooltip="From Training Pictures or Scene Pictures."),
                 io.Combo.Input(
                     "method", options=list(METHODS), default="word",
@@ -33,11 +33,23 @@ class TrainConcept(io.ComfyNode):
                     "picture; parts: a thing with a part of another.",
                 ),
                 io.String.Input("file_name", default="my_cat", tooltip="Name of the new files, without folders."),
-                whole("steps", 0, 0, 10000000, "Steps in total, with those before an interruption; 0 as the method."),
-                whole("size", 0, 0, 4096, "Side of the square that is learned, in pixels; 0 as the model was trained."),
-                whole("seed", 0, 0, 0xFFFFFFFFFFFFFFFF, "Draws noise, places and order.", control_after_generate=False),
-                whole("save_every", 100, 0, 1000000, "Steps between two states to resume from; 0 only at the end."),
-                whole("preview_every", 100, 0, 1000000, "Steps between two previews; 0 only at the end."),
+                whole(
+                    "steps", 0, 0, 10000000,
+                    "Steps in total, with those before an interruption; 0: the method's default.",
+                ),
+                whole(
+                    "size", 0, 0, 4096,
+                    "Side of the square that is learned, in pixels; 0: as the model was trained.",
+                ),
+                whole(
+                    "seed", 0, 0, 0xFFFFFFFFFFFFFFFF,
+                    "Seed of the noise, the places and the order.", control_after_generate=False,
+                ),
+                whole(
+                    "save_every", 100, 0, 1000000,
+                    "Steps between two saved states to resume from; 0: only at the end.",
+                ),
+                whole("preview_every", 100, 0, 1000000, "Steps between two previews; 0: only at the end."),
                 io.String.Input("preview_prompt", default="a photo of {}", tooltip="{} stands for the words."),
                 io.Float.Input(
                     "prior_weight", default=1.0, min=0.0, max=100.0, step=0.1,

@@ -80,7 +80,7 @@ def _write(files, learned, settings, family, request, state, done):
     metadata = metadata_of(learned, said, family, state.mark)
     for path, tensors in files.items():
         if not all(bool(torch.isfinite(t).all()) for t in tensors.values()):
-            raise input_error(f"what was learned is not a number any more in {path.name}; lower the learning rate")
+            raise input_error(f"what was learned became NaN or infinite in {path.name}; lower the learning rate")
         write_tensors(path, tensors, state.replaces(path), **metadata)
     mm.soft_empty_cache()
 

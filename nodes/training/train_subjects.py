@@ -25,7 +25,8 @@ def words_of_pictures(pictures, clip, settings, method):
         kinds = _one_kind_each(pictures.subjects)
         if method == "parts" and len(kinds) < 2:
             raise input_error(
-                "method parts needs two subjects or more, and one came; chain Training Pictures, or choose word"
+                "the method parts needs two or more subjects, but only one came; chain Training Pictures, or choose "
+                "word"
             )
         names = tuple(_names(subject.word, settings) for subject in pictures.subjects)
         classes = tuple((subject.class_word,) * len(own) for subject, own in zip(pictures.subjects, names, strict=True))

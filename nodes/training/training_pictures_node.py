@@ -41,13 +41,13 @@ class TrainingPicturesNode(io.ComfyNode):
                     multiline=True,
                     placeholder="a photo of {} on grass",
                     tooltip="What each picture shows, a line for each, or one for all; {} stands for the word. Name "
-                    "all that is not the subject. Empty: short templates.",
+                    "everything that is not the subject. Empty: short templates.",
                 ),
                 io.Combo.Input(
                     "templates",
                     options=list(TEMPLATES),
                     default="object",
-                    tooltip="Which templates stand in for captions.",
+                    tooltip="Which templates are used where captions is empty.",
                 ),
                 io.Mask.Input(
                     "mask",
@@ -87,12 +87,12 @@ class ScenePictures(io.ComfyNode):
                 io.String.Input(
                     "words",
                     default="<a>, <b>",
-                    tooltip="A new word for each thing, with commas between, in the order of the masks.",
+                    tooltip="A new word for each thing, separated by commas, in the order of the masks.",
                 ),
                 io.String.Input(
                     "class_words",
                     default="",
-                    tooltip="What kind of thing each is, with commas between: where learning starts. Empty: unknown.",
+                    tooltip="What kind of thing each is, separated by commas: where learning starts. Empty: unknown.",
                 ),
             ],
             outputs=[TrainingPicturesSocket.Output(display_name="pictures", tooltip="The scene, for Train Concept.")],
@@ -110,8 +110,8 @@ class ClassPicturesNode(io.ComfyNode):
             node_id="PersonalizationTrainClassPictures",
             display_name="Class Pictures",
             category="personalization/training",
-            description="Draws pictures of a class with the model as it is, so that a training can keep it so "
-            "(DreamBooth's prior preservation). Pictures that are there already are kept.",
+            description="Draws pictures of a class with the model as it is, so that a training can keep the class as "
+            "it is (DreamBooth's prior preservation). Pictures that are there already are kept.",
             search_aliases=["regularization images", "prior preservation", "DreamBooth"],
             is_output_node=True,
             inputs=[

@@ -88,11 +88,11 @@ def _ids(clip, encoder, text, most, name):
 def check_word(name, others):
     """ValueError for a word that ordinary text holds, or that is part of another."""
     if not name.strip() or name == "*" or name.isalnum():
-        wrong = "is empty" if not name.strip() else f'is "{name}", which ordinary texts hold'
+        wrong = "is empty" if not name.strip() else f'is "{name}", which occurs in ordinary texts'
         raise input_error(f"word {wrong}; enter one such as <my_cat>")
     clash = next((other for other in others if name in other or other in name), None)
     if clash is not None:
-        raise input_error(f'the words "{name}" and "{clash}" hold one another; enter others, such as <my_cat>')
+        raise input_error(f'one of the words "{name}" and "{clash}" contains the other; enter others, such as <my_cat>')
 
 
 def check_known(clip, names):

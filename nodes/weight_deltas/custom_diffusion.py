@@ -102,4 +102,4 @@ def _say(file, shares, trained_on):
     hint = ""
     if share > _LARGE and trained_on is None:
         hint = "; that is a lot: if the file was trained on another checkpoint, connect that one to trained_on"
-    warn_user(f"{file.name} changes {len(shares)} matrices, by {share:.0%} of their size in the middle{hint}")
+    warn_user(f"{file.name} changes {len(shares)} matrices, by {100 * share:.0f} % of their norm (median){hint}")

@@ -6,10 +6,11 @@ import torch
 
 from ..files.model_files import LORAS, path_of
 from ..files.safe_files import read_contents
-from ..files.told_kinds import KINDS, kind_of
+from ..files.told_kinds import kind_of
 from ..host.families import CONTEXT_WIDTHS
 from ..host.messages import input_error
 from ..text_contexts.concept_file import Vectors
+from ..text_contexts.mistaken_words import not_the_kind
 from ..text_contexts.taught_clip import own_word
 
 _LDM = "model.diffusion_model."
@@ -36,9 +37,7 @@ def read_custom_diffusion(choice, names, shapes):
     contents = read_contents(path)
     file = path.name
     if kind_of(contents) != "Custom Diffusion":
-        kind = kind_of(contents)
-        said = f"is {KINDS[kind][0]}; load it with {KINDS[kind][1]}" if kind else "is none; choose one"
-        raise input_error(f"a Custom Diffusion file is needed here, {file} {said}")
+        raise not_the_kind(contents, file, "Custom Diffusion")
     text = next((key for key in ("text_encoder", "text_encoder_2") if contents.get(key)), None)
     if text:
         raise input_error(

@@ -77,7 +77,7 @@ class CustomDiffusionLoader(io.ComfyNode):
                     min=0.0,
                     max=2.0,
                     step=0.05,
-                    tooltip="1 as trained, 0 is the checkpoint itself; linear between.",
+                    tooltip="1 as trained, 0 is the checkpoint itself, and linear in between.",
                 ),
                 io.String.Input(
                     "words",
@@ -87,8 +87,8 @@ class CustomDiffusionLoader(io.ComfyNode):
                 io.Model.Input(
                     "trained_on",
                     optional=True,
-                    tooltip="The checkpoint that the file was trained on, where model is another one: then only what "
-                    "training changed is added.",
+                    tooltip="The checkpoint that the file was trained on, needed if model is another one: only what "
+                    "training changed is then added.",
                 ),
             ],
             outputs=[

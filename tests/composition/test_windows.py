@@ -93,7 +93,7 @@ def test_rows_that_nobody_can_tell_have_the_users_masks_and_it_is_said(model, ca
 
     node = by_setter("add_wrapper_with_key", "calc_cond_batch", "windows", changed)
     assert differ(picture(node(conducted(model, **REFINED))), picture(node(conducted(model)))) < 1e-4
-    assert caplog.text.count("nobody can tell which pictures") == 1
+    assert caplog.text.count("without saying which pictures") == 1
 
 
 def halves(executor, base, conds, x, sigma, options):

@@ -21,14 +21,14 @@ def test_a_mask_says_whose(faces, caplog):
     assert torch.equal(view.embedding, FACES[1].embedding) and not caplog.text
     corner = torch.zeros(1, 100, 200)
     corner[:, :10, :10] = 1
-    with pytest.raises(ValueError, match="reference 1: the centre of no face lies in its mask"):
+    with pytest.raises(ValueError, match="reference 1: no face of its picture has its centre inside the mask"):
         people_of(None, [Reference(GROUP, mask=corner)])
 
 
 def test_faces_that_are_small_or_cut_are_said(faces, caplog):
     faces([face(x=50, y=50, side=20)], [face(x=10, y=50, side=60)])
     people_of(None, [Reference(GROUP), Reference(GROUP)])
-    assert "reference 1: its face is 20 pixels large" in caplog.text
+    assert "reference 1: its face is only 20 pixels wide" in caplog.text
     assert "reference 2: its face is cut by the edge" in caplog.text
 
 

@@ -83,7 +83,7 @@ def test_each_node_names_the_right_one():
 )
 def test_the_version_by_the_name(name, version, said, caplog):
     adapter = adapter_from(published(plus=True), name)
-    assert version_of(adapter, "auto") == version and ("version 1 and 2 look alike" in caplog.text) == said
+    assert version_of(adapter, "auto") == version and ("versions 1 and 2 look alike" in caplog.text) == said
     assert (version_of(adapter, "1"), version_of(adapter, "2")) == (1, 2)
 
 

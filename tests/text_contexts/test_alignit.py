@@ -244,7 +244,7 @@ def test_a_run_without_its_prompt_is_said(clip, base, caplog):
     bare, customised = models(base)
     (patched,) = execute(AlignModel, model=customised, base_model=bare)
     sample(patched, encoded(clip, "a <dog>"), encoded(clip, "bad"), steps=1)
-    assert "AlignIT: no prompt of this run is from AlignIT" in caplog.text
+    assert "no prompt in this run comes from the AlignIT node" in caplog.text
 
 
 def test_what_does_not_fit(clip, base):

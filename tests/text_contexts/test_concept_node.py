@@ -126,7 +126,7 @@ def test_names_of_the_users_own(embeddings):  # noqa: F811
     assert torch.allclose(context, encoded(apart, "a <asset0> <asset1> <asset2>")[0][0], atol=1e-5)
     with pytest.raises(ValueError, match=r"has 3 words \(<asset0>, <asset1>, <asset2>\), word has 2 names"):
         load("<a> <b>")
-    with pytest.raises(ValueError, match="word holds spaces alone"):
+    with pytest.raises(ValueError, match="word consists of spaces only"):
         load("  ")
     with pytest.raises(ValueError, match='the word "asset" stands in "<asset0>", which this clip knows'):
         load("asset", apart)

@@ -39,7 +39,7 @@ def test_it_goes_on_with_checkpoints_as_it_would_have(host, folders, short, capl
     short(lambda trainer: not trainer.checkpoint)
     made = trained(host, "LoRA", file_name="less")
     assert "4 steps" in made.report and weights_of(host) == weights
-    assert caplog.text.count("out of memory: the training goes on with checkpoint on and half the batch") == 1
+    assert caplog.text.count("out of memory: the training continues with checkpointing, half the batch size") == 1
     whole, less = (tensors_in(folders / "loras" / f"{name}.safetensors")[0] for name in ("whole", "less"))
     assert all(relative(less[key], whole[key]) < 1e-4 for key in whole)
 

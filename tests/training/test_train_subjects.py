@@ -46,8 +46,8 @@ def test_pictures_of_one_subject_may_come_in_several_sizes():
     ("method", "subjects", "says"),
     [
         ("word", [("<it>", "33"), ("<it>", "34")], '"<it>" came twice, with the class words "33" and "34"'),
-        ("parts", [("<it>", "33"), ("<it>", "33")], "needs two subjects or more, and one came"),
-        ("word", [("<it>", "33"), ("<it>s", "33")], "hold one another"),
+        ("parts", [("<it>", "33"), ("<it>", "33")], "needs two or more subjects, but only one came"),
+        ("word", [("<it>", "33"), ("<it>s", "33")], "contains the other"),
     ],
 )
 def test_subjects_that_are_not_one(method, subjects, says):

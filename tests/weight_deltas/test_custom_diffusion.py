@@ -173,9 +173,9 @@ def bad():
         "half": ({**whole, "unet": {KEY: {"u": torch.ones(32, 4)}}}, "is neither a weight nor a pair of u and v"),
         "text encoder": ({**whole, "text_encoder": {"x": torch.ones(2)}}, "holds a whole text_encoder, which is"),
         "words": ({**whole, "modifier_token": {"<a>": torch.ones(48)}}, "<a> is 48 wide"),
-        "LoRA": ({"lora_unet_a.lora_down.weight": torch.ones(2, 2)}, "is a LoRA; load it with Load LoRA"),
-        "words alone": ({"<a>": torch.ones(32)}, "is a file of learned words; load it with Load Concept Words"),
-        "checkpoint": ({"state_dict": {"first_stage_model.x": torch.ones(2)}}, "is a whole checkpoint; load it with"),
+        "LoRA": ({"lora_unet_a.lora_down.weight": torch.ones(2, 2)}, "is a LoRA, not .*; load it with Load LoRA"),
+        "words alone": ({"<a>": torch.ones(32)}, "is a file of learned words, not .*; load it with Load Conc"),
+        "checkpoint": ({"state_dict": {"first_stage_model.x": torch.ones(2)}}, "is a whole checkpoint, not .*; load"),
     }  # fmt: skip
 
 
