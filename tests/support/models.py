@@ -1,6 +1,7 @@
 """Tiny real models of the host, and the VAE and CLIP that feed them: what host tests run on."""
 
 import json
+from functools import cache
 from types import SimpleNamespace
 
 import comfy.model_management as mm
@@ -24,7 +25,7 @@ def tiny_model(kind="sd15", dtype=torch.float32, in_channels=4, model_type=None,
     in_channels 9 is an inpainting UNet; unet: further fields of its config; with a seed its weights are random, as they
     must be for other shapes.
     """
-    weights, metadata = case("tiny_sdxl_unet" if kind == "sdxl" else "tiny_sd15_unet")
+    weights, metadata = _recorded("tiny_sdxl_unet" if kind == "sdxl" else "tiny_sd15_unet")
     unet_config = json.loads(metadata["comfyui_unet_config"]) | {"dtype": dtype, "in_channels": in_channels, **unet}
     if kind == "sd2":
         unet_config |= {
@@ -42,17 +43,19 @@ def tiny_model(kind="sd15", dtype=torch.float32, in_channels=4, model_type=None,
         base = comfy.model_base.BaseModel(config, model_type=model_type)
     if in_channels == 9:
         base.set_inpaint()
-    state = base.diffusion_model.state_dict()
     if seed is None:
         names = comfy.utils.unet_to_diffusers(unet_config)
         state = {names[name]: tensor for name, tensor in weights.items()}
     else:
-        state = random_weights(state, seed)
+        state = random_weights(base.diffusion_model.state_dict(), seed)
     base.diffusion_model.load_state_dict({k: v.to(dtype) for k, v in state.items()})
     if kind == "sdxl":
         base.encode_adm = tiny_adm
     base.eval()
     return comfy.model_patcher.ModelPatcher(base, load_device=mm.get_torch_device(), offload_device=torch.device("cpu"))
+
+
+_recorded = cache(case)
 
 
 def random_weights(state, seed):
