@@ -2,7 +2,7 @@
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 import torch
@@ -40,16 +40,17 @@ class Window:
 
     start_percent: float = 0.0
     end_percent: float = 1.0
+    # the widgets of the two
+    names: tuple = field(default=("start_percent", "end_percent"), compare=False)
 
     def __post_init__(self):
-        for name in ("start_percent", "end_percent"):
-            value = getattr(self, name)
+        for name, value in zip(self.names, (self.start_percent, self.end_percent), strict=True):
             if not math.isfinite(value) or not 0 <= value <= 1:
                 raise input_error(f"{name} is {value}; enter a number from 0 to 1")
         if self.start_percent > self.end_percent:
+            start, end = self.names
             raise input_error(
-                f"start_percent {self.start_percent} is after end_percent {self.end_percent}; "
-                "lower the first or raise the second"
+                f"{start} {self.start_percent} is after {end} {self.end_percent}; lower the first or raise the second"
             )
 
     def holds(self, moment, model_sampling):

@@ -11,6 +11,8 @@ from ..widgets import window_inputs
 from .instantid import PASSES, VIEWS, InstantIDInputs, InstantIDSettings, attach_instantid
 from .merge_widgets import merge_inputs
 
+_CONTROL_WINDOW = "control_start", "control_end"
+
 
 class InstantID(io.ComfyNode):
     @classmethod
@@ -84,7 +86,7 @@ class InstantID(io.ComfyNode):
                 *window_inputs(
                     "When IdentityNet begins.",
                     "When IdentityNet stops; steps without it cost a third less for one person, almost half for two.",
-                    ("control_start", "control_end"),
+                    _CONTROL_WINDOW,
                 ),
                 io.ControlNet.Input(
                     "control_net",
@@ -137,7 +139,7 @@ class InstantID(io.ComfyNode):
             control_passes=control_passes,
             negative_noise=negative_noise,
             window=Window(start_percent, end_percent),
-            control_window=Window(control_start, control_end),
+            control_window=Window(control_start, control_end, _CONTROL_WINDOW),
         )
         inputs = InstantIDInputs(adapter, face_analysis, clip, control_net, pose_image, references or ())
         return io.NodeOutput(attach_instantid(model, inputs, settings))

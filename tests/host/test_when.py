@@ -55,3 +55,10 @@ def test_windows():
 def test_windows_that_cannot_be(start, end, says):
     with pytest.raises(ValueError, match=says):
         Window(start, end)
+
+
+@pytest.mark.parametrize(("start", "end"), [(0.8, 0.2), (math.nan, 1), (0, 1.5)])
+def test_an_error_names_the_widgets_of_the_window(start, end):
+    with pytest.raises(ValueError, match="control_(start|end)") as error:
+        Window(start, end, ("control_start", "control_end"))
+    assert "percent" not in str(error.value)

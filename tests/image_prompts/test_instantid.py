@@ -293,7 +293,7 @@ def test_fewer_faces_than_people(sdxl, monkeypatch):
         ({"views": "all"}, "views is"),
         ({"control_passes": "none"}, "control_passes is"),
         ({"negative_noise": -0.1}, "negative_noise is -0.1"),
-        ({"control_start": 0.6, "control_end": 0.2}, "is after end_percent"),
+        ({"control_start": 0.6, "control_end": 0.2}, "control_start 0.6 is after control_end 0.2"),
     ],
 )
 def test_values_that_are_refused(sdxl, monkeypatch, inputs, said):
