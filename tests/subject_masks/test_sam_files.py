@@ -139,6 +139,9 @@ def test_the_subject_must_keep_a_token(folder, published):
     pictures = {"reference_image": torch.rand(1, 256, 256, 3), "images": torch.rand(1, 64, 96, 3)}
     with pytest.raises(ValueError, match="the subject is too small for SAM's 64x64 grid; crop the picture closer"):
         execute(SubjectMask, sam=sam, reference_mask=mask, **pictures)
+    for value in (0.0, 0.25):
+        with pytest.raises(ValueError, match="reference_mask has one value everywhere, so it marks no subject"):
+            execute(SubjectMask, sam=sam, reference_mask=torch.full((1, 64, 64), value), **pictures)
     with pytest.raises(ValueError, match="sam is empty; connect Load SAM"):
         execute(SubjectMask, sam=None, reference_mask=mask, **pictures)
     with pytest.raises(ValueError, match="images has no picture"):
