@@ -34,7 +34,7 @@ def views_of(references, area):
     views = []
     for number, reference in enumerate(references, 1):
         label, images, masks = pictures_of(reference, number)
-        regions = _spread(_as_masks(reference.region, label, "region"), len(images), label, "region")
+        regions = _spread(_regions(reference, label), len(images), label, "region")
         for image, mask, region in zip(images, masks, regions, strict=True):
             pixels, frame = fitted_picture(image, area, label)
             views.append(View(reference, label, pixels, mask, frame, region))
@@ -75,8 +75,10 @@ def regions_of(references):
 
 def region_of(reference, label):
     """Where in the result a whole reference may act, (Hr, Wr) in 0..1; None: everywhere. Of several, where any may."""
-    regions = _as_masks(reference.region, label, "region")
-    return None if regions is None else regions.amax(0)
+    regions = _regions(reference, label)
+    if regions is None or any(one is None for one in regions):
+        return None
+    return torch.stack(regions).amax(0)
 
 
 def fitted_picture(image, area, label="picture"):
@@ -127,6 +129,20 @@ def _without_constant(mask, label):
             "black all over, so it marks no subject; the whole picture is used"
         )
     return [one if marked else None for one, marked in zip(mask, marks, strict=True)]
+
+
+def _regions(reference, label):
+    """Per region (Hr, Wr) in 0..1, None for one that is black all over: it marks no place. None without any."""
+    regions = _as_masks(reference.region, label, "region")
+    if regions is None:
+        return None
+    marks = [bool(one.any()) for one in regions]
+    if not all(marks):
+        warn_user(
+            f"{label}: its region is black all over, as the mask of a picture without transparency, so it marks no "
+            "place and counts as none; to switch the reference off, set its strength to 0"
+        )
+    return [one if marked else None for one, marked in zip(regions, marks, strict=True)]
 
 
 def _spread(masks, count, label, kind):

@@ -44,7 +44,7 @@ def test_off_is_bit_equal(model, inputs):
 
 @pytest.mark.parametrize("merge", ["weighted", "joint"])
 def test_regions_over_nothing_are_nothing(model, merge):
-    nowhere = with_pictures(model, regions=[torch.zeros(1, 9, 9)] * 2, merge=merge)
+    nowhere = with_pictures(model, regions=[torch.full((1, 9, 9), 1e-30)] * 2, merge=merge)
     assert differ(picture(nowhere), picture(model)) < 1e-5
 
 

@@ -133,6 +133,27 @@ def test_the_region_of_several_is_where_any_may_act():
     assert region_of(reference()[0], "reference 1") is None
 
 
+def test_a_region_that_is_black_all_over_is_no_region(monkeypatch):
+    """The host gives such a mask for pictures without transparency; it must not switch the reference off."""
+    told = []
+    monkeypatch.setattr(pictures, "warn_user", told.append)
+    (black,) = reference(region=torch.zeros(1, 64, 64))
+    assert region_of(black, "reference 1") is None
+    (view,) = views_of((black,), AREA)
+    assert view.region is None
+    assert len(told) == 2 and all("reference 1: its region is black all over" in one for one in told)
+
+
+def test_regions_of_a_batch_are_looked_at_one_by_one():
+    regions = torch.zeros(2, 8, 8)
+    regions[1, :4] = 0.5
+    (both,) = reference(torch.rand(2, 64, 96, 3), region=regions)
+    first, second = views_of((both,), AREA)
+    assert first.region is None and torch.equal(second.region, regions[1])
+    # where any may act
+    assert region_of(both, "reference 1") is None
+
+
 def test_the_frame_is_what_is_left_of_the_picture():
     """Its edges, in pixels of the picture, are those of the crop; of an enlarged or shrunk one in equal parts."""
     image = torch.rand(300, 451, 3)
