@@ -14,7 +14,7 @@ def pixels_of(latent_size):
 
 
 def checked_images(images, label):
-    """Pictures (b, H, W, 3) float32 of an IMAGE, with or without its batch axis, of 1, 3 or 4 channels.
+    """Pictures (b, H, W, 3) float32 of an IMAGE, with or without its batch axis, of 1, 3 or 4 channels, on the CPU.
 
     Raises ValueError, naming them by the label, for another form, for none, and for values that are not numbers.
     """
@@ -27,7 +27,8 @@ def checked_images(images, label):
         raise input_error(
             f"{label} has no picture (shape {tuple(images.shape)}); connect an IMAGE with a picture in it"
         )
-    images = images[..., :3].float()
+    # --gpu-only hands them out on the card
+    images = images[..., :3].float().cpu()
     if not torch.isfinite(images).all():
         raise input_error(f"{label} has NaN or infinite values; connect a picture that was decoded without errors")
     return images.expand(-1, -1, -1, 3)
@@ -75,9 +76,9 @@ def batched_mask(mask):
 
 
 def bounded_mask(mask, label, kind):
-    """The mask as float32 in 0..1; ValueError for an empty one and for values that are not numbers."""
+    """The mask as float32 in 0..1 on the CPU; ValueError for an empty one and for values that are not numbers."""
     if 0 in mask.shape:
         raise input_error(f"the {kind} of {label} is empty (shape {tuple(mask.shape)}); connect a MASK of a picture")
     if not torch.isfinite(mask).all():
         raise input_error(f"the {kind} of {label} has NaN or infinite values; connect a MASK between 0 and 1")
-    return mask.float().clamp(0, 1)
+    return mask.float().clamp(0, 1).cpu()

@@ -26,7 +26,7 @@ def write(draw, place, text, size, colour=INK):
 
 def as_picture(tensor):
     """A PIL picture of a tensor (H, W, 3) in 0..1."""
-    return Image.fromarray((tensor.clamp(0, 1) * 255).round().byte().numpy())
+    return Image.fromarray((tensor.clamp(0, 1) * 255).round().byte().cpu().numpy())
 
 
 def as_images(panels):

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from support.devices import two_cards, with_cards
 from support.models import execute
 
 from pack.nodes.host import messages
@@ -190,6 +191,19 @@ def test_a_vanished_mask_is_seen():
     (sheet,) = execute(ReferencePreview, references=reference(torch.rand(1, 512, 512, 3), mask=thin))
     red = (sheet[0, 256:, :, 0] - sheet[0, 256:, :, 1]) > 0.4
     assert red.any() and not red[:, :250].any()
+
+
+@with_cards
+def test_pictures_and_masks_on_a_card_are_shown(monkeypatch):
+    """As --gpu-only hands them out."""
+    image, mask, region = torch.rand(1, 64, 96, 3), torch.rand(1, 64, 96), torch.rand(1, 8, 12)
+    (expected,) = execute(ReferencePreview, references=reference(image, mask=mask, region=region))
+    with two_cards(monkeypatch) as cards:
+        chain = reference(image.to(cards[0]), mask=mask.to(cards[0]), region=region.to(cards[0]))
+        (sheet,) = execute(ReferencePreview, references=chain)
+        (view,) = views_of(chain, AREA)
+        assert {t.device.type for t in (view.pixels, view.mask, view.region, sheet)} == {"cpu"}
+    assert torch.equal(sheet, expected)
 
 
 def test_words_reach_the_node_only_on_a_server():
