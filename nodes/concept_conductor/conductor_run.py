@@ -7,6 +7,7 @@ import torch
 from ...kernels.kmeans import kmeans
 from ..host.blocks import grid_at
 from ..host.calls import forward_of, live_unet
+from ..host.content_keys import weights_key
 from ..host.progress import SHARE_ROUNDING
 from ..host.rows import COND, place_of
 from .concept_masks import ConceptMasks
@@ -27,7 +28,8 @@ class Conducting:
         self._number = {path: number for number, path in enumerate(technique.shared, 1)}
         self._latent_size = run.latent_size
         self._run = run
-        self._layout, self._inversion = technique.layout, None
+        # {key of the weights in force: Inversion}, since LoRAs may hang on prompts that follow each other
+        self._layout, self._inversions = technique.layout, {}
         self._base = self._device = self._schedule = None
         # of the evaluation that is going on: the sampler's latents (b, C, h, w), and in the order in which they came
         # [(place of the prompt among the guider's, numbers of pictures, maps), ...]
@@ -64,9 +66,11 @@ class Conducting:
 
     def layout_latent(self, step, timestep):
         """The layout picture at a step (a number) of the run, in the UNet's units: (1, C, h, w)."""
-        if self._inversion is None:
-            self._inversion = self._layout.inversion(self._base, self._latent_size, self._schedule, self._device)
-        return self._inversion.at(timestep)
+        key = weights_key(self._base.current_patcher)
+        if key not in self._inversions:
+            made = self._layout.inversion(self._base, self._latent_size, self._schedule, self._device)
+            self._inversions[key] = made
+        return self._inversions[key].at(timestep)
 
     def cluster(self, rows, k):
         """The label (n,) of each row (n, d) in one of k clusters."""

@@ -11,6 +11,7 @@ from functools import cached_property
 
 import torch
 
+from ..host.content_keys import weights_key
 from ..host.frames import tell_of_stretch
 from ..host.rows import COND
 from ..host.seeded import seeded_noise
@@ -101,7 +102,8 @@ class ReferenceMember:
             levels = progress.completed(call.run.schedule({}) or [call.moment.sigma])
             return inversion_of(call.base, latent, row.text, 0, levels, REFERENCE_FILES, self.cache_bytes)
 
-        return call.run.state(("inversion", row), make, call.base)
+        # hooks on a conditioning may switch weights between two calls of one step, and each has a path of its own
+        return call.run.state(("inversion", row, weights_key(call.base.current_patcher)), make, call.base)
 
 
 def shifted_level(sampling, sigma, shift):

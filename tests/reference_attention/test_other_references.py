@@ -1,10 +1,12 @@
 """What MRSA's references may be beyond its paper: read by another UNet, inverted, with the prompt as their own text."""
 
+import comfy.hooks
 import pytest
 import torch
 from support.compare import differ
+from support.concepts import random_lora, with_lora
 from support.golden_data import case
-from support.models import tiny_model
+from support.models import sample, tiny_model
 from support.reference_family import guided
 from support.references import picture, prompt, references, with_references
 
@@ -125,6 +127,32 @@ def test_an_inverted_reference_is_read_at_the_shifted_level(model, monkeypatch, 
         read.clear()
         picture(guided(patched, share=1.0, time_shift=time_shift), steps=10)
         assert all(torch.equal(x[0], paths[0][level]) for x, level in zip(read[::-1], nearest, strict=True))
+
+
+def test_an_inverted_reference_is_on_the_path_of_the_weights_that_read_it(model, monkeypatch, tmp_path):
+    """A LoRA hangs on the positive prompt alone: its rows read what a MODEL with the LoRA would, the others do not."""
+    monkeypatch.setattr(inversion_cache, "folder", lambda: tmp_path)
+    read, real = [], noise_level.caught
+
+    def caught(call, x, *args):
+        read.append((call.base.current_patcher.current_hooks is not None, x.clone()))
+        return real(call, x, *args)
+
+    monkeypatch.setattr(noise_level, "caught", caught)
+
+    def read_of(model, positive):
+        read.clear()
+        ours = with_references(model, references(1), reference_noise="inverted", style_fidelity=0.5, cache_mb=0)
+        sample(ours, positive, prompt(model, 200), steps=2)
+        return list(read)
+
+    positive, state = prompt(model, 100), random_lora(model, 3, scale=0.6)
+    hook = comfy.hooks.create_hook_lora(state, 1.0, 0.0)
+    found = read_of(model, comfy.hooks.set_hooks_for_conditioning(positive, hook))
+    for hooked, alone in ((False, model), (True, with_lora(model, state, 1.0))):
+        mine, expected = [x for one, x in found if one == hooked], [x for _, x in read_of(alone, positive)[::2]]
+        assert len(mine) == len(expected) == 2 and max(map(differ, mine, expected)) < 1e-4
+    assert differ(found[0][1], found[1][1]) > 1e-3
 
 
 def test_an_inverted_reference_of_two_stages_is_on_the_path_of_the_whole_run(model, monkeypatch, tmp_path):
