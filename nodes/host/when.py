@@ -25,11 +25,15 @@ class Moment:
 def moment_of(sigma, schedule):
     """The moment of a call at `sigma`; `schedule` is the sampler's list of sigmas, or None if nobody gave one.
 
-    The step is the interval sigma_i >= sigma > sigma_(i+1): a midpoint belongs to the step that it refines.
+    The step is the interval sigma_i >= sigma > sigma_(i+1): a midpoint belongs to the step that it refines. Where a
+    sampler goes back to noise (Flip Sigmas) levels rise: it is sigma_i <= sigma < sigma_(i+1).
     """
     if not schedule:
         return Moment(sigma, 0, sigma)
-    reached = [i for i, start in enumerate(schedule) if start >= sigma * (1 - ROUNDING)]
+    if schedule[0] < schedule[-1]:
+        reached = [i for i, start in enumerate(schedule) if start <= sigma * (1 + ROUNDING)]
+    else:
+        reached = [i for i, start in enumerate(schedule) if start >= sigma * (1 - ROUNDING)]
     step = reached[-1] if reached else 0
     return Moment(sigma, step, schedule[step])
 

@@ -31,6 +31,39 @@ def test_a_midpoint_belongs_to_the_step_it_refines(sigma, step):
     assert (moment.step, moment.step_sigma) == (step, SCHEDULE[step])
 
 
+@pytest.mark.parametrize(
+    ("sigma", "step"),
+    [
+        (0.0, 0),
+        (0.1, 0),
+        (0.5, 1),
+        (0.499999, 1),
+        (1.9, 1),
+        (2.0, 2),
+        (5.0, 2),
+        (6.0, 3),
+        (14.5, 3),
+        (14.6, 4),
+        (15.5, 4),
+    ],
+)
+def test_steps_of_rising_levels_begin_at_the_lower_one(sigma, step):
+    rising = SCHEDULE[::-1]
+    moment = moment_of(sigma, rising)
+    assert (moment.sigma, moment.step, moment.step_sigma) == (sigma, step, rising[step])
+
+
+def test_windows_are_of_noise_levels_where_these_rise():
+    sampling = tiny_model().get_model_object("model_sampling")
+    half = float(sampling.percent_to_sigma(0.5))
+    rising = [0.0, half * 0.5, half, half * 2]
+    acts = [Window(0.0, 0.5).holds(moment_of(sigma, rising), sampling) for sigma in rising]
+    assert acts == [False, False, True, True]
+    # a midpoint beyond the limit still belongs to a step that began outside
+    assert not Window(0.0, 0.5).holds(moment_of(half * 0.99, rising), sampling)
+    assert Window(0.5, 1.0).holds(moment_of(half * 1.5, rising), sampling)
+
+
 def test_without_a_schedule_each_sigma_is_its_own_step():
     moment = moment_of(3.0, None)
     assert (moment.sigma, moment.step, moment.step_sigma) == (3.0, 0, 3.0)

@@ -73,6 +73,25 @@ def test_a_closed_window_of_the_end(model):
     assert torch.equal(picture(with_references(model, start_percent=1.0)), picture(model))
 
 
+def test_a_window_and_the_noise_follow_the_level_where_levels_rise(model, monkeypatch):
+    """A run back to noise (Flip Sigmas) reads the references at the levels at which the way down reads them."""
+    sampling = model.get_model_object("model_sampling")
+    levels = comfy.samplers.calculate_sigmas(sampling, "normal", 6)
+    limit = float(sampling.percent_to_sigma(0.5))
+    ours, real, seen = with_references(model, references(1), end_percent=0.5, cache_mb=0), mrsa.reference_noise, []
+    monkeypatch.setattr(mrsa, "reference_noise", lambda *args: (seen.append(args[2]), real(*args))[1])
+    expected = [int(sampling.timestep(level[None])[0]) for level in levels if level >= limit]
+    sample(ours, prompt(model, 100), prompt(model, 200), sigmas=levels)
+    down = list(seen)
+    seen.clear()
+    rising = levels.flip(0)
+    # as the host's node has it
+    rising[0] = 0.0001
+    sample(ours, prompt(model, 100), prompt(model, 200), sigmas=rising, noise=torch.zeros(1, 4, 8, 8))
+    # a run does not evaluate where it ends
+    assert down == expected and seen == expected[:0:-1]
+
+
 def test_strength_is_continuous_down_to_zero(model):
     bare = picture(model, steps=1)
     strengths = (1, 1e-3, 1e-6, 1e-9)
