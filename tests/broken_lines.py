@@ -448,9 +448,15 @@ CONCEPT_CONDUCTOR = [
     ),
     (
         "nodes/concept_conductor/concept_paths.py",
-        '"negative" if role == UNCOND else "positive"',
-        '"positive" if role == UNCOND else "negative"',
+        "return NEGATIVE if chunk.name == NEGATIVE else None",
+        "return None",
         f"{CONCEPTS} -k paths_alone",
+    ),
+    (
+        "nodes/concept_conductor/concept_paths.py",
+        "return NEGATIVE if chunk.name == NEGATIVE else None",
+        "return NEGATIVE",
+        "tests/composition/test_graphs.py -k empty_prompt",
     ),
     (
         "nodes/concept_conductor/concept_conductor.py",

@@ -14,6 +14,7 @@ from ..host.unet_inputs import bytes_of_call
 from .concept_control import concept_control, joined_control
 from .concept_fusion import FeatureStore, Fusion, MapCatcher, rows_ending_at
 from .concept_masks import MasksOfCall
+from .concept_paths import own_text_of
 
 
 class ConductedCall:
@@ -75,7 +76,7 @@ class ConductedCall:
         if not paths:
             return (), ahead
         alone = patched_by_others(options)
-        texts = [self.conducting.texts.of(path, chunk.role) for path in paths for chunk in self.call.chunks]
+        texts = [self.conducting.texts.of(path, own_text_of(chunk)) for path in paths for chunk in self.call.chunks]
         tokens = [(text or rows_of_call(context, None)).context.shape[1] for text in texts]
         fits = tokens_together([context.shape[1], *tokens]) and self._memory_for(1 + len(paths), x)
         if fits and not alone:
@@ -91,10 +92,10 @@ class ConductedCall:
 
     def _text_rows(self, path, chunk, x, context, y):
         rows = chunk.stop - chunk.start
-        if self.conducting.texts.of(path, chunk.role) is None:
+        if self.conducting.texts.of(path, own_text_of(chunk)) is None:
             y = y[chunk.rows] if y is not None else None
             return rows_of_call(context[chunk.rows], y, contexts_read(self.call, chunk, context))
-        return self.conducting.texts.rows(path, chunk.role, rows, x)
+        return self.conducting.texts.rows(path, own_text_of(chunk), rows, x)
 
     def _positive(self):
         """The chunk of the first positive prompt of the guider's list that is in this call, None if none is."""

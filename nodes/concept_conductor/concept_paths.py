@@ -7,7 +7,7 @@ import torch
 
 from ..host.content_keys import digest
 from ..host.layered_prompts import contexts_of
-from ..host.rows import UNCOND
+from ..host.rows import COND, NEGATIVE, POSITIVE
 from ..host.text_rows import text_rows
 from ..host.unet_inputs import unet_inputs
 from ..row_adapters.concept_deltas import concept_deltas
@@ -53,6 +53,16 @@ def _text_key(text):
     return digest(tensor, values.get("pooled_output"), contexts_of(tensor, values)), tuple(others)
 
 
+def own_text_of(chunk):
+    """Which of a concept's texts its rows of a chunk read, POSITIVE or NEGATIVE; None for neither.
+
+    A guider may have an empty prompt beside its negative (Perp-Neg): no concept has a text for that.
+    """
+    if chunk.role == COND:
+        return POSITIVE
+    return NEGATIVE if chunk.name == NEGATIVE else None
+
+
 class PathTexts:
     """The prompts of all paths in one run, as the UNet takes them."""
 
@@ -60,17 +70,17 @@ class PathTexts:
         latent = torch.zeros(1, base.latent_format.latent_channels, *latent_size)
         self._made, self._rows = {}, {}
         for path in paths:
-            for kind, text in (("positive", path.positive), ("negative", path.negative)):
+            for which, text in ((POSITIVE, path.positive), (NEGATIVE, path.negative)):
                 if text is not None:
-                    self._made[path, kind] = unet_inputs(base, *text, latent, kind)
+                    self._made[path, which] = unet_inputs(base, *text, latent, which)
 
-    def of(self, path, role):
-        """The Inputs of a path's rows of a role; None where they read what the base's rows read."""
-        return self._made.get((path, "negative" if role == UNCOND else "positive"))
+    def of(self, path, which):
+        """The Inputs of a path's rows; None where they read what the base's rows read. which: as `own_text_of`."""
+        return self._made.get((path, which))
 
-    def rows(self, path, role, rows, like):
+    def rows(self, path, which, rows, like):
         """The TextRows of `rows` rows of such Inputs on the device and in the dtype of `like`, made once in a run."""
-        key = path, role == UNCOND, rows, like.device, like.dtype
+        key = path, which, rows, like.device, like.dtype
         if key not in self._rows:
-            self._rows[key] = text_rows(self.of(path, role), rows, like)
+            self._rows[key] = text_rows(self.of(path, which), rows, like)
         return self._rows[key]

@@ -13,7 +13,7 @@ from ..host.gradients import differentiable
 from ..host.hooked_weights import hook_as
 from ..host.packed_weights import unpacking
 from ..host.partial_pass import run_to
-from ..host.rows import COND, acting_prompt
+from ..host.rows import POSITIVE, acting_prompt
 from ..host.text_rows import one_text, text_batch, text_rows, tokens_together
 from ..host.unet_inputs import compute_dtype, input_root, processed, unet_inputs
 from ..host.when import unet_timestep, whole_timestep
@@ -130,7 +130,7 @@ class LayoutGuidance:
         like = torch.empty(0, device=device, dtype=dtype)
         if path is None:
             return text_rows(image, len(x), like)
-        return self.conducting.texts.rows(path, COND, len(x), like)
+        return self.conducting.texts.rows(path, POSITIVE, len(x), like)
 
     def _fits(self, step, texts, paths):
         lengths = [texts[path].context.shape[1] for path in paths]

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from .calls import coupled_sides_of, sides_of, with_sides
 
 COND, UNCOND = "cond", "uncond"
+# What the host's guiders call the lists of the prompt and of what to stay away from.
+POSITIVE, NEGATIVE = "positive", "negative"
 # Where the lists that a call runs stand in its transformer options.
 LISTS = "personalization_lists"
 # Whether they are those of a technique of ours, in place of the step's own.
@@ -38,6 +40,8 @@ class Chunk:
     # (height, width, top, left) in latent pixels if only a part of the picture is run, else None
     area: tuple | None = None
     reading: Reading = Reading()
+    # of the guider's list that it was run from; None: some node's own
+    name: str | None = None
 
     @property
     def rows(self):
@@ -58,8 +62,8 @@ def chunks_of(options, batch, conds):
     options: its transformer_options; conds: the guider's named conditionings, {} if unknown. The role of a chunk comes
     from the name of the list that it was run from (LISTS in the options), else from the name under which the
     guider holds its uuid. One that stands on both sides (the host copies entries to match areas) is of the side that
-    the host gives it; so are all of a run without a guider. A uuid that the guider does not hold is some node's own
-    list, as the empty prompt of Perp-Neg: unconditional.
+    the host gives it; so are all of a run without a guider, which count as of the usual two lists. A uuid that the
+    guider does not hold is some node's own list, as the empty prompt of the old Perp-Neg: unconditional.
     """
     order, uuids = sides_of(options)
     lists = options.get(LISTS, ())
@@ -77,7 +81,10 @@ def chunks_of(options, batch, conds):
             roles = {UNCOND}
         role = roles.pop() if len(roles) == 1 else UNCOND if index == 1 else COND
         area = next((entry["area"] for name, entry in known if _role(name) == role and entry.get("area")), None)
-        chunks.append(Chunk(i * size, (i + 1) * size, role, uuid, area, own.reading))
+        name = own.name or next((name for name, _ in known if _role(name) == role), None)
+        if name is None and (uuid is None or not conds):
+            name = NEGATIVE if role == UNCOND else POSITIVE
+        chunks.append(Chunk(i * size, (i + 1) * size, role, uuid, area, own.reading, name))
     return tuple(chunks)
 
 

@@ -10,15 +10,13 @@ from ..host.attach import attach, technique_of, techniques_of
 from ..host.choices import check_listed
 from ..host.messages import input_error, warn_user
 from ..host.other_lists import OtherLists
-from ..host.rows import Listed, Reading
+from ..host.rows import NEGATIVE, POSITIVE, Listed, Reading
 from ..host.seeded import seeded_noise
 from ..host.technique import Technique
 from ..host.when import whole_timestep
 from .mrsa import ReferenceAttention
 
 MODES = INTERLEAVED, THREE_TERMS = ("interleaved", "three terms")
-# What the guider calls the two lists of a step.
-POSITIVE, NEGATIVE = "positive", "negative"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from composition import foreign
 from composition.foreign import by_setter, override, squashed
 from composition.scene import BLOCKS, ONE_STEP, Expectation, Scene, random, same, unlike
 from support.compare import differ
-from support.concepts import conducted
+from support.concepts import conducted, random_concepts
 from support.image_prompts import with_pictures
 from support.models import random_weights, tiny_model
 from support.references import picture, prompt, with_references
@@ -265,7 +265,12 @@ def test_everything_at_once():
     assert same(first(runs[0], "uncond"), first(theirs, "uncond"))
 
 
-OURS = {"MRSA": with_references, "MIP-Adapter": with_pictures, "Concept Conductor": conducted}
+OURS = {
+    "MRSA": with_references,
+    "MIP-Adapter": with_pictures,
+    # a concept's own negative is another one than the empty prompt
+    "Concept Conductor": lambda model: conducted(model, random_concepts(model, negative=[None, None])),
+}
 
 
 @pytest.mark.parametrize("name", few_of(OURS, "MIP-Adapter"))

@@ -8,7 +8,7 @@ from comfy_extras.nodes_differential_diffusion import DifferentialDiffusion
 from comfy_extras.nodes_model_advanced import RescaleCFG
 from composition.foreign import FREEU, PAG, by_node, lora
 from support.compare import differ
-from support.concepts import conducted, random_lora, strip, with_lora
+from support.concepts import conducted, random_concepts, random_lora, strip, with_lora
 from support.controlnets import controlnet
 from support.image_prompts import with_pictures
 from support.models import execute, sample, tiny_model
@@ -73,8 +73,27 @@ GUIDERS = {
 @techniques
 @pytest.mark.parametrize("guider", GUIDERS)
 def test_guiders_of_several_prompts(model, texts, name, guider):
-    ours = OURS[name](model)
+    if (name, guider) == ("Concept Conductor", "Perp-Neg"):
+        # a concept's own negative is another one than the empty prompt
+        ours = conducted(model, random_concepts(model, negative=[None, None]))
+    else:
+        ours = OURS[name](model)
     assert differ(guided(made(*GUIDERS[guider](ours, *texts))), drawn(ours, texts)) < ROUNDING
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["no negative", "the guider's"])
+def test_a_concept_reads_no_text_of_its_own_for_the_empty_prompt(model, texts, own):
+    """One concept without weights, all over the picture and with the guider's own texts, is as no concept."""
+    positive, negative = texts
+    inputs = {"model": model, "positive": positive, "negative": negative if own else None}
+    ours = conducted(model, execute(AddConcept, mask=torch.ones(1, 64, 64), **inputs)[0])
+
+    def perp_neg(model):
+        return guided(nodes_perpneg.PerpNegGuider.execute(model, *texts, prompt(model, 300, 77), 5.0, 1.0).result[0])
+
+    assert differ(perp_neg(ours), perp_neg(model)) < ROUNDING
+    assert differ(drawn(ours, texts), drawn(model, texts)) < ROUNDING
+    assert differ(perp_neg(model), drawn(model, texts)) > 2 * ROUNDING
 
 
 @techniques

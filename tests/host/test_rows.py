@@ -60,6 +60,26 @@ def test_guiders_of_other_nodes_have_other_names():
     assert [role for *_, role in roles(options, 3, conds)] == [UNCOND, UNCOND, COND]
 
 
+def names(options, batch, conds=CONDS):
+    return [chunk.name for chunk in chunks_of(options, batch, conds)]
+
+
+def test_rows_know_the_name_of_their_list():
+    conds = {"positive": [{"uuid": P}], "empty_negative_prompt": [{"uuid": P2}], "negative": [{"uuid": N}]}
+    assert names({"cond_or_uncond": [2, 1, 0], "uuids": [P2, N, P]}, 3, conds) == [
+        "empty_negative_prompt",
+        "negative",
+        "positive",
+    ]
+    # one entry in two lists: that of the side that the host gives it
+    both = {"positive": [{"uuid": P}], "negative": [{"uuid": N}, {"uuid": P}]}
+    assert names({"cond_or_uncond": [1, 0], "uuids": [P, P]}, 2, both) == ["negative", "positive"]
+    # some node's own list is none of the guider's; where there is no guider there are the usual two
+    assert names({"cond_or_uncond": [0], "uuids": [uuid4()]}, 2) == [None]
+    assert names({"cond_or_uncond": [1, 0], "uuids": [N, P]}, 2, {}) == ["negative", "positive"]
+    assert names({"cond_or_uncond": [1, 0]}, 2) == ["negative", "positive"]
+
+
 def test_without_a_guider_the_index_decides():
     assert roles({"cond_or_uncond": [1, 0], "uuids": [N, P]}, 2, {}) == [(0, 1, UNCOND), (1, 2, COND)]
     assert roles({"cond_or_uncond": [1, 0]}, 2, {}) == [(0, 1, UNCOND), (1, 2, COND)]
