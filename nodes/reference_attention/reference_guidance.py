@@ -3,7 +3,7 @@
 Interleaved steps are DreamTuner's (arXiv 2312.13691, section 3.4), the three terms BootPIG's (arXiv 2401.13974).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import NormalDist
 
 from ..host.attach import attach, technique_of, techniques_of
@@ -74,32 +74,36 @@ class ReferenceGuidance(Technique):
         if len(lists) == 1:
             # what some node runs beside a step
             return None
-        if lists[0].name != POSITIVE or (conds[1] is not None and lists[1].name != NEGATIVE) or len(lists) > 2:
+        asked = zip(lists, conds, (POSITIVE, NEGATIVE), strict=False)
+        if len(lists) > 2 or any(entries is not None and one.name != name for one, entries, name in asked):
             run.tell(f"{self.label}: left out, because this guider uses more than a positive and a negative prompt")
             return None
         sampling = run.guider.inner_model.model_sampling
-        if not _read(run, moment(), sampling):
+        if not any(conds) or not _read(run, moment(), sampling):
             return None
         if self.settings.mode == THREE_TERMS:
-            return self._three_terms(lists, conds, run)
-        return self._interleaved(lists, conds, whole_timestep(moment().step_sigma, sampling))
+            return self._three_terms(conds, run)
+        return self._interleaved(conds, run, whole_timestep(moment().step_sigma, sampling))
 
-    def _interleaved(self, lists, conds, timestep):
+    def _interleaved(self, conds, run, timestep):
         scale, shift = self.settings.scale, self.settings.time_shift
-        earlier = replace(lists[0], reading=Reading(shift=-shift)), conds[0]
+        # another pack may run the sides of a step one by one, and then each without the other
+        positive = conds[0] or run.conds().get(POSITIVE)
+        earlier = Listed(POSITIVE, Reading(shift=-shift))
         draw = NormalDist().cdf(float(seeded_noise(f"guidance/{self.settings.seed}/{timestep}", (1,))))
         if draw > self.settings.share:
-            return OtherLists((earlier, (replace(lists[1], reading=Reading(shift=shift)), conds[1])), lambda made: made)
+            later = Listed(NEGATIVE, Reading(shift=shift))
+            return OtherLists(((earlier, conds[0]), (later, conds[1])), lambda made: made)
 
         def fold(made):
             guided = made[1] + scale * (made[0] - made[1])
             # alike on both sides: whatever the sampler's cfg is, it changes nothing
             return [guided, guided]
 
-        return OtherLists((earlier, (_without(POSITIVE), conds[0])), fold)
+        return OtherLists(((earlier, positive), (_without(POSITIVE), positive)), fold)
 
-    def _three_terms(self, lists, conds, run):
-        # a sampler of cfg 1 asks for no negative
+    def _three_terms(self, conds, run):
+        # a sampler of cfg 1 asks for no negative, a pack that runs the sides one by one for no positive beside it
         negative = conds[1] or run.conds().get(NEGATIVE)
         if negative is None:
             run.tell(f"{self.label}: left out, because {THREE_TERMS} needs a negative prompt and this guider has none")
@@ -110,7 +114,9 @@ class ReferenceGuidance(Technique):
             unconditional = neither + self.settings.scale * (pictures - neither)
             return [unconditional + (both - pictures), unconditional]
 
-        return OtherLists(((lists[0], conds[0]), (Listed(NEGATIVE), negative), (_without(NEGATIVE), negative)), fold)
+        return OtherLists(
+            ((Listed(POSITIVE), conds[0]), (Listed(NEGATIVE), negative), (_without(NEGATIVE), negative)), fold
+        )
 
 
 def _readers(run):

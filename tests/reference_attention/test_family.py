@@ -130,6 +130,22 @@ def test_three_terms_of_scale_1_are_plain_guidance(model):
     assert differ(picture(terms, cfg=7.0), picture(dreamtuner(model), cfg=7.0)) < 2e-4
 
 
+@pytest.mark.parametrize("mode", ["interleaved", "three terms"])
+def test_sides_that_a_pack_runs_one_by_one_are_guided_as_together(model, mode, caplog):
+    def one_by_one(executor, base, conds, *args):
+        return [
+            executor(base, [c if i == j else None for j, c in enumerate(conds)], *args)[i] for i in range(len(conds))
+        ]
+
+    # of three steps one is guided by the prompt
+    joint = guided(dreamtuner(model), mode=mode, share=0.5, reference_scale=3.0)
+    apart = joint.clone()
+    apart.add_wrapper_with_key("calc_cond_batch", "another pack", one_by_one)
+    assert differ(picture(apart), picture(joint)) < 1e-4
+    assert differ(picture(joint), picture(dreamtuner(model))) > 1e-2
+    assert "left out" not in caplog.text
+
+
 def test_guidance_acts_on_all_references_of_the_model_in_any_order(model):
     settings = {"share": 1.0, "reference_scale": 2.0}
     made = [
