@@ -163,4 +163,6 @@ def _of_images(inputs, count, images):
         None if one is None else of_rows(one, count)[images]
         for one in (inputs.context, inputs.y, inputs.concat, inputs.values)
     )
-    return Inputs(context, y, concat, inputs.contexts, values)
+    # those of the first text alone
+    first = all(image % len(inputs.context) == 0 for image in images)
+    return Inputs(context, y, concat, inputs.contexts if first else None, values)

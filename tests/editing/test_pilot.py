@@ -8,16 +8,19 @@ from comfy.patcher_extension import WrappersMP
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 from support.compare import relative
 from support.editing import box, painted
-from support.models import sample, tiny_model
-from support.references import PixelVAE, half_mask, prompt, with_references
+from support.models import conditioning, sample, tiny_model
+from support.references import PixelVAE, draw, half_mask, prompt, with_references
 from support.thorough import few_of
 
 from pack.kernels.masks import WHOLE
 from pack.nodes.editing import pilot, pilot_series
 from pack.nodes.editing.hole import Hole
 from pack.nodes.host import messages
-from pack.nodes.host.attach import techniques_of
+from pack.nodes.host.attach import attach, techniques_of
+from pack.nodes.host.blocks import attention_blocks
+from pack.nodes.host.layered_prompts import LAYERS
 from pack.nodes.host.run import Run
+from pack.nodes.text_contexts.layer_contexts import LayerContexts
 
 # long moves of a random network make its rounding large
 GENTLE = {"lr": 0.002, "lr_first": 1e-4}
@@ -179,6 +182,30 @@ def test_pictures_of_a_batch_do_not_see_each_other(monkeypatch):
         alone, _ = painted(model, image=images[i : i + 1], mask=masks[i : i + 1])
         drawn(alone, noise=noise[i : i + 1], steps=1)
         assert relative(found[0][0], together[i]) < 2e-4
+
+
+def test_a_picture_by_itself_reads_its_own_text_of_a_batch(monkeypatch):
+    """Layers that a prompt brings along are those of its first text, also where memory is short."""
+    model = tiny_model()
+    blocks = len(attention_blocks(model.model.diffusion_model))
+    texts = torch.cat([prompt(model, 100)[0][0], prompt(model, 101)[0][0]])
+    both = conditioning(texts, **{LAYERS: draw(blocks, 7, 32, seed=5)})
+    images = torch.rand(2, 64, 64, 3, generator=torch.Generator().manual_seed(0))
+    ours = painted(attach(model, LayerContexts()), image=images, operations=1, gamma=1.0, **GENTLE)[0]
+    found, real = [], pilot_series.Series._gradient
+
+    def gradient(self, z):
+        made = []
+        for fits in (True, False):
+            monkeypatch.setattr(pilot_series, "gradient_fits", lambda *_: fits)  # noqa: B023
+            made.append(real(self, z))
+        found.append(made)
+        return made[0]
+
+    monkeypatch.setattr(pilot_series.Series, "_gradient", gradient)
+    sample(ours, both, prompt(model, 200), latent=(2, 4, 8, 8), steps=1)
+    ((together, one_by_one),) = found
+    assert relative(one_by_one[0], together[0]) < 1e-2 and relative(one_by_one[1], together[1]) < 1e-2
 
 
 @pytest.mark.slow
