@@ -5,6 +5,7 @@ import torch
 from ..host.attention import exact_attention
 from ..host.calls import grid_of, heads_of, latent_size_of
 from ..host.frames import frame_of
+from ..host.picture_rows import pictures_shown
 from ..host.rows import entry_of
 from ..host.technique import Branch
 from ..host.unet_inputs import processed
@@ -15,8 +16,8 @@ class MaskedText(Branch):
 
     label = "PILOT"
 
-    def __init__(self, hole, call):
-        self.hole, self.call = hole, call
+    def __init__(self, hole, call, shown):
+        self.hole, self.call, self.shown = hole, call, shown
 
     def __call__(self, q, k, v, options, chunk, plain):
         """Inside softmax(q k^T / sqrt(d)) v; outside its first term alone, p_0 v_0, nothing renormalised."""
@@ -27,8 +28,15 @@ class MaskedText(Branch):
                 "tokens or samples an unknown part of it; bypass that node"
             )
             return None
+        pictures = self.shown.of_rows(len(q), options)
+        if pictures is None:
+            self.call.run.tell(
+                "PILOT: another node samples parts of the batch, and nobody can tell which pictures, so the text is "
+                "not kept to their holes there; bypass that node, or give one mask for all pictures"
+            )
+            return None
         place = latent_size_of(options), grid_of(options), frame, q.device
-        inside, _, all_of_them = self.hole.kept(self.call.run, range(len(q)), *place)
+        inside, _, all_of_them = self.hole.kept(self.call.run, pictures, *place)
         if all_of_them:
             return None
         attention = exact_attention(options)
@@ -44,6 +52,24 @@ class MaskedText(Branch):
             known[key] = None if entry is None else processed(entry).context.shape[1]
         own = known[key] or tokens
         return own if tokens % own == 0 else tokens
+
+
+class PicturesOfCall:
+    """Which pictures the rows of one call of the UNet show: asked at every block, looked up once."""
+
+    def __init__(self, hole, call, latents):
+        """latents (b, C, h, w): the sampler's, of all pictures; None where nobody samples."""
+        self._alike, self._call, self._latents = len(hole.masks) == 1, call, latents
+        self._known = []
+
+    def of_rows(self, rows, options):
+        """The number of the picture of each of so many rows of a chunk; None where nobody can tell and it matters."""
+        if self._alike:
+            return range(rows)
+        if not self._known:
+            self._known.append(pictures_shown(self._call, options, self._latents))
+        pictures = self._known[0]
+        return pictures if pictures is not None and len(pictures) == rows else None
 
 
 def only_first(v, length):

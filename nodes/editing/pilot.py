@@ -18,7 +18,7 @@ from ..host.when import whole_timestep
 from ..latent_guidance.latent_gradient import OF_ALL_LAYERS, bytes_kept
 from ..latent_guidance.step_entries import StepEntries
 from .hole import Hole, of_rows
-from .masked_text import MaskedText
+from .masked_text import MaskedText, PicturesOfCall
 from .pilot_series import Series
 
 
@@ -71,6 +71,12 @@ class Pilot(Technique):
                 "such as euler"
             )
 
+    def enter(self, step):
+        step.run.state(self.name, _State).latents = step.x
+
+    def leave(self, step):
+        step.run.state(self.name, _State).latents = None
+
     def shift(self, step):
         """The series' move, or what puts the noised picture around the hole; None at a sampler's trials."""
         state = step.run.state(self.name, _State)
@@ -95,7 +101,8 @@ class Pilot(Technique):
     def plan(self, call):
         if not bool(self.scene.keep.any()):
             return {}
-        return {("attn2", block): MaskedText(self.scene.hole, call) for block in self.scene.all}
+        shown = PicturesOfCall(self.scene.hole, call, call.run.state(self.name, _State).latents)
+        return {("attn2", block): MaskedText(self.scene.hole, call, shown) for block in self.scene.all}
 
     def _blended(self, step, number):
         rows, shape = len(step.x), (1, *step.x.shape[1:])
@@ -110,6 +117,8 @@ class _State:
 
     def __init__(self):
         self.entries, self.done, self.off = StepEntries(), set(), False
+        # the sampler's, of the evaluation that is going on
+        self.latents = None
 
 
 def attach_pilot(model, clip, vae, image, mask, prompt, settings):

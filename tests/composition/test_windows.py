@@ -6,7 +6,8 @@ import pytest
 import torch
 from composition.foreign import by_setter
 from support.compare import differ
-from support.concepts import conducted
+from support.concepts import conducted, strip
+from support.editing import painted, pictures
 from support.identity import with_instantid
 from support.models import recording, sample, tiny_model
 from support.references import prompt, references, with_references
@@ -109,6 +110,42 @@ def halves(executor, base, conds, x, sigma, options):
 
 
 cut = by_setter("add_wrapper_with_key", "calc_cond_batch", "halves", halves)
+
+
+def frames_with_holes(model, count=4):
+    """The MODEL after PILOT with four pictures and one hole for each, or one for all: its text alone acts."""
+    return painted(
+        model,
+        image=pictures(4),
+        mask=torch.cat([strip(number, 4) for number in range(count)]),
+        operations=0,
+        gamma=1.0,
+    )[0]
+
+
+@pytest.mark.parametrize("said", few_of([None, of_the_host, of_animatediff], None, of_the_host))
+def test_holes_belong_to_frames(model, said):
+    ours = frames_with_holes(model)
+    wanted = picture(ours, steps=2)
+    assert differ(wanted, picture(model, steps=2)) > 1e-2
+    for parts in ([[0, 1], [2, 3]], [[3, 1], [0, 2]]):
+        assert differ(picture(windows(parts, said)(ours), steps=2), wanted) < 1e-4
+
+
+def test_holes_of_frames_that_nobody_can_tell_are_left_out_and_it_is_said(model, caplog):
+    """Another node changes what the model sees, in windows that it does not name."""
+
+    def changed(executor, base, conds, x, sigma, options):
+        parts = [executor(base, conds, 1.1 * x[rows], sigma[rows], options) for rows in ([0, 1], [2, 3])]
+        return [torch.cat(part) for part in zip(*parts, strict=True)]
+
+    node = by_setter("add_wrapper_with_key", "calc_cond_batch", "windows", changed)
+    assert torch.equal(picture(node(frames_with_holes(model)), steps=2), picture(node(model), steps=2))
+    assert "nobody can tell which pictures" in caplog.text
+    caplog.clear()
+    # one hole for all needs no number
+    assert differ(picture(node(frames_with_holes(model, 1)), steps=2), picture(node(model), steps=2)) > 1e-2
+    assert "nobody can tell" not in caplog.text
 
 
 def test_windows_over_the_width_cut_the_masks_of_concepts(model, caplog):
