@@ -12,7 +12,7 @@ from support.thorough import few_of, few_rows_of
 
 from pack.nodes.concept_conductor import concept_conductor, conductor_run, layout_steps
 from pack.nodes.host.attach import techniques_of
-from pack.nodes.host.run_records import latest_record
+from pack.nodes.host.run_records import latest_record, record_of
 
 SCHEDULERS = ("normal", "karras", "sgm_uniform")
 
@@ -167,6 +167,17 @@ def test_masks_go_on_where_the_last_part_ended(model, part):
     for ends in ((6,), (4,), (2, 4)):
         assert differ(in_parts(patched, part, 12, *ends), whole) < 1e-5
         assert torch.equal(latest_record(techniques_of(patched)[0]).end, masks.end)
+
+
+def test_masks_go_on_where_the_host_hands_latents_on_in_half_precision(model):
+    """As it does with --fp16-intermediates, behind all that a technique sees."""
+    patched = conducted(model, refine_start=0.0, refine_end=0.4, kmeans_restarts=20)
+    technique = techniques_of(patched)[0]
+    first = advanced(patched, torch.zeros(1, 4, 8, 8), 12, 0, 6)
+    masks = latest_record(technique)
+    assert not torch.equal(masks.end[:, 0], masks.start) and record_of(technique, first.half()) is masks
+    advanced(patched, first.half(), 12, 6, 12)
+    assert torch.equal(latest_record(technique).end, masks.end)
 
 
 @pytest.mark.slow
