@@ -10,6 +10,7 @@ import torch
 from .calls import schedule_of, sigmas_of
 from .messages import warn_user
 from .progress import progress_of
+from .rewritten import may_be_rewritten
 from .rows import chunks_of
 from .when import Moment, moment_of, whole_timestep
 
@@ -124,6 +125,8 @@ class Call:
     run: Run
     moment: Moment
     chunks: tuple
+    # whether other packs may have changed what its rows read
+    rewritten: bool = False
 
     @cached_property
     def whole_timestep(self):
@@ -166,4 +169,5 @@ def call_of(run, base, unet, x, timesteps, context, y, options):
         run=run,
         moment=moment_of(run.level(sigmas_of(options)), run.schedule(options)),
         chunks=chunks_of(options, x.shape[0], run.conds()),
+        rewritten=may_be_rewritten(options, getattr(run.guider, "model_options", {})),
     )

@@ -78,7 +78,8 @@ class ImageRun:
             chunks = chunks if member.from_prompt else []
             for chunk in [None, *chunks]:
                 key = self._phrase_key(member, chunk)
-                if key not in self._phrase_keys or not (chunk is None or reads_one_text(chunk, call.run.conds())):
+                same = chunk is None or (reads_one_text(chunk, call.run.conds()) and not call.rewritten)
+                if key not in self._phrase_keys or not same:
                     self._phrase_keys[key] = _keys_at_all_blocks(call, member, chunk)
 
     def phrase_keys(self, member, block, chunk, like):

@@ -86,10 +86,10 @@ class EntryReader(RunTensors):
             return
         for rows in rows_by_text(chunk, call.context, call.y, call.run.conds()):
             text = partial(_text_of, call, chunk, rows)
-            # another call may run other rows of a prompt of several texts
-            one = reads_one_text(chunk, call.run.conds())
+            # another call may run other rows of a prompt of several texts, or what another pack made of one
+            same = reads_one_text(chunk, call.run.conds()) and not call.rewritten
             # to match areas the host copies an entry to the other side under the same uuid
-            key = self._kept_key((chunk.uuid, chunk.role), text) if one else _digest(text())
+            key = self._kept_key((chunk.uuid, chunk.role), text) if same else _digest(text())
             yield rows, [_Text(key, text)] * len(member.rows)
 
     def _kept_key(self, what, text):

@@ -186,6 +186,23 @@ def without_uuids(model):
     return clone
 
 
+def test_phrases_are_read_in_the_text_that_another_pack_made(model):
+    """From the second step on it is another one: as in a run of which that is the first."""
+
+    def change(executor, x, t, c_concat=None, c_crossattn=None, *args, **kwargs):
+        if float(t[0]) < 10:
+            c_crossattn = c_crossattn + 2 * draw(1, c_crossattn.shape[1], 32, seed=9)
+        return executor(x, t, c_concat, c_crossattn, *args, **kwargs)
+
+    ours = with_pictures(model, phrase_source="prompt", prompt="photo of a cat with hat on").clone()
+    ours.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "another pack", change)
+    texts = prompt(model, 100, tokens=77), prompt(model, 200, tokens=77)
+    whole = sample(ours, *texts, steps=3)
+    first = sample(ours, *texts, steps=3, last_step=1, force_full_denoise=False)
+    rest = {"latent": first, "noise": torch.zeros_like(first), "start_step": 1, "disable_noise": True}
+    assert differ(sample(ours, *texts, steps=3, **rest), whole) < 1e-4
+
+
 def test_each_prompt_has_its_own_phrases_where_nobody_names_it(model):
     """Two prompts take turns at one place of the batch: the phrases are read in the one that is there."""
     patched = with_pictures(model, phrase_source="prompt", prompt="photo of a cat with hat on")

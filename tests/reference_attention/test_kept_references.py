@@ -2,10 +2,13 @@
 
 import logging
 
+import pytest
 import torch
+from comfy.patcher_extension import WrappersMP
 from support.devices import two_cards, with_cards, with_sent
 from support.models import tiny_model
-from support.references import half_mask, picture, references, with_references
+from support.reference_family import reference_only
+from support.references import draw, half_mask, picture, references, with_references
 from support.streams import streaming
 
 from pack.nodes.host.bank import bank_of
@@ -46,6 +49,33 @@ def test_a_hit_makes_no_text(monkeypatch):
     picture(ours, seed=1)
     # hashed once in a run, in main memory
     assert len(made) == 2 and not any(like.numel() for like in made)
+
+
+def changing(model, amount):
+    """Another pack, which adds to all texts in the later steps of a run."""
+
+    def change(executor, x, t, c_concat=None, c_crossattn=None, *args, **kwargs):
+        if float(t[0]) < 10:
+            c_crossattn = c_crossattn + amount * draw(1, 7, 32, seed=9)
+        return executor(x, t, c_concat, c_crossattn, *args, **kwargs)
+
+    model = model.clone()
+    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "another pack", change)
+    return model
+
+
+@pytest.mark.parametrize(
+    "attach",
+    [reference_only, lambda model, **inputs: with_references(model, references(1), style_fidelity=0.5, **inputs)],
+    ids=["Reference Only", "MRSA"],
+)
+def test_what_is_kept_is_told_by_the_text_that_another_pack_made(attach):
+    model = tiny_model("sd15")
+    kept = attach(model, cache_mb=64)
+    plain = picture(changing(kept, 0.0))
+    found = picture(changing(kept, 2.0))
+    assert torch.equal(found, picture(changing(attach(model, cache_mb=0), 2.0)))
+    assert not torch.equal(found, plain)
 
 
 def test_what_does_not_fit_is_said(caplog):
