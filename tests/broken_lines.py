@@ -475,8 +475,8 @@ REFERENCES = [
     ),
     (
         "nodes/references/reference_views.py",
-        "regions.amax(0)",
-        "regions.mean(0)",
+        "torch.stack(regions).amax(0)",
+        "torch.stack(regions).mean(0)",
         "tests/references/test_references_node.py",
     ),
     (
@@ -609,7 +609,7 @@ ON_DEVICES = [
 IMAGE_PROMPTS = [
     (
         "nodes/image_prompts/image_run.py",
-        " or not (chunk is None or reads_one_text(chunk, call.run.conds()))",
+        " or not same",
         "",
         f"{PROMPTS} -k nobody_names",
     ),

@@ -12,6 +12,7 @@ from support.models import execute, sample, tiny_model
 from support.references import draw, prompt, with_references
 from support.thorough import few_of
 
+from pack.nodes.concept_conductor import conductor_run
 from pack.nodes.concept_conductor.concepts_node import AddConcept
 from pack.nodes.host.when import percent_of
 
@@ -107,3 +108,31 @@ def test_a_lora_that_sets_in_late_is_that_of_a_second_part(name):
     parts = {"latent": first, "noise": torch.zeros_like(first), "sigmas": sigmas[1:]}
     assert differ(found, sample(ours, hooked(positive, always), negative, **parts)) < 1e-4
     assert differ(sample(ours, positive, negative, **parts), found) > 5e-2
+
+
+def test_a_layout_picture_is_on_the_path_of_the_prompt_that_acts(model, monkeypatch):
+    """Of two prompts that follow each other the second brings a LoRA: from there on the path is the LoRA's."""
+    seen, real = [], conductor_run.Conducting.layout_latent
+
+    def layout_latent(*args):
+        seen.append(real(*args))
+        return seen[-1]
+
+    monkeypatch.setattr(conductor_run.Conducting, "layout_latent", layout_latent)
+
+    def latents_of(model, base, positive):
+        seen.clear()
+        ours = conducted(model, random_concepts(base, 1), layout=True, guidance_end=1.0)
+        sample(ours, positive, prompt(base, 200, 77), steps=4)
+        return list(seen)
+
+    state, (positive, _) = lora_file(model, 3), texts(model)
+    hooks = comfy.hooks.create_hook_lora(state, STRENGTH, 0.0)
+    (first,), (second,) = positive, hooked(positive, hooks)
+    turns = [[first[0], {**first[1], "end_percent": 0.4}], [second[0], {**second[1], "start_percent": 0.4}]]
+    found = latents_of(model, model, turns)
+    plain, patched = latents_of(model, model, positive), latents_of(with_lora(model, state, STRENGTH), model, positive)
+    assert len(found) == len(plain) == len(patched) == 4
+    for one, expected in zip(found, (*plain[:2], *patched[2:]), strict=True):
+        assert differ(one, expected) < 1e-4
+    assert differ(plain[2], patched[2]) > 1e-3
