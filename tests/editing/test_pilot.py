@@ -20,7 +20,7 @@ from pack.nodes.host.attach import attach, techniques_of
 from pack.nodes.host.blocks import attention_blocks
 from pack.nodes.host.layered_prompts import LAYERS
 from pack.nodes.host.run import Run
-from pack.nodes.text_contexts.layer_contexts import LayerContexts
+from pack.nodes.text_contexts.context_router import ContextRouter
 
 # long moves of a random network make its rounding large
 GENTLE = {"lr": 0.002, "lr_first": 1e-4}
@@ -191,7 +191,7 @@ def test_a_picture_by_itself_reads_its_own_text_of_a_batch(monkeypatch):
     texts = torch.cat([prompt(model, 100)[0][0], prompt(model, 101)[0][0]])
     both = conditioning(texts, **{LAYERS: draw(blocks, 7, 32, seed=5)})
     images = torch.rand(2, 64, 64, 3, generator=torch.Generator().manual_seed(0))
-    ours = painted(attach(model, LayerContexts()), image=images, operations=1, gamma=1.0, **GENTLE)[0]
+    ours = painted(attach(model, ContextRouter(("ED-LoRA",))), image=images, operations=1, gamma=1.0, **GENTLE)[0]
     found, real = [], pilot_series.Series._gradient
 
     def gradient(self, z):

@@ -131,14 +131,14 @@ def test_an_inverted_reference_is_read_at_the_shifted_level(model, monkeypatch, 
 
 def test_an_inverted_reference_is_on_the_path_of_the_weights_that_read_it(model, monkeypatch, tmp_path):
     """A LoRA hangs on the positive prompt alone: its rows read what a MODEL with the LoRA would, the others do not."""
-    monkeypatch.setattr(inversion_cache, "folder", lambda: tmp_path)
-    read, real = [], noise_level.caught
+    monkeypatch.setattr(inversion_cache, "folder", lambda kind: tmp_path / kind)
+    read, real = [], entry_reader.caught
 
     def caught(call, x, *args):
         read.append((call.base.current_patcher.current_hooks is not None, x.clone()))
         return real(call, x, *args)
 
-    monkeypatch.setattr(noise_level, "caught", caught)
+    monkeypatch.setattr(entry_reader, "caught", caught)
 
     def read_of(model, positive):
         read.clear()
