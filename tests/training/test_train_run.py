@@ -127,7 +127,7 @@ def test_a_part_without_a_mask_leaves_the_map_of_the_other_one(host, monkeypatch
 REFUSED = {
     "class_pictures is empty": ("LoRA", {"prior_weight": 1.0}),
     "learns from Scene Pictures": ("scene", {"of": "word"}),
-    "needs two subjects": ("parts", {"of": "word"}),
+    "needs two or more subjects": ("parts", {"of": "word"}),
     "file_name is": ("word", {"file_name": "a/b"}),
     "rank is 500": ("LoRA", {"options": {"rank": 500}}),
     "t_min is 600": ("word", {"options": {"t_min": 600, "t_max": 5}}),
