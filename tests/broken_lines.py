@@ -430,8 +430,8 @@ CONCEPT_CONDUCTOR = [
     ),
     (
         "nodes/concept_conductor/concept_control.py",
-        "* (1 + sigma**2).sqrt())",
-        ")",
+        " * input_root(call.base.model_sampling, sigma)",
+        "",
         f"{CONCEPTS} -k controlnet",
     ),
     (
@@ -600,8 +600,8 @@ ON_DEVICES = [
     ),
     (
         "nodes/masks/layout_mask.py",
-        "latent, text, model.load_device)",
-        "latent, text, mm.get_torch_device())",
+        "latent = model.model.model_sampling, latent.to(model.load_device)",
+        "latent = model.model.model_sampling, latent.to(mm.get_torch_device())",
         f"{CHOSEN} -k layout_picture",
     ),
 ]
@@ -786,7 +786,7 @@ TEXTS_AND_WEIGHTS = [
         "tests/text_contexts/test_edlora_node.py tests/files",
     ),
     (
-        "nodes/files/model_files.py",
+        "nodes/files/file_stamps.py",
         "status.st_mtime_ns, status.st_size",
         "status.st_size, status.st_size",
         "tests/files/test_model_files.py",
@@ -796,14 +796,14 @@ TEXTS_AND_WEIGHTS = [
 NOISE_AND_LAYOUTS = [
     (
         "nodes/golden_noise/noise_pairs.py",
-        "digest(numbers, *(c[0] for c in negative))",
-        "digest(numbers)",
+        ", *(entry[0] for entry in negative))",
+        ")",
         f"{TRAINING} -k pairs_of_its_own",
     ),
     (
         "nodes/golden_noise/noise_pairs.py",
-        "torch.tensor([*guidances, settings.steps,",
-        "torch.tensor([settings.guidance, settings.steps,",
+        "settings.guidance, settings.inverse_guidance, settings.steps",
+        "settings.guidance, settings.steps",
         f"{TRAINING} -k pairs_of_its_own",
     ),
     (
@@ -827,7 +827,7 @@ NOISE_AND_LAYOUTS = [
     ("nodes/golden_noise/npnet_training.py", "if i % HELD_OUT != HELD_OUT - 1", "if True", f"{TRAINING} -k lesson"),
     ("nodes/golden_noise/npnet_training.py", "if done % SAVE_EVERY == 0:", "if False:", f"{TRAINING} -k now_and_then"),
     ("nodes/golden_noise/redenoised.py", "self.guidances[back]", "self.guidances[0]", f"{NOISE} -k redenoise_recorded"),
-    ("nodes/inversion/inversion.py", "    x = x * _root(before)\n", "", f"{LAYOUT} -k golden_inversion and not 999"),
+    ("nodes/inversion/inversion.py", "    x = x * input_root(sampling, before)\n", "", f"{LAYOUT} -k golden_inversion and not 999"),
     ("nodes/inversion/inversion_cache.py", "        os.utime(path)\n", "", f"{LAYOUT} -k budget"),
     (
         "nodes/inversion/inversion_cache.py",
@@ -867,7 +867,7 @@ NOISE_AND_LAYOUTS = [
     ),
     (
         "nodes/inversion/guided_inversion.py",
-        "seen = x * _root(level) / _root(before)",
+        "seen = x * self.root(level) / self.root(before)",
         "seen = x",
         "tests/editing/test_visctrl_golden.py",
     ),
@@ -930,8 +930,8 @@ PEOPLE = [
     ),
     (
         "nodes/image_prompts/identity_passes.py",
-        "found = strengths * regions / regions.sum(0).clamp(min=1)",
-        "found = strengths * regions",
+        "strengths * regions / regions.sum(0).clamp(min=1)",
+        "strengths * regions",
         "tests/image_prompts/test_instantid.py -k own_region",
     ),
     (
