@@ -35,7 +35,7 @@ QUIET = {"missing": [], "marked": [], "overlay": None}
 # On every run; the others where all tests are wanted.
 QUICK = [
     ROOT / "workflows" / f"{name}.json"
-    for name in ("A tour to start with", "Concept Conductor", "Pocket stage prompts")
+    for name in ("A tour to start with", "ED-LoRA", "Pocket stage prompts")
 ]
 
 
