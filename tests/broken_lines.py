@@ -827,7 +827,12 @@ NOISE_AND_LAYOUTS = [
     ("nodes/golden_noise/npnet_training.py", "if i % HELD_OUT != HELD_OUT - 1", "if True", f"{TRAINING} -k lesson"),
     ("nodes/golden_noise/npnet_training.py", "if done % SAVE_EVERY == 0:", "if False:", f"{TRAINING} -k now_and_then"),
     ("nodes/golden_noise/redenoised.py", "self.guidances[back]", "self.guidances[0]", f"{NOISE} -k redenoise_recorded"),
-    ("nodes/inversion/inversion.py", "    x = x * input_root(sampling, before)\n", "", f"{LAYOUT} -k golden_inversion and not 999"),
+    (
+        "nodes/inversion/inversion.py",
+        "    x = x * input_root(sampling, before)\n",
+        "",
+        f"{LAYOUT} -k golden_inversion and not 999",
+    ),
     ("nodes/inversion/inversion_cache.py", "        os.utime(path)\n", "", f"{LAYOUT} -k budget"),
     (
         "nodes/inversion/inversion_cache.py",

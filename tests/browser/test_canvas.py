@@ -33,10 +33,7 @@ FOLDERS = {
 }
 QUIET = {"missing": [], "marked": [], "overlay": None}
 # On every run; the others where all tests are wanted.
-QUICK = [
-    ROOT / "workflows" / f"{name}.json"
-    for name in ("A tour to start with", "ED-LoRA", "Pocket stage prompts")
-]
+QUICK = [ROOT / "workflows" / f"{name}.json" for name in ("A tour to start with", "ED-LoRA", "Pocket stage prompts")]
 
 
 @pytest.fixture(scope="module")
