@@ -31,11 +31,11 @@ def subject_masks(sam, reference_image, reference_mask, images, fit):
     progress = comfy.utils.ProgressBar(1 + len(images))
     reference = SAMPicture(model, reference_image[0], device)
     tokens = reference.tokens_of(mask[:1])
-    if not len(tokens) and mask[0].min() == mask[0].max():
-        raise input_error(
-            "reference_mask has one value everywhere, so it marks no subject; paint the subject white in it"
-        )
     if not len(tokens):
+        if mask[0].min() == mask[0].max():
+            raise input_error(
+                "reference_mask has one value everywhere, so it marks no subject; paint the subject white in it"
+            )
         raise input_error("the subject is too small for SAM's 64x64 grid; crop the picture closer")
     progress.update(1)
     if fit:
