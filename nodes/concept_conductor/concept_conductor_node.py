@@ -4,6 +4,7 @@ from comfy_api.latest import io
 
 from .. import schema
 from ..inversion.layout_picture import layout_of
+from ..widgets import cache_input
 from .concept_conductor import attach_conductor
 from .concepts_wire import Concepts
 from .conductor_settings import SPACES, UNMATCHED, ConductorSettings
@@ -136,14 +137,10 @@ class ConceptConductor(io.ComfyNode):
                     tooltip="Closes the gaps that touching masks leave on coarse layers; a gap shows the main prompt.",
                     **schema.ADVANCED,
                 ),
-                io.Int.Input(
-                    "cache_mb",
-                    default=1024,
-                    min=0,
-                    max=1 << 20,
-                    optional=True,
-                    tooltip="Space (MiB) for inverted layout pictures on disk (user/personalization) and for the data "
+                cache_input(
+                    "Space (MiB) for inverted layout pictures on disk (user/personalization) and for the data "
                     "read from them in RAM, so that further pictures can reuse them. 0: keep nothing.",
+                    optional=True,
                     **schema.ADVANCED,
                 ),
             ],

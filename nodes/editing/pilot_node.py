@@ -3,6 +3,7 @@
 from comfy_api.latest import io
 
 from .. import schema
+from ..widgets import seed_input
 from .pilot import attach_pilot
 from .pilot_series import PilotSettings
 
@@ -62,13 +63,9 @@ class PILOT(io.ComfyNode):
                 _number("lr", 0.025, 1.0, 0.001, "Length of a gradient step. Too high: noise."),
                 _number("lr_first", 0.007, 1.0, 0.001, "Length of a gradient step at the first step of sampling."),
                 _number("momentum", 0.7, 1.0, 0.01, "Share of each move that the next one keeps."),
-                io.Int.Input(
+                seed_input(
                     "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=False,
-                    tooltip="Seed of the noise that is blended around the hole, independent of the sampler's.",
+                    "Seed of the noise that is blended around the hole, independent of the sampler's.",
                     **schema.ADVANCED,
                 ),
             ],

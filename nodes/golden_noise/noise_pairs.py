@@ -15,10 +15,9 @@ from ..host.content_keys import digest, rest_digest, values_digest
 from ..host.latents import LATENT_STEP
 from ..host.messages import input_error, log_warning
 from ..host.paired_rows import taken_apart
+from ..host.seeded import SEEDS
 from .redenoised import Redenoised, check_text
 
-# How many seeds the host's widget has.
-SEEDS = 1 << 64
 # What the files of a folder of pairs are called.
 PAIR_FILES, PROMPT_FILES = "pair_*.safetensors", "prompt_*.safetensors"
 AGAIN_COLLECT = "delete that pair and run Collect Noise Pairs again"

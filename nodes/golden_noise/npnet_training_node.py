@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from .. import schema
 from ..files.output_folder import folder_stamp, output_folder
-from ..widgets import whole
+from ..widgets import seed_input, whole
 from .noise_pairs import PAIR_FILES, PROMPT_FILES, collect_pairs
 from .npnet_training import is_trained, train
 from .npnet_wire import NPNet
@@ -33,10 +33,7 @@ class NoisePairs(io.ComfyNode):
                 io.Conditioning.Input("positive", tooltip="The prompt."),
                 io.Conditioning.Input("negative", tooltip="The negative prompt."),
                 _folder(),
-                whole(
-                    "seed", 0, 0, 0xFFFFFFFFFFFFFFFF, "Seed of the first pair; the next ones count up from it.",
-                    control_after_generate=False,
-                ),
+                seed_input("seed", "Seed of the first pair; the next ones count up from it."),
                 whole("count", 16, 1, 100000, "How many pairs; each costs three UNet calls."),
                 whole("width", 1024, 64, 4096, "Width of the pictures; a network learns one square size."),
                 whole("height", 1024, 64, 4096, "Height of the pictures; a network learns one square size."),
@@ -88,10 +85,7 @@ class TrainNPNet(io.ComfyNode):
                     "learning_rate", default=1e-4, min=1e-8, max=1.0, step=1e-6, round=1e-8,
                     tooltip="1e-4 as published.",
                 ),
-                whole(
-                    "seed", 0, 0, 0xFFFFFFFFFFFFFFFF, "Chooses the pairs of each step and the initial weights.",
-                    control_after_generate=False,
-                ),
+                seed_input("seed", "Chooses the pairs of each step and the initial weights."),
                 NPNet.Input(
                     "npnet", optional=True, tooltip="A network to start from; it then needs far fewer pairs."
                 ),

@@ -4,6 +4,9 @@ import hashlib
 
 import torch
 
+# How many seeds the host's widgets have.
+SEEDS = 1 << 64
+
 
 def seeded_noise(name, shape):
     """Gaussian noise of unit variance, float32 on the CPU, drawn from a generator of its own for each name."""

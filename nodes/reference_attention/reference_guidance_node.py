@@ -3,6 +3,7 @@
 from comfy_api.latest import io
 
 from .. import schema
+from ..widgets import seed_input
 from .reference_guidance import INTERLEAVED, MODES, GuidanceSettings, attach_guidance
 
 
@@ -43,14 +44,7 @@ class ReferenceGuidanceNode(io.ComfyNode):
                     tooltip="interleaved: the share of steps guided by the references. Lower it where the prompt is "
                     "forgotten; 0 turns the node off.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=False,
-                    tooltip="interleaved: decides which steps are guided by the references.",
-                ),
+                seed_input("seed", "interleaved: decides which steps are guided by the references."),
                 io.Int.Input(
                     "time_shift",
                     default=1,

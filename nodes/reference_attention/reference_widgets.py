@@ -4,6 +4,7 @@ from comfy_api.latest import io
 
 from .. import schema
 from ..references.references_wire import References
+from ..widgets import cache_input, seed_input
 from .reference_settings import TEXTS
 
 # what is drawn, and not inverted
@@ -26,21 +27,13 @@ def noise_inputs(noises=DRAWN, more="", on_disk=""):
             f"steps){more}.",
             **schema.ADVANCED,
         ),
-        io.Int.Input(
+        seed_input(
             "reference_seed",
-            default=0,
-            min=0,
-            max=0xFFFFFFFFFFFFFFFF,
-            control_after_generate=False,
-            tooltip="Seed of that noise. Leave it unchanged, so that further pictures can reuse the references' work.",
+            "Seed of that noise. Leave it unchanged, so that further pictures can reuse the references' work.",
             **schema.ADVANCED,
         ),
-        io.Int.Input(
-            "cache_mb",
-            default=1024,
-            min=0,
-            max=1 << 20,
-            tooltip="RAM (MiB) for the references' keys and values, so that further pictures cost almost nothing "
+        cache_input(
+            "RAM (MiB) for the references' keys and values, so that further pictures cost almost nothing "
             f"extra{on_disk}. 0: keep nothing.",
             **schema.ADVANCED,
         ),

@@ -19,11 +19,10 @@ from ..host.families import family_of
 from ..host.hooked_weights import unpatched
 from ..host.latents import LATENT_STEP
 from ..host.messages import input_error, log_warning
+from ..host.seeded import SEEDS
 from ..host.unet_inputs import check_prompt
 from .pictures_wire import ClassPictures
 
-# How many seeds the host's widget has.
-_SEEDS = 1 << 64
 # By how many of its numbers a weight is told from that of another checkpoint.
 _LOOKS = 64
 _SAMPLER, _SCHEDULER = "dpmpp_2m", "karras"
@@ -61,7 +60,7 @@ def class_pictures(model, positive, negative, prompt, folder, seeds, settings):
     for number in seeds:
         mm.throw_exception_if_processing_interrupted()
         # after the last seed comes the first
-        number %= _SEEDS
+        number %= SEEDS
         file = path / f"{name}_{number}.safetensors"
         latent = _kept(file, shape)
         if latent is None:

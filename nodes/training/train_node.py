@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from .. import schema
-from ..widgets import whole
+from ..widgets import seed_input, whole
 from .methods import METHODS
 from .pictures_wire import ClassPicturesSocket, TrainingPicturesSocket
 from .train_options_wire import TrainingOptionsSocket
@@ -41,10 +41,7 @@ class TrainConcept(io.ComfyNode):
                     "size", 0, 0, 4096,
                     "Side of the square that is learned, in pixels; 0: as the model was trained.",
                 ),
-                whole(
-                    "seed", 0, 0, 0xFFFFFFFFFFFFFFFF,
-                    "Seed of the noise, the places and the order.", control_after_generate=False,
-                ),
+                seed_input("seed", "Seed of the noise, the places and the order."),
                 whole(
                     "save_every", 100, 0, 1000000,
                     "Steps between two saved states to resume from; 0: only at the end.",

@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from .. import schema
-from ..widgets import whole
+from ..widgets import seed_input, whole
 from .caption_templates import TEMPLATES
 from .class_pictures import ClassSettings, class_pictures
 from .pictures_wire import ClassPicturesSocket, TrainingPicturesSocket
@@ -133,10 +133,7 @@ class ClassPicturesNode(io.ComfyNode):
                 whole("height", 512, 64, 4096, "Height of the pictures; that of the training."),
                 whole("steps", 25, 1, 1000, "Sampling steps for each picture."),
                 io.Float.Input("cfg", default=7.5, min=0.0, max=100.0, step=0.1, tooltip="CFG for drawing."),
-                whole(
-                    "seed", 0, 0, 0xFFFFFFFFFFFFFFFF, "Seed of the first picture; the next ones count up from it.",
-                    control_after_generate=False,
-                ),
+                seed_input("seed", "Seed of the first picture; the next ones count up from it."),
             ],
             outputs=[
                 ClassPicturesSocket.Output(display_name="class_pictures", tooltip="The pictures, for Train Concept.")
