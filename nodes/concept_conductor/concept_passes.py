@@ -61,7 +61,7 @@ class ConductedCall:
                 "concepts are unknown there and the concepts are left out; bypass that node"
             )
             return None, None
-        pictures = pictures_shown(self.call, options, self.conducting.latents)
+        pictures = pictures_shown(self.call, options)
         if pictures is None and (self.looked_at is not None or self.conducting.masks.current.shape[1] > 1):
             run.tell(
                 "Concept Conductor: another node samples parts of the batch without saying which pictures they are, so "

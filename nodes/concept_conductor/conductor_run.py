@@ -31,9 +31,9 @@ class Conducting:
         # {key of the weights in force: Inversion}, since LoRAs may hang on prompts that follow each other
         self._layout, self._inversions = technique.layout, {}
         self._base = self._device = self._schedule = None
-        # of the evaluation that is going on: the sampler's latents (b, C, h, w), and in the order in which they came
+        # of the evaluation that is going on, in the order in which they came:
         # [(place of the prompt among the guider's, numbers of pictures, maps), ...]
-        self.latents, self._maps = None, []
+        self._maps = []
         if technique.layout is not None and self.settings.guidance_weight:
             self.guidance = LayoutGuidance(self, self.settings, technique.layout.text)
 
@@ -48,7 +48,6 @@ class Conducting:
     def enter(self, step):
         """Before an evaluation: refined masks come into force with the first one of a later step."""
         self.masks.enter(step.moment.step)
-        self.latents = step.x
 
     def leave(self, step):
         """After an evaluation: its maps are looked at, once in each step."""

@@ -57,9 +57,8 @@ class MaskedText(Branch):
 class PicturesOfCall:
     """Which pictures the rows of one call of the UNet show: asked at every block, looked up once."""
 
-    def __init__(self, hole, call, latents):
-        """latents (b, C, h, w): the sampler's, of all pictures; None where nobody samples."""
-        self._alike, self._call, self._latents = len(hole.masks) == 1, call, latents
+    def __init__(self, hole, call):
+        self._alike, self._call = len(hole.masks) == 1, call
         self._known = []
 
     def of_rows(self, rows, options):
@@ -67,7 +66,7 @@ class PicturesOfCall:
         if self._alike:
             return range(rows)
         if not self._known:
-            self._known.append(pictures_shown(self._call, options, self._latents))
+            self._known.append(pictures_shown(self._call, options))
         pictures = self._known[0]
         return pictures if pictures is not None and len(pictures) == rows else None
 

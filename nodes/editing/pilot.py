@@ -71,12 +71,6 @@ class Pilot(Technique):
                 "such as euler"
             )
 
-    def enter(self, step):
-        step.run.state(self.name, _State).latents = step.x
-
-    def leave(self, step):
-        step.run.state(self.name, _State).latents = None
-
     def shift(self, step):
         """The series' move, or what puts the noised picture around the hole; None at a sampler's trials."""
         state = step.run.state(self.name, _State)
@@ -101,7 +95,7 @@ class Pilot(Technique):
     def plan(self, call):
         if not bool(self.scene.keep.any()):
             return {}
-        shown = PicturesOfCall(self.scene.hole, call, call.run.state(self.name, _State).latents)
+        shown = PicturesOfCall(self.scene.hole, call)
         return {("attn2", block): MaskedText(self.scene.hole, call, shown) for block in self.scene.all}
 
     def _blended(self, step, number):
@@ -117,8 +111,6 @@ class _State:
 
     def __init__(self):
         self.entries, self.done, self.off = StepEntries(), set(), False
-        # the sampler's, of the evaluation that is going on
-        self.latents = None
 
 
 def attach_pilot(model, clip, vae, image, mask, prompt, settings):

@@ -124,6 +124,7 @@ class Attached:
         if RUN not in options:
             return executor(x, sigma, model_options, *args, **kwargs)
         step = step_of(options[RUN], self.base, x, sigma, options)
+        step.run.latents = x
         for technique in self.techniques:
             technique.enter(step)
         shift = moved(x, step, self.techniques)

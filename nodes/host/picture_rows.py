@@ -8,11 +8,11 @@ from .calls import frames_of_motion, window_of
 AS_GIVEN = 1e-3
 
 
-def pictures_shown(call, options, latents):
+def pictures_shown(call, options):
     """The numbers [n] of the pictures that a chunk's n rows show, None where nobody can tell.
 
-    latents (b, C, h, w): the sampler's, of all pictures. The host's context windows and AnimateDiff say which rows
-    they run; of other packs' windows the rows themselves tell.
+    The host's context windows and AnimateDiff say which rows they run; of other packs' windows the rows themselves
+    tell, beside the latents of the sampler.
     """
     chunk = call.chunks[0]
     rows, many = chunk.stop - chunk.start, call.run.shape[0]
@@ -24,10 +24,11 @@ def pictures_shown(call, options, latents):
         return list(frames)
     if rows == many:
         return list(range(rows))
-    return _found(call, latents, rows) if latents is not None else None
+    return _found(call, rows) if call.run.latents is not None else None
 
 
-def _found(call, latents, rows):
+def _found(call, rows):
+    latents = call.run.latents
     sigma = torch.full((len(latents),), call.moment.sigma, device=latents.device)
     inputs = call.base.model_sampling.calculate_input(sigma, latents).to(call.x)
     shown = call.x[call.chunks[0].rows][:, : latents.shape[1]]

@@ -46,6 +46,8 @@ class Run:
         self.sampler = sampler
         # the latents that it goes on from without new noise, if it does; whether it begins with noise and nothing else
         self.continued, self.fresh = continued, fresh
+        # the sampler's (b, C, h, w) of the evaluation that is going on; None before the first
+        self.latents = None
         # {(name, the host's BaseModel or None): state}
         self._states = {}
         self._schedule, self._progress = schedule, None

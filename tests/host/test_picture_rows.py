@@ -30,11 +30,11 @@ def shown(base, latents, rows, options=None, change=1.0, known=True):
     call = SimpleNamespace(
         x=torch.cat([x, x]),
         base=base,
-        run=SimpleNamespace(shape=(4, 4, 8, 8)),
+        run=SimpleNamespace(shape=(4, 4, 8, 8), latents=latents if known else None),
         moment=Moment(SIGMA, 0, SIGMA),
         chunks=(Chunk(0, len(rows), "cond"), Chunk(len(rows), 2 * len(rows), "uncond")),
     )
-    return pictures_shown(call, options or {}, latents if known else None)
+    return pictures_shown(call, options or {})
 
 
 def window(indices, dim=0, **more):
